@@ -1,0 +1,79 @@
+"""B-splines on a grid that extends `spline_order` knots beyond its range on either side.
+
+Paper: de Boor, *A Practical Guide to Splines* (1978), chapter IX; as the basis of
+Kolmogorov-Arnold networks: arXiv 2404.19756.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BSplineBasis:
+    """The `grid_size + spline_order` B-splines over `grid_size` intervals.
+
+    Domain: the functions sum to 1 on the grid's range, decay between the range's end
+    and the last extended knot, and are 0 beyond it.
+
+    Knots are tensors of shape `(in_features, grid_size + 2 * spline_order + 1)`, each
+    row non-decreasing: every input feature has its own.
+    """
+
+    grid_size: int
+    spline_order: int
+
+    @property
+    def num_basis(self) -> int:
+        return self.grid_size + self.spline_order
+
+    def uniform_knots(self, grid_range: tuple[float, float]) -> Tensor:
+        """Equally spaced knots of one feature, shape `(grid_size + 2 * spline_order + 1,)`,
+        float64."""
+        low, high = grid_range
+        index = torch.arange(-self.spline_order, self.grid_size + self.spline_order + 1)
+        return low + index.double() * ((high - low) / self.grid_size)
+
+    def value(self, x: Tensor, knots: Tensor) -> Tensor:
+        """Values at x by the Cox-de Boor recurrence.
+
+        Args:
+            x: shape `(..., in_features)`.
+            knots: the knots of each feature, in x's dtype.
+
+        Returns:
+            Shape `(..., in_features, num_basis)`.
+        """
+        x = x.unsqueeze(-1)
+        phi = ((x >= knots[:, :-1]) & (x < knots[:, 1:])).to(x.dtype)
+        for order in range(1, self.spline_order + 1):
+            start, end = knots[:, : -(order + 1)], knots[:, order + 1 :]
+            rising = (x - start) * _reciprocal(knots[:, order:-1] - start)
+            falling = (end - x) * _reciprocal(end - knots[:, 1:-order])
+            phi = rising * phi[..., :-1] + falling * phi[..., 1:]
+        return phi
+
+    def fit_operator(self, samples: Tensor, knots: Tensor) -> Tensor:
+        """The matrix from a function's values at `samples` to its least-squares coefficients.
+
+        It gives the solution of minimum norm where the samples leave coefficients
+        undetermined.
+
+        Args:
+            samples: shape `(num_samples, in_features)`.
+            knots: the knots of each feature.
+
+        Returns:
+            Shape `(in_features, num_basis, num_samples)`, float64.
+        """
+        phi = self.value(samples.double(), knots.double())
+        return torch.linalg.pinv(phi.transpose(0, 1))
+
+
+def _reciprocal(width: Tensor) -> Tensor:
+    # Cox and de Boor's convention 0/0 = 0: an interval between repeated knots, which
+    # repeated samples make in a grid update, carries no spline instead of a NaN.
+    return torch.where(width > 0, width, torch.inf).reciprocal()

@@ -1,0 +1,87 @@
+"""Argument checks shared by every implementation.
+
+Each message says what came, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_size(name: str, value: object) -> int:
+    """Return `value` if it is a positive integer.
+
+    Raises:
+        TypeError: `value` is not an integer.
+        ValueError: `value` is zero or negative.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} is {value!r}; expected a positive integer: pass one of 1 or more")
+    if value < 1:
+        raise ValueError(f"{name} is {value}; expected a positive integer: pass one of 1 or more")
+    return int(value)
+
+
+def check_widths(widths: Sequence[int]) -> list[int]:
+    """Return the widths of a network as a list.
+
+    Raises:
+        TypeError, ValueError: fewer than two widths, or one that is no positive integer.
+    """
+    checked = [check_size(f"layers[{index}]", width) for index, width in enumerate(widths)]
+    if len(checked) < 2:
+        raise ValueError(
+            f"layers is {checked}; expected two widths or more: pass the number of inputs, "
+            "any hidden widths, and the number of outputs"
+        )
+    return checked
+
+def check_interval(name: str, interval: object) -> tuple[float, float]:
+    """Return the interval `(low, high)` as floats.
+
+    Raises:
+        ValueError: `interval` is not two finite numbers with low < high.
+    """
+    try:
+        low, high = (float(end) for end in interval)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not (low < high and abs(low) < float("inf") and abs(high) < float("inf")):
+        raise ValueError(
+            f"{name} is {interval!r}; expected two finite numbers, the first below the second: "
+            "pass, for example, (-1, 1)"
+        )
+    return low, high
+
+
+def check_input(x: Tensor, in_features: int, weight: Tensor) -> None:
+    """Check an input of shape `(..., in_features)` against the parameters it will meet.
+
+    Raises:
+        TypeError: x is no real floating-point tensor, or differs in dtype from
+            `weight` outside autocast.
+        ValueError: the last dimension of x is not `in_features`.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"x is a {type(x).__name__}; expected a torch.Tensor: convert it with torch.as_tensor"
+        )
+    if not x.dtype.is_floating_point:
+        raise TypeError(
+            f"x has dtype {x.dtype}; expected a real floating-point tensor: "
+            f"convert it, for example with x.to({weight.dtype})"
+        )
+    if x.ndim == 0 or x.shape[-1] != in_features:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; expected (..., {in_features}), because the layer "
+            f"has in_features={in_features}: bring the features into the last dimension"
+        )
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(
+            f"x has dtype {x.dtype}; expected {weight.dtype}, the dtype of the parameters: "
+            f"convert one of them with .to(...), or run under torch.autocast"
+        )

@@ -1,0 +1,113 @@
+"""The table of implementations."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from kan_impls import mlp
+from kan_impls.variant import Variant
+from kan_impls.variants import efficient_kan, fourier_kan, fused_fourier_kan
+
+BUILT_IN = (
+    mlp.VARIANT,
+    efficient_kan.VARIANT,
+    fourier_kan.VARIANT,
+    fused_fourier_kan.VARIANT,
+)
+
+# An installed package adds variants by entry points of this group, each a `Variant`.
+ENTRY_POINT_GROUP = "kan_impls.variants"
+
+
+def table_of(variants: Sequence[Variant]) -> dict[str, Variant]:
+    """The variants by name.
+
+    Raises:
+        ValueError: two of them have the same name.
+    """
+    table: dict[str, Variant] = {}
+    for variant in variants:
+        if variant.name in table:
+            raise ValueError(
+                f"the variant {variant.name!r} is registered twice; expected different names "
+                f"from {', '.join(table)}: rename one of the two"
+            )
+        table[variant.name] = variant
+    return table
+
+
+@cache
+def _table() -> dict[str, Variant]:
+    added = [point.load() for point in entry_points(group=ENTRY_POINT_GROUP)]
+    return table_of((*BUILT_IN, *added))
+
+
+def list_variants() -> list[str]:
+    """Names of all implementations."""
+    return list(_table())
+
+
+def get_variant(name: str) -> Variant:
+    """The implementation called `name`.
+
+    Raises:
+        ValueError: there is none of that name; the message lists what exists.
+    """
+    try:
+        return _table()[name]
+    except KeyError:
+        raise ValueError(
+            f"the implementation {name!r} does not exist; expected one of "
+            f"{', '.join(list_variants())}: choose one of these, or register yours "
+            f"as an entry point of the group {ENTRY_POINT_GROUP!r}"
+        ) from None
+
+
+def create_layer(name: str, in_features: int, out_features: int, **config: Any) -> nn.Module:
+    """Build one layer, `(..., in_features)` to `(..., out_features)`.
+
+    Args:
+        name: one of `list_variants()`.
+        in_features, out_features: positive sizes.
+        config: options of the implementation, such as `grid_size`, `device` and `dtype`.
+
+    Raises:
+        ValueError: an unknown name, or a size out of range.
+        TypeError: an option that the implementation does not have.
+    """
+    layer = get_variant(name).layer
+    _check_options(name, layer, config)
+    return layer(in_features, out_features, **config)
+
+
+def create_model(name: str, layers: Sequence[int], **config: Any) -> nn.Module:
+    """Build a network of the given widths, `(..., layers[0])` to `(..., layers[-1])`.
+
+    Args:
+        name: one of `list_variants()`.
+        layers: number of features at the input and after each layer.
+        config: options of every layer.
+
+    Raises:
+        ValueError: an unknown name, or a size out of range.
+        TypeError: an option that the implementation does not have.
+    """
+    variant = get_variant(name)
+    _check_options(name, variant.layer, config)
+    return variant.model(layers, **config)
+
+
+def _check_options(name: str, layer: Callable[..., nn.Module], config: dict[str, Any]) -> None:
+    accepted = list(inspect.signature(layer).parameters)[2:]  # after the two sizes
+    for option in config:
+        if option not in accepted:
+            raise TypeError(
+                f"{name} got the option {option!r}; expected some of {', '.join(accepted)}: "
+                "correct its name or leave it out"
+            )

@@ -1,0 +1,125 @@
+"""Published checkpoints in, and published checkpoints and gradients out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kan_impls.published import UNCHANGED, Layout
+
+
+def load(module: nn.Module, state_dict: Mapping[str, Tensor], layout: str | None = None) -> None:
+    """Copy a checkpoint of the published implementation into `module`.
+
+    Everything is checked before the first tensor is copied.
+
+    Args:
+        module: a layer or model of this package.
+        state_dict: published keys to tensors, shaped as published.
+        layout: which of several published layouts the tensors are in, such as `"in_out"`
+            for the `(2, in, out, grid)` coefficients of fused FourierKAN layers. Without
+            it the shape decides, and where several fit (in_features equal to
+            out_features), the first of them, `"out_in"`.
+
+    Raises:
+        ValueError: a key is missing, unknown, or its tensor has the wrong shape.
+    """
+    slots = dict(_slots(module))
+    _check_keys(slots, state_dict)
+    values = {key: _native(key, slots[key], state_dict[key], layout) for key in slots}
+    with torch.no_grad():
+        for key, value in values.items():
+            slots[key].tensor.copy_(value)
+
+
+def export(
+    module: nn.Module, grads: bool = False, layout: str | None = None
+) -> dict[str, Tensor]:
+    """The parameters and buffers of `module` as the published implementation stores them.
+
+    Args:
+        module: a layer or model of this package.
+        grads: the parameters' gradients instead; those without one are left out.
+        layout: which of several published layouts to write; the first if None.
+
+    Returns:
+        Published key to a copy of the tensor.
+
+    Raises:
+        ValueError: an unknown layout.
+    """
+    result = {}
+    for key, slot in _slots(module):
+        value = slot.tensor.grad if grads else slot.tensor
+        if value is not None:
+            result[key] = slot.chosen(key, layout).to_published(value.detach()).clone()
+    return result
+
+
+class _Slot:
+    """A tensor of the module, and the layouts that it is published in."""
+
+    def __init__(self, tensor: Tensor, layouts: Mapping[str, Layout]) -> None:
+        self.tensor = tensor
+        self.layouts = layouts
+
+    def chosen(self, key: str, layout: str | None) -> Layout:
+        if layout is None or len(self.layouts) == 1:
+            return next(iter(self.layouts.values()))
+        if layout not in self.layouts:
+            raise ValueError(
+                f"the layout {layout!r} does not exist for {key!r}; expected one of "
+                f"{', '.join(self.layouts)}: choose one of these"
+            )
+        return self.layouts[layout]
+
+
+def _slots(module: nn.Module) -> Iterator[tuple[str, _Slot]]:
+    native = module.state_dict(keep_vars=True)
+    for prefix, child in module.named_modules():
+        dot = f"{prefix}." if prefix else ""
+        published = getattr(child, "published", {})
+        renamed = {name: (key, layouts) for key, (name, layouts) in published.items()}
+        for name in (*child._parameters, *child._buffers):
+            tensor = native.get(dot + name)
+            if tensor is not None:
+                key, layouts = renamed.get(name, (name, {"as_is": UNCHANGED}))
+                yield dot + key, _Slot(tensor, layouts)
+
+
+def _check_keys(slots: Mapping[str, _Slot], state_dict: Mapping[str, Tensor]) -> None:
+    for found, wanted, problem, remedy in (
+        (state_dict, slots, "lacks", "load a checkpoint of the same implementation and options"),
+        (slots, state_dict, "has the unknown", "remove it, or build the module it belongs to"),
+    ):
+        wrong = [key for key in wanted if key not in found]
+        if wrong:
+            raise ValueError(
+                f"the checkpoint {problem} {_enumerate(wrong)}; expected the keys "
+                f"{_enumerate(slots)}: {remedy}"
+            )
+
+
+def _native(key: str, slot: _Slot, value: Tensor, layout: str | None) -> Tensor:
+    value = torch.as_tensor(value)
+    shapes = {}
+    for name, candidate in slot.layouts.items():
+        shape = tuple(candidate.to_published(slot.tensor.detach().to("meta")).shape)
+        shapes[name] = shape
+        wanted = layout is None or len(slot.layouts) == 1 or layout == name
+        if wanted and tuple(value.shape) == shape:
+            return candidate.from_published(value)
+    slot.chosen(key, layout)  # an unknown layout is an error of its own
+    expected = " or ".join(str(shape) for shape in dict.fromkeys(shapes.values()))
+    raise ValueError(
+        f"the checkpoint's {key!r} has shape {tuple(value.shape)}; expected {expected}: "
+        "build the module with the sizes of the checkpoint"
+    )
+
+
+def _enumerate(keys: Mapping[str, object] | list[str], limit: int = 6) -> str:
+    names = [repr(key) for key in keys]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,1 @@
+"""The KAN variants: one file per implementation. They never import each other."""
