@@ -43,7 +43,7 @@ class FourierBasis:
     def _harmonics(self, x: Tensor) -> Tensor:
         return torch.arange(1, self.grid_size + 1, device=x.device, dtype=x.dtype)
 
-    def blocks(self, x: Tensor, buffer: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def blocks(self, x: Tensor, buffer: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield the values at x, some consecutive functions at a time, in one buffer.
 
         Each harmonic is the one before it, rotated by x: four multiplications instead
@@ -56,7 +56,8 @@ class FourierBasis:
                 the one it is made from.
 
         Yields:
-            The slice of the basis, and its values of shape `(rows, n, in_features)`.
+            The index of the first function in the block, and the block, shape
+            `(rows, n, in_features)` with n even.
         """
         cos_x, sin_x = x.cos(), x.sin()
         cos_k, sin_k = cos_x, sin_x
@@ -76,23 +77,24 @@ class FourierBasis:
                 else:
                     torch.mul(cos_before, cos_x, out=cos_k).addcmul_(sin_before, sin_x, value=-1)
                     torch.mul(sin_before, cos_x, out=sin_k).addcmul_(cos_before, sin_x)
-            yield slice(first, first + block.shape[1]), block
+            yield first, block
 
     def add_input_grad(
-        self, grad_x: Tensor, functions: slice, block: Tensor, grad_block: Tensor
+        self, grad_x: Tensor, first: int, block: Tensor, slot: int, grad_phi: Tensor
     ) -> None:
-        """Add the contribution of one block to the gradient of x, in place.
+        """Add what one function contributes to the gradient of x, in place.
 
         Args:
             grad_x: shape `(rows, in_features)`.
-            functions: the slice of the basis that `blocks` yielded.
-            block: the values that `blocks` yielded, shape `(rows, n, in_features)`.
-            grad_block: the gradient with respect to them.
+            first, block: as `blocks` yielded them.
+            slot: the position of the function in the block.
+            grad_phi: the gradient with respect to its values, shape `(rows, in_features)`.
         """
-        for slot in range(0, block.shape[1], 2):
-            k = (functions.start + slot) // 2 + 1
-            grad_x.addcmul_(block[:, slot + 1], grad_block[:, slot], value=-k)
-            grad_x.addcmul_(block[:, slot], grad_block[:, slot + 1], value=k)
+        k = (first + slot) // 2 + 1
+        if slot % 2:  # sin(kx)' = k cos(kx)
+            grad_x.addcmul_(grad_phi, block[:, slot - 1], value=k)
+        else:  # cos(kx)' = -k sin(kx)
+            grad_x.addcmul_(grad_phi, block[:, slot + 1], value=-k)
 
 
 def initial_coefficients(

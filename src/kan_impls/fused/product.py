@@ -1,4 +1,4 @@
-"""The product form: a block of the basis, then one library matrix product.
+"""The product form: some functions of the basis, then one library matrix product.
 
 Nothing of the basis outlives its block, and rows are taken in chunks, so that the
 workspace is at most `WORKSPACE_BYTES` at any batch.
@@ -7,19 +7,23 @@ workspace is at most `WORKSPACE_BYTES` at any batch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kan_impls.basis.fourier import FourierBasis
+from kan_impls.fused.pages import advise_huge_pages
 
 # Large enough for some 300 rows of 1000 inputs, where the products run at full speed; small
-# enough to stay in a large cache. A single row may need more: 64 bytes per input and 8 per
+# enough to stay in a large cache. A single row may need more: 80 bytes per input and 12 per
 # output. 16-bit weights whose gradient takes several chunks add one float32 copy of it.
 WORKSPACE_BYTES = 16 * 2**20
 
-# Depth of one product below which the overhead per product would show.
-MIN_DEPTH = 2048
+# Weights in one product, and the most rows of them. Smaller products would show their
+# overhead; with much larger ones the basis and its gradient would not stay in the cache.
+PRODUCT_WEIGHTS = 2**20
+PRODUCT_DEPTH = 4096
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, basis: FourierBasis) -> Tensor:
@@ -40,8 +44,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, basis: FourierBasis)
             total.zero_()
         else:
             total.copy_(bias.expand_as(total))
-        for functions, phi in basis.blocks(wide_x, buffer):
-            _add_product(total, phi.flatten(1), weight[functions].flatten(0, 1))
+        for piece in _pieces(basis, wide_x, buffer, weight):
+            _add_product(total, piece.phi, piece.of(weight))
         if total.dtype != y.dtype:
             y[rows] = total
     return y
@@ -60,35 +64,65 @@ def backward(
     The basis is evaluated again, from x.
     """
     grad_x = torch.empty_like(x) if needs_grad_x else None
-    grad_weight = torch.empty_like(weight) if needs_grad_weight else None
-    total_weight = None
+    grad_weight = advise_huge_pages(torch.empty_like(weight)) if needs_grad_weight else None
+    total_weight = grad_weight
     for rows, wide_x, buffer in _chunks(x, weight, basis):
+        first_chunk = rows.start == 0
+        if grad_weight is not None and first_chunk and rows.stop < x.shape[0]:
+            total_weight = _accumulator(grad_weight)
         grad_rows = grad_y[rows].contiguous()
-        first = rows.start == 0
-        if grad_weight is not None and first:
-            single_chunk = rows.stop >= x.shape[0]
-            total_weight = grad_weight if single_chunk else _accumulator(grad_weight)
-        total_x = torch.zeros_like(wide_x) if needs_grad_x else None
-        for functions, phi in basis.blocks(wide_x, buffer):
+        total_x = torch.zeros_like(wide_x)
+        for piece in _pieces(basis, wide_x, buffer, weight):
             if total_weight is not None:
-                # beta 0 ignores what is there, so that the memory need not be cleared first.
-                _add_product(
-                    total_weight[functions].flatten(0, 1),
-                    phi.flatten(1).t(),
-                    grad_rows,
-                    beta=0 if first else 1,
-                )
-            if total_x is not None:
-                grad_phi = (grad_rows @ weight[functions].flatten(0, 1).t()).view(phi.shape)
-                basis.add_input_grad(total_x, functions, phi, grad_phi.to(total_x.dtype))
+                # With beta 0 the memory need not be cleared first.
+                beta = 0 if first_chunk else 1
+                _add_product(piece.of(total_weight), piece.phi.t(), grad_rows, beta)
+            if grad_x is not None:
+                grad_phi = grad_rows @ piece.of(weight).t()
+                for slot, grad in zip(piece.slots, grad_phi.split(x.shape[1], 1), strict=True):
+                    basis.add_input_grad(total_x, piece.first, piece.block, slot, grad)
         if grad_x is not None:
             grad_x[rows] = total_x
     if grad_weight is not None:
-        if total_weight is None:  # no rows at all
+        if x.shape[0] == 0:
             grad_weight.zero_()
         elif total_weight is not grad_weight:
             grad_weight.copy_(total_weight)
     return grad_x, grad_weight
+
+
+class _Piece(NamedTuple):
+    """The functions of one product: `slots` of a block that begins at function `first`."""
+
+    block: Tensor
+    first: int
+    slots: range
+
+    @property
+    def phi(self) -> Tensor:
+        """Their values, shape `(rows, functions * in_features)`."""
+        return self.block[:, self.slots.start : self.slots.stop].flatten(1)
+
+    def of(self, weight: Tensor) -> Tensor:
+        """Their part of the weights, shape `(functions * in_features, out_features)`."""
+        start, stop = self.first + self.slots.start, self.first + self.slots.stop
+        return weight[start:stop].flatten(0, 1)
+
+
+def _pieces(
+    basis: FourierBasis, x: Tensor, buffer: Tensor, weight: Tensor
+) -> Iterator[_Piece]:
+    per_product = _functions_per_product(weight)
+    for first, block in basis.blocks(x, buffer):
+        size = block.shape[1]
+        for start in range(0, size, per_product):
+            yield _Piece(block, first, range(start, min(start + per_product, size)))
+
+
+def _functions_per_product(weight: Tensor) -> int:
+    _, in_features, out_features = weight.shape
+    wanted = PRODUCT_WEIGHTS // (in_features * out_features)
+    return max(1, min(wanted, PRODUCT_DEPTH // in_features))
 
 
 def _chunks(
@@ -97,13 +131,19 @@ def _chunks(
     """Yield chunks of rows: their slice, their x in at least float32, and a basis buffer."""
     batch, in_features = x.shape
     wide = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
-    block = min(max(4, -(-MIN_DEPTH // in_features)), basis.num_basis)
-    block += block % 2
-    # Per row: block and gradient block (and their 16-bit copies), 8 more of x's size for
-    # the recurrence, the exact restart and grad_x, and 2 of y's size.
-    per_row = wide.itemsize * (in_features * (3 * block + 8) + 2 * weight.shape[2])
+    # Two harmonics, so that one can be made from the other, or what one product takes.
+    per_product = _functions_per_product(weight)
+    block = min(max(4, per_product + per_product % 2), basis.num_basis)
+    # Per row: the block, and one product's functions as gradient and in 16 bits; 12 of x's
+    # size for the recurrence, its exact restart and grad_x; 3 of y's size.
+    per_row = wide.itemsize * (
+        in_features * (block + 2 * min(per_product, block) + 12) + 3 * weight.shape[2]
+    )
     size = min(batch, max(1, WORKSPACE_BYTES // per_row))
-    buffer = x.new_empty((size, block, in_features), dtype=wide)
+    if per_product == 1:  # each function contiguous: the faster element-wise
+        buffer = x.new_empty((block, size, in_features), dtype=wide).transpose(0, 1)
+    else:  # each row contiguous: the functions of a product side by side
+        buffer = x.new_empty((size, block, in_features), dtype=wide)
     for start in range(0, batch, max(1, size)):
         stop = min(start + size, batch)
         yield slice(start, stop), x[start:stop].to(wide).contiguous(), buffer[: stop - start]
@@ -118,9 +158,10 @@ def _accumulator(result: Tensor) -> Tensor:
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, beta: float = 1) -> None:
     """`total = beta * total + left @ right`, the product taken in the dtype of `right`."""
+    left = left.to(right.dtype)
     if total.dtype == right.dtype:
-        total.addmm_(left.to(right.dtype), right, beta=beta)
+        total.addmm_(left, right, beta=beta)
     elif beta:
-        total.add_(left.to(right.dtype) @ right)
+        total.add_(left @ right)
     else:
-        total.copy_(left.to(right.dtype) @ right)
+        total.copy_(left @ right)

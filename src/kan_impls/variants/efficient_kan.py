@@ -204,8 +204,10 @@ class EfficientKANLayer(nn.Module):
         size = self.spline_weight.abs().mean(-1)
         total = size.sum()
         # All splines zero: no size, and no spread either.
-        share = size / total.clamp_min(torch.finfo(size.dtype).tiny)
-        return regularize_activation * total + regularize_entropy * torch.special.entr(share).sum()
+        share = size / torch.where(total > 0, total, 1)
+        # 0 log 0 = 0; the clamp keeps the gradient of a spline that is zero finite.
+        entropy = -(share * share.clamp_min(torch.finfo(size.dtype).tiny).log()).sum()
+        return regularize_activation * total + regularize_entropy * entropy
 
     def extra_repr(self) -> str:
         return (

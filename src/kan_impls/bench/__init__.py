@@ -1,0 +1,1 @@
+"""Measuring and judging implementations: time, peak memory, baselines and verdicts."""

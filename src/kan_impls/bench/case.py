@@ -1,0 +1,94 @@
+"""What is measured: an implementation at a shape, and the arithmetic that this implies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
+
+from kan_impls.variant import Variant
+
+Pass = Literal["forward", "backward", "backward_with_input_grad", "training_step"]
+
+# `backward` is that of a network whose input needs no gradient, as in training;
+# `training_step` is forward, loss and backward.
+PASSES: tuple[Pass, ...] = get_args(Pass)
+
+FLOAT_BYTES = 4
+
+
+class Product(NamedTuple):
+    """A matrix product `(m, k) @ (k, n)`."""
+
+    m: int
+    k: int
+    n: int
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.m * self.k * self.n
+
+
+@dataclass(frozen=True)
+class Case:
+    """An implementation at a shape.
+
+    Args:
+        name: what the shape is called.
+        variant: the implementation.
+        batch: number of rows of the input.
+        widths: number of features at the input and after each layer.
+        config: options of the implementation.
+    """
+
+    name: str
+    variant: Variant
+    batch: int
+    widths: Sequence[int]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """What must be equal for two measurements to be comparable."""
+        return {
+            "case": self.name,
+            "implementation": self.variant.name,
+            "batch": self.batch,
+            "widths": list(self.widths),
+            "config": dict(self.config),
+        }
+
+    def products(self, pass_name: Pass) -> list[Product]:
+        """The matrix products that the mathematics asks of a pass, layer by layer."""
+        functions = self.variant.functions_per_input(self.config)
+        passes = {"training_step": ("forward", "backward")}.get(pass_name, (pass_name,))
+        products = []
+        for part in passes:
+            for index, (width_in, width_out) in enumerate(
+                zip(self.widths[:-1], self.widths[1:], strict=True)
+            ):
+                m, k, n = self.batch, functions * width_in, width_out
+                if part == "forward":
+                    products.append(Product(m, k, n))
+                    continue
+                products.append(Product(k, m, n))  # gradient of the weights
+                if index > 0 or part == "backward_with_input_grad":
+                    products.append(Product(m, n, k))  # gradient of the basis
+        return products
+
+    def flops(self, pass_name: Pass) -> int:
+        """Floating-point operations of the products of a pass."""
+        return sum(product.flops for product in self.products(pass_name))
+
+    def compulsory_bytes(self, pass_name: Pass) -> int:
+        """Bytes that a pass must at least move: each layer's weights once for every
+        product with them, its input and its output."""
+        functions = self.variant.functions_per_input(self.config)
+        total = 0
+        for width_in, width_out in zip(self.widths[:-1], self.widths[1:], strict=True):
+            total += self.batch * (width_in + width_out) * (2 if pass_name == "training_step" else 1)
+        weights = functions * sum(
+            a * b for a, b in zip(self.widths[:-1], self.widths[1:], strict=True)
+        )
+        passes_over_weights = {"backward_with_input_grad": 2, "training_step": 2}
+        total += weights * passes_over_weights.get(pass_name, 1)
+        return total * FLOAT_BYTES

@@ -1,0 +1,1 @@
+"""Taking the measurements: time, memory, the floor, and the machine they are taken on."""

@@ -1,0 +1,94 @@
+"""A network with its data, and the passes over it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kan_impls.bench.case import Case, Pass
+from kan_impls.bench.measure import memory
+
+
+class Workload:
+    """A case on a device, ready to run one pass over and over.
+
+    The input is uniform in [-1, 1]; the target is `exp(sin(pi x0) + x1**2)`, of every
+    output; the loss is the mean squared error.
+    """
+
+    def __init__(self, case: Case, pass_name: Pass, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.pass_name = pass_name
+        self.model: nn.Module = case.variant.model(case.widths, device=device, **case.config)
+        x = torch.rand(case.batch, case.widths[0], device=device) * 2 - 1
+        self.target = target_of(x).expand(-1, case.widths[-1])
+        self.x = x.requires_grad_(pass_name == "backward_with_input_grad")
+        self._result: Any = None
+
+    def forward(self) -> Tensor:
+        return self.model(self.x)
+
+    def loss(self, y: Tensor) -> Tensor:
+        return F.mse_loss(y, self.target)
+
+    def prepare(self) -> None:
+        """Untimed: drop what the last run left, and bring a backward pass to its start."""
+        self.release()
+        if self.pass_name.startswith("backward"):
+            self._result = self.loss(self.forward())
+
+    def run(self) -> None:
+        """The timed pass."""
+        if self.pass_name == "forward":
+            self._result = self.forward()
+        elif self.pass_name == "training_step":
+            self.loss(self.forward()).backward()
+        else:
+            self._result.backward()
+
+    def release(self) -> None:
+        """Let go of gradients and graph."""
+        self._result = None
+        self.model.zero_grad(set_to_none=True)
+        self.x.grad = None
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """All parameters, and those that are trained."""
+        sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
+        return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+
+    def measure_memory(self) -> dict[str, int]:
+        """Peaks of forward and backward, and the bytes saved in between."""
+        self.release()
+        peaks = memory.measure_peaks(
+            self.x.device, self.forward, lambda y: self.loss(y).backward()
+        )
+        self.release()
+        alive = [*self.model.parameters(), *self.model.buffers(), self.x, self.target]
+        saved = memory.measure_saved_bytes(self.forward, alive)
+        return {
+            "forward_peak_bytes": peaks.forward_peak_bytes,
+            "backward_peak_bytes": peaks.backward_peak_bytes,
+            "saved_bytes": saved,
+        }
+
+
+def target_of(x: Tensor) -> Tensor:
+    """`exp(sin(pi x0) + x1**2)`, shape `(batch, 1)`; x1 is x0 where there is one input."""
+    first, second = x[:, 0], x[:, min(1, x.shape[1] - 1)]
+    return (math.pi * first).sin().add(second.square()).exp().unsqueeze(1)
+
+
+def estimate_bytes(case: Case) -> int:
+    """Memory that the case needs at its peak, parameters included, without running it."""
+
+    def build_and_run() -> None:
+        workload = Workload(case, "backward_with_input_grad", torch.device("cpu"))
+        workload.prepare()
+        workload.run()
+
+    return memory.estimate_peak_bytes(build_and_run)
