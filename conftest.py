@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytest_plugins = ["kan_impls.bench.plugin"]
+pytest_plugins = ["kan_impls.bench.plugin", "pytester"]
 
 
 def pytest_configure(config):

@@ -40,6 +40,7 @@ def check_widths(widths: Sequence[int]) -> list[int]:
         )
     return checked
 
+
 def check_interval(name: str, interval: object) -> tuple[float, float]:
     """Return the interval `(low, high)` as floats.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +36,12 @@ class MLP(nn.Module):
         super().__init__()
         widths = check_widths(widths)
         self.sigmoid = sigmoid
-        for index, (width_in, width_out) in enumerate(
-            zip(widths[:-1], widths[1:], strict=True), start=1
-        ):
-            self.add_module(
-                f"layer{index}", nn.Linear(width_in, width_out, device=device, dtype=dtype)
-            )
+        for index, (width_in, width_out) in enumerate(itertools.pairwise(widths), start=1):
+            layer = nn.Linear(width_in, width_out, device=device, dtype=dtype)
+            self.add_module(f"layer{index}", layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, *rest = self.children()
+        first, *rest = cast("list[nn.Linear]", list(self.children()))
         check_input(x, first.in_features, first.weight)
         x = first(x)
         for layer in rest:

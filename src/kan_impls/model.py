@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ class KAN(nn.Module):
         widths = check_widths(widths)
         self.layers = nn.ModuleList(
             layer(width_in, width_out, **config)
-            for width_in, width_out in zip(widths[:-1], widths[1:], strict=True)
+            for width_in, width_out in itertools.pairwise(widths)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -34,9 +34,7 @@ def load(module: nn.Module, state_dict: Mapping[str, Tensor], layout: str | None
             slots[key].tensor.copy_(value)
 
 
-def export(
-    module: nn.Module, grads: bool = False, layout: str | None = None
-) -> dict[str, Tensor]:
+def export(module: nn.Module, grads: bool = False, layout: str | None = None) -> dict[str, Tensor]:
     """The parameters and buffers of `module` as the published implementation stores them.
 
     Args:

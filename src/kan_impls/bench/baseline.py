@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kan_impls.bench.record import InvalidRun, Run, parse_run
+from kan_impls.bench.record import InvalidRunError, Run, parse_run
 
 FILE_NAME = re.compile(r"(\d{4,})_.*\.json")
 
@@ -36,7 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error.strerror}); expected a run in pytest-benchmark's "
             "JSON: check the path and its permissions"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, InvalidRun) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, InvalidRunError) as error:
         raise BaselineError(
             f"{path} is not a complete run ({error}); expected pytest-benchmark's JSON: restore "
             "the file from version control, or remove it and store a new one with kan-bench accept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
@@ -63,9 +64,7 @@ class Case:
         passes = {"training_step": ("forward", "backward")}.get(pass_name, (pass_name,))
         products = []
         for part in passes:
-            for index, (width_in, width_out) in enumerate(
-                zip(self.widths[:-1], self.widths[1:], strict=True)
-            ):
+            for index, (width_in, width_out) in enumerate(itertools.pairwise(self.widths)):
                 m, k, n = self.batch, functions * width_in, width_out
                 if part == "forward":
                     products.append(Product(m, k, n))
@@ -84,11 +83,11 @@ class Case:
         product with them, its input and its output."""
         functions = self.variant.functions_per_input(self.config)
         total = 0
-        for width_in, width_out in zip(self.widths[:-1], self.widths[1:], strict=True):
-            total += self.batch * (width_in + width_out) * (2 if pass_name == "training_step" else 1)
-        weights = functions * sum(
-            a * b for a, b in zip(self.widths[:-1], self.widths[1:], strict=True)
-        )
+        for width_in, width_out in itertools.pairwise(self.widths):
+            total += (
+                self.batch * (width_in + width_out) * (2 if pass_name == "training_step" else 1)
+            )
+        weights = functions * sum(a * b for a, b in itertools.pairwise(self.widths))
         passes_over_weights = {"backward_with_input_grad": 2, "training_step": 2}
         total += weights * passes_over_weights.get(pass_name, 1)
         return total * FLOAT_BYTES

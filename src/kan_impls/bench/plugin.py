@@ -26,7 +26,7 @@ from kan_impls.bench.cli import BASELINES, LAST_RUN
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
 from kan_impls.bench.measure.timing import SynchronizedTimer
 from kan_impls.bench.record import Run, parse_run
-from kan_impls.bench.runner import NotEnoughMemory, run_benchmark
+from kan_impls.bench.runner import NotEnoughMemoryError, run_benchmark
 from kan_impls.bench.verdict import CPU_LIMITS, CUDA_LIMITS, FAILING, Verdict, judge_run
 
 # Options of pytest-benchmark that ask for times; without one of them nothing is timed.
@@ -178,7 +178,7 @@ def measure(
                 max_seconds=float(pytestconfig.getoption("benchmark_max_time")),
                 min_rounds=pytestconfig.getoption("benchmark_min_rounds"),
             )
-        except NotEnoughMemory as error:
+        except NotEnoughMemoryError as error:
             pytest.skip(str(error))
 
     return run
@@ -289,7 +289,9 @@ def _judge(config: pytest.Config, state: Session) -> None:
             for name in state.run.measurements
         ]
     else:
-        outside = [name for name in (accepted.measurements if accepted else ()) if _outside(config, name)]
+        outside = [
+            name for name in (accepted.measurements if accepted else ()) if _outside(config, name)
+        ]
         state.verdicts = judge_run(
             accepted, state.run, limits, state.absent, [*state.not_selected, *outside]
         )
@@ -305,7 +307,9 @@ def _outside(config: pytest.Config, name: str) -> bool:
         return False
     chosen = [str(config.invocation_params.dir / arg) for arg in config.args]
     full = str(config.rootpath / name)
-    return not any(full == arg or full.startswith((f"{arg}/", f"{arg}::", f"{arg}[")) for arg in chosen)
+    return not any(
+        full == arg or full.startswith((f"{arg}/", f"{arg}::", f"{arg}[")) for arg in chosen
+    )
 
 
 def pytest_terminal_summary(
@@ -317,7 +321,9 @@ def pytest_terminal_summary(
         terminalreporter.write_line(report.results_markdown(state.run))
     if state.comparing:
         terminalreporter.section("verdicts")
-        source = state.baseline_path or f"none for {describe_environment(state.device)['device_key']}"
+        source = (
+            state.baseline_path or f"none for {describe_environment(state.device)['device_key']}"
+        )
         terminalreporter.write_line(f"baseline: {source}")
         colors = {"regressed": "red", "missing": "red", "incomparable": "red", "improved": "green"}
         for status, line in report.verdict_lines(state.verdicts):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-class InvalidRun(ValueError):
+class InvalidRunError(ValueError):
     """The data is not a run that pytest-benchmark wrote."""
 
 
@@ -56,7 +56,7 @@ def parse_run(data: Any) -> Run:
     """Read pytest-benchmark's JSON.
 
     Raises:
-        InvalidRun: a part is missing or of the wrong kind; the message names it.
+        InvalidRunError: a part is missing or of the wrong kind; the message names it.
     """
     try:
         measurements = [_parse_benchmark(entry) for entry in data["benchmarks"]]
@@ -66,7 +66,7 @@ def parse_run(data: Any) -> Run:
             environment, str(commit), str(data["datetime"]), {m.name: m for m in measurements}
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidRun(f"it has no usable {error}") from error
+        raise InvalidRunError(f"it has no usable {error}") from error
 
 
 def _parse_benchmark(entry: Mapping[str, Any]) -> Measurement:

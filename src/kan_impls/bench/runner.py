@@ -25,15 +25,15 @@ WARMUP_ROUNDS = 2
 SLOW_SECONDS = 1.0
 
 
-class NotEnoughMemory(Exception):
+class NotEnoughMemoryError(Exception):
     """The case needs more memory than is free."""
 
 
 def check_memory(case: Case, device: torch.device) -> None:
-    """Raise NotEnoughMemory, with the estimate, if the case would not fit."""
+    """Raise NotEnoughMemoryError, with the estimate, if the case would not fit."""
     needed, free = estimate_bytes(case), memory.free_bytes(device)
     if needed > free:
-        raise NotEnoughMemory(
+        raise NotEnoughMemoryError(
             f"{case.variant.name} at {case.name} needs an estimated {needed / 1e9:.2f} GB, but "
             f"{free / 1e9:.2f} GB are free on {device}: free memory or use a larger machine"
         )
@@ -60,7 +60,7 @@ def run_benchmark(
         min_rounds: how many rounds there are at least.
 
     Raises:
-        NotEnoughMemory: the case would not fit.
+        NotEnoughMemoryError: the case would not fit.
     """
     check_memory(case, device)
     workload = Workload(case, pass_name, device)
@@ -98,9 +98,7 @@ def run_benchmark(
 
     seconds = benchmark.stats.stats.data
     parameters, trainable = workload.parameter_counts()
-    floor = measure_floor(
-        device, tuple(case.products(pass_name)), case.compulsory_bytes(pass_name)
-    )
+    floor = measure_floor(device, tuple(case.products(pass_name)), case.compulsory_bytes(pass_name))
     median_ns = benchmark.stats.stats.median * 1e9
     info = {
         "measured": {**case.describe(), "pass": pass_name, "reference": case.variant.bound},

@@ -64,9 +64,7 @@ class Workload:
     def measure_memory(self) -> dict[str, int]:
         """Peaks of forward and backward, and the bytes saved in between."""
         self.release()
-        peaks = memory.measure_peaks(
-            self.x.device, self.forward, lambda y: self.loss(y).backward()
-        )
+        peaks = memory.measure_peaks(self.x.device, self.forward, lambda y: self.loss(y).backward())
         self.release()
         alive = [*self.model.parameters(), *self.model.buffers(), self.x, self.target]
         saved = memory.measure_saved_bytes(self.forward, alive)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,7 @@ class EfficientKANLayer(nn.Module):
         self.grid_eps = grid_eps
         self.grid_range = check_interval("grid_range", grid_range)
 
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         edges = (out_features, in_features)
         self.base_weight = nn.Parameter(torch.empty(edges, **factory))
         self.spline_weight = nn.Parameter(torch.empty((*edges, self.basis.num_basis), **factory))
@@ -224,7 +225,7 @@ class EfficientKAN(KAN):
     def update_grid(self, x: Tensor, margin: float = 0.01) -> None:
         """Update the grid of each layer to what reaches it from samples x,
         shape `(..., widths[0])`."""
-        for layer in self.layers:
+        for layer in self._layers():
             layer.update_grid(x, margin)
             x = layer(x)
 
@@ -234,9 +235,12 @@ class EfficientKAN(KAN):
         """The sum of the layers' penalties, shape `()`."""
         losses = [
             layer.regularization_loss(regularize_activation, regularize_entropy)
-            for layer in self.layers
+            for layer in self._layers()
         ]
         return torch.stack(losses).sum()
+
+    def _layers(self) -> list[EfficientKANLayer]:
+        return [cast(EfficientKANLayer, layer) for layer in self.layers]
 
 
 VARIANT = Variant(

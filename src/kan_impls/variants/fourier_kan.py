@@ -10,6 +10,7 @@ same function in a hundredth of the memory.
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class FourierKANLayer(nn.Module):
     """
 
     # Published fused layers store inputs before outputs.
-    published = {
+    published: ClassVar = {
         "fouriercoeffs": (
             "fouriercoeffs",
             {
@@ -81,9 +82,13 @@ class FourierKANLayer(nn.Module):
         coeffs = self.fouriercoeffs
         coeffs.copy_(
             initial_coefficients(
-                self.in_features, self.out_features, self.grid_size,
-                self.smooth_initialization, coeffs.device, coeffs.dtype,
-            )  # fmt: skip
+                self.in_features,
+                self.out_features,
+                self.grid_size,
+                self.smooth_initialization,
+                coeffs.device,
+                coeffs.dtype,
+            )
         )
         if self.bias is not None:
             self.bias.zero_()

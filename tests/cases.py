@@ -1,0 +1,166 @@
+"""One row per implementation: its oracle, and what the contract must know of it.
+
+A newly registered variant adds a row to `ROWS`; without one, test_contract.py fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import kan_impls
+from tests.reference import (
+    Reference,
+    affine_ref,
+    efficient_kan_ref,
+    fourier_kan_ref,
+    kan_ref,
+    mlp_ref,
+)
+
+Config = Mapping[str, Any]
+
+# Three widths, all different, so that no mix-up of two of them has a fitting shape.
+MODEL_WIDTHS = (5, 4, 3)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of an implementation.
+
+    Args:
+        layer_ref, model_ref: the oracles of a layer, and of the network of `MODEL_WIDTHS`.
+        configs: arguments of `create_layer`; the first is the one of slow tests.
+        parameters: number of parameters of the reference network (the published comparison).
+        saved_per_input: elements that a layer may keep for the backward pass, for each
+            element of x, besides x and the parameters.
+        amplification: from the config and the largest |x|, by how much the basis
+            enlarges a rounding error.
+        fit_widths, fit_error: a network, and the error relative to the target's deviation
+            below which it learns exp(sin(pi x0) + x1^2) on [-1, 1]^2.
+        golden: the golden vectors of which implementation it must reproduce, if any.
+    """
+
+    layer_ref: Reference
+    model_ref: Reference
+    configs: tuple[Config, ...]
+    parameters: int
+    saved_per_input: Callable[[Config], int]
+    amplification: Callable[[Config, float], float]
+    fit_widths: tuple[int, ...] = (2, 4, 1)
+    # 250 steps of L-BFGS reach 0.3% to 1.2% from any of four seeds.
+    fit_error: float = 0.03
+    golden: str | None = None
+
+
+FOURIER_CONFIGS = (
+    {"in_features": 3, "out_features": 2, "grid_size": 3},
+    {"in_features": 1, "out_features": 1, "grid_size": 1},
+    {"in_features": 13, "out_features": 7, "grid_size": 17},
+    {"in_features": 2, "out_features": 5, "grid_size": 4, "bias": False},
+)
+
+ROWS: dict[str, Row] = {
+    "mlp": Row(
+        affine_ref,
+        mlp_ref,
+        (
+            {"in_features": 3, "out_features": 2},
+            {"in_features": 1, "out_features": 1},
+            {"in_features": 13, "out_features": 7},
+        ),
+        parameters=10_020_001,
+        saved_per_input=lambda config: 0,
+        amplification=lambda config, largest: 0,
+        fit_widths=(2, 32, 1),
+        fit_error=0.15,  # ReLU makes it piecewise flat: 5% to 9% from any of four seeds
+    ),
+    "efficient_kan": Row(
+        efficient_kan_ref,
+        kan_ref(efficient_kan_ref, MODEL_WIDTHS),
+        (
+            {"in_features": 3, "out_features": 2, "grid_size": 5, "spline_order": 3},
+            {"in_features": 1, "out_features": 1, "grid_size": 2, "spline_order": 2},
+            {"in_features": 13, "out_features": 7, "grid_size": 9, "spline_order": 5},
+            {
+                "in_features": 2,
+                "out_features": 5,
+                "grid_size": 7,
+                "spline_order": 1,
+                "grid_range": (-2, 0.5),
+                "enable_standalone_scale_spline": False,
+            },
+        ),
+        parameters=10_010_000,
+        # Autograd keeps, for each order of the recurrence, two factors and the basis below.
+        saved_per_input=lambda config: (
+            3 * config["spline_order"] * (config["grid_size"] + 2 * config["spline_order"])
+        ),
+        # The recurrence adds up positive terms and rounds once more with each order.
+        amplification=lambda config, largest: config.get("spline_order", 3),
+        golden="efficient_kan",
+    ),
+    "fourier_kan": Row(
+        fourier_kan_ref,
+        kan_ref(fourier_kan_ref, MODEL_WIDTHS),
+        FOURIER_CONFIGS,
+        parameters=10_011_001,
+        # The angles, and their cosines and sines.
+        saved_per_input=lambda config: 3 * config["grid_size"],
+        # By its definition it rounds the angle k x, and so errs by |k x| roundings: on
+        # average over k and x, a quarter of the largest.
+        amplification=lambda config, largest: config.get("grid_size", 5) * largest / 4,
+        golden="fourier_kan",
+    ),
+    "fused_fourier_kan": Row(
+        fourier_kan_ref,
+        kan_ref(fourier_kan_ref, MODEL_WIDTHS),
+        FOURIER_CONFIGS,
+        parameters=10_011_001,
+        saved_per_input=lambda config: 0,
+        # One rounding for each rotation since the last exact angle, however large x is.
+        amplification=lambda config, largest: min(config.get("grid_size", 5), 16),
+        golden="fourier_kan",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An implementation and one of its configurations."""
+
+    name: str
+    row: Row
+    config: Config
+
+    def create(self, **options: Any):
+        return kan_impls.create_layer(self.name, **self.config, **options)
+
+    def __str__(self) -> str:
+        sizes = "x".join(str(value) for value in self.config.values() if type(value) is int)
+        return f"{self.name}-{sizes}"
+
+
+def cases() -> list[Case]:
+    """Every configuration of every registered implementation that has a row."""
+    rows = {name: ROWS[name] for name in kan_impls.list_variants() if name in ROWS}
+    return [Case(name, row, config) for name, row in rows.items() for config in row.configs]
+
+
+def first_cases() -> list[Case]:
+    """One configuration of each."""
+    return [case for case in cases() if case.config is case.row.configs[0]]
+
+
+def largest_cases() -> list[Case]:
+    """The configuration with the most outputs of each: relative errors in 16 bits mean
+    little where the norm is that of one number, in which the terms may nearly cancel."""
+    return [
+        max((case for case in cases() if case.name == first.name), key=_num_outputs)
+        for first in first_cases()
+    ]
+
+
+def _num_outputs(case: Case) -> int:
+    return case.config["out_features"]

@@ -1,0 +1,176 @@
+"""Oracles in float64, from the mathematics alone: NumPy, the definitions, closed derivatives.
+
+They share no code with what they judge. Parameters come under their published keys and
+shapes. Letters of the sums: batch b, input i, output o, basis function k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Parameters = Mapping[str, Array]
+
+
+class Passes(NamedTuple):
+    """What a forward and a backward pass give."""
+
+    y: Array
+    grad_x: Array
+    grads: dict[str, Array]
+
+
+Reference = Callable[[Array, Parameters, Array], Passes]
+
+
+def bspline_ref(i: int, order: int, knots: Array, x: float) -> float:
+    """B_i of the given order at x, by the recursive definition of Cox and de Boor."""
+    if order == 0:
+        return float(knots[i] <= x < knots[i + 1])
+    value = 0.0
+    if knots[i + order] > knots[i]:  # otherwise 0/0, which is 0 by convention
+        rising = (x - knots[i]) / (knots[i + order] - knots[i])
+        value += rising * bspline_ref(i, order - 1, knots, x)
+    if knots[i + order + 1] > knots[i + 1]:
+        falling = (knots[i + order + 1] - x) / (knots[i + order + 1] - knots[i + 1])
+        value += falling * bspline_ref(i + 1, order - 1, knots, x)
+    return value
+
+
+def bspline_derivative_ref(i: int, order: int, knots: Array, x: float) -> float:
+    """The derivative of B_i at x: a difference of two splines of one order less."""
+    slope = 0.0
+    if knots[i + order] > knots[i]:
+        slope += order / (knots[i + order] - knots[i]) * bspline_ref(i, order - 1, knots, x)
+    if knots[i + order + 1] > knots[i + 1]:
+        width = knots[i + order + 1] - knots[i + 1]
+        slope -= order / width * bspline_ref(i + 1, order - 1, knots, x)
+    return slope
+
+
+def basis_matrix_ref(x: Array, knots: Array, order: int, spline=bspline_ref) -> Array:
+    """`spline` of every basis function: x (b, i), knots (i, n) to (b, i, n - order - 1)."""
+    num_basis = knots.shape[1] - order - 1
+    phi = np.empty((*x.shape, num_basis))
+    for b, i, k in np.ndindex(phi.shape):
+        phi[b, i, k] = spline(k, order, knots[i], x[b, i])
+    return phi
+
+
+def sigmoid_ref(x: Array) -> Array:
+    decay = np.exp(-np.abs(x))  # at most 1: no overflow
+    return np.where(x >= 0, 1, decay) / (1 + decay)
+
+
+def efficient_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+    """y_bo = sum_i base_oi silu(x_bi) + sum_ik scale_oi w_oik B_k(x_bi)."""
+    base, weight = parameters["base_weight"], parameters["spline_weight"]
+    scale = parameters.get("spline_scaler", np.ones_like(base))
+    knots = parameters["grid"]
+    order = knots.shape[1] - weight.shape[2] - 1
+    phi = basis_matrix_ref(x, knots, order)
+    slope = basis_matrix_ref(x, knots, order, bspline_derivative_ref)
+    gate = sigmoid_ref(x)
+
+    grads = {
+        "base_weight": np.einsum("bo,bi->oi", grad_y, x * gate),
+        "spline_weight": np.einsum("bo,oi,bik->oik", grad_y, scale, phi),
+        "spline_scaler": np.einsum("bo,oik,bik->oi", grad_y, weight, phi),
+    }
+    grad_x = np.einsum("bo,oi,bi->bi", grad_y, base, gate * (1 + x * (1 - gate)))
+    grad_x += np.einsum("bo,oi,oik,bik->bi", grad_y, scale, weight, slope)
+    y = np.einsum("oi,bi->bo", base, x * gate) + np.einsum("oi,oik,bik->bo", scale, weight, phi)
+    return Passes(y, grad_x, {key: grads[key] for key in grads if key in parameters})
+
+
+def fourier_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+    """y_bo = bias_o + sum_ik (a_oik cos(k x_bi) + b_oik sin(k x_bi)), k = 1..G."""
+    coeffs = parameters["fouriercoeffs"]
+    y = np.zeros((x.shape[0], coeffs.shape[1]))
+    grad_x, grad_coeffs = np.zeros_like(x), np.zeros_like(coeffs)
+    for g in range(coeffs.shape[3]):
+        k = g + 1
+        a, b = coeffs[0, :, :, g], coeffs[1, :, :, g]
+        cos, sin = np.cos(k * x), np.sin(k * x)
+        y += cos @ a.T + sin @ b.T
+        grad_x += k * (cos * (grad_y @ b) - sin * (grad_y @ a))
+        grad_coeffs[0, :, :, g] = grad_y.T @ cos
+        grad_coeffs[1, :, :, g] = grad_y.T @ sin
+    grads = {"fouriercoeffs": grad_coeffs}
+    if "bias" in parameters:
+        y += parameters["bias"]
+        grads["bias"] = grad_y.sum(0, keepdims=True)
+    return Passes(y, grad_x, grads)
+
+
+def affine_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+    """The layer of the perceptron: y = W x + c."""
+    weight = parameters["layer1.weight"]
+    grads = {"layer1.weight": grad_y.T @ x, "layer1.bias": grad_y.sum(0)}
+    return Passes(x @ weight.T + parameters["layer1.bias"], grad_y @ weight, grads)
+
+
+def mlp_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+    """sigmoid(W2 relu(W1 x + c1) + c2)."""
+    first, second = parameters["layer1.weight"], parameters["layer2.weight"]
+    before = x @ first.T + parameters["layer1.bias"]
+    hidden = np.maximum(before, 0)
+    y = sigmoid_ref(hidden @ second.T + parameters["layer2.bias"])
+    grad_out = grad_y * y * (1 - y)
+    grad_hidden = (grad_out @ second) * (before > 0)
+    grads = {
+        "layer1.weight": grad_hidden.T @ x,
+        "layer1.bias": grad_hidden.sum(0),
+        "layer2.weight": grad_out.T @ hidden,
+        "layer2.bias": grad_out.sum(0),
+    }
+    return Passes(y, grad_hidden @ first, grads)
+
+
+def kan_ref(layer_ref: Reference, widths: Sequence[int]) -> Reference:
+    """The network of layers with keys `layers.0.*`, `layers.1.*` and so on."""
+
+    def network_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+        layers: list[dict[str, Array]] = [{} for _ in widths[1:]]
+        for key, value in parameters.items():
+            _, index, name = key.split(".")
+            layers[int(index)][name] = value
+        inputs = [x]
+        for layer, width in zip(layers, widths[1:], strict=True):
+            inputs.append(layer_ref(inputs[-1], layer, np.zeros((len(x), width))).y)
+        grads = {}
+        for index in reversed(range(len(layers))):
+            _, grad_y, layer_grads = layer_ref(inputs[index], layers[index], grad_y)
+            grads.update({f"layers.{index}.{name}": grad for name, grad in layer_grads.items()})
+        return Passes(inputs[-1], grad_y, grads)
+
+    return network_ref
+
+
+def adapted_knots_ref(
+    samples: Array, grid_size: int, order: int, grid_eps: float, margin: float
+) -> Array:
+    """The knots of one feature after `update_grid`: between the ends, `grid_eps` times
+    uniform knots plus the rest times order statistics; uniform steps beyond the ends."""
+    ordered = sorted(samples)
+    low, high = ordered[0] - margin, ordered[-1] + margin
+    step = (high - low) / grid_size
+    inner = []
+    for j in range(grid_size + 1):
+        statistic = ordered[j * (len(ordered) - 1) // grid_size]
+        inner.append(grid_eps * (low + j * step) + (1 - grid_eps) * statistic)
+    below = [inner[0] - j * step for j in range(order, 0, -1)]
+    above = [inner[-1] + j * step for j in range(1, order + 1)]
+    return np.array([*below, *inner, *above])
+
+
+def regularization_ref(spline_weight: Array, activation: float, entropy: float) -> float:
+    """activation * sum(l) - entropy * sum(p log p), with l the mean |w| of an edge and
+    p = l / sum(l)."""
+    size = np.abs(spline_weight).mean(-1).ravel()
+    share = [part / size.sum() for part in size if part > 0]  # 0 log 0 = 0
+    return activation * size.sum() - entropy * sum(p * np.log(p) for p in share)

@@ -1,0 +1,200 @@
+"""Bad input: one sentence that says what came, what was expected and what to do."""
+
+import re
+
+import pytest
+import torch
+
+import kan_impls
+from kan_impls import upstream
+from tests.cases import MODEL_WIDTHS, ROWS
+from tests.helpers import assert_unchanged, random_like
+
+each_variant = pytest.mark.parametrize("name", ROWS)
+
+
+def assert_raises(error, call, *parts):
+    """`call` raises `error` with a message of one sentence that contains `parts` in order."""
+    with pytest.raises(error) as raised:
+        call()
+    message = str(raised.value)
+    assert re.search(".*".join(re.escape(part) for part in parts), message), message
+    # What came; what was expected: what to do.
+    assert re.fullmatch(r"[^;]+; expected [^;]+: [^;]+", message), message
+    assert not re.search(r"[.!?]\s+[A-Z]|\n", message), f"more than a sentence: {message}"
+
+
+@pytest.mark.parametrize("create", [kan_impls.create_layer, kan_impls.create_model])
+def test_unknown_implementation(create):
+    sizes = (3, 2) if create is kan_impls.create_layer else ([3, 2],)
+    assert_raises(
+        ValueError, lambda: create("fourier", *sizes),
+        "'fourier' does not exist; expected one of", *kan_impls.list_variants(), ": choose",
+    )  # fmt: skip
+
+
+@each_variant
+@pytest.mark.parametrize("size", [0, -3, 2.5, "3", True, None], ids=repr)
+def test_sizes_that_are_no_positive_integers(name, size):
+    error = ValueError if type(size) is int else TypeError
+    for sizes in ((size, 2), (2, size)):
+        assert_raises(
+            error, lambda sizes=sizes: kan_impls.create_layer(name, *sizes),
+            f"{size!r}; expected a positive integer: ",
+        )  # fmt: skip
+    assert_raises(
+        error, lambda: kan_impls.create_model(name, [3, size, 2]),
+        f"layers[1] is {size!r}; expected a positive integer: ",
+    )  # fmt: skip
+
+
+@each_variant
+@pytest.mark.parametrize("widths", [[], [3]], ids=str)
+def test_networks_of_fewer_than_two_widths(name, widths):
+    assert_raises(
+        ValueError, lambda: kan_impls.create_model(name, widths),
+        f"layers is {widths}; expected two widths or more: ",
+    )  # fmt: skip
+
+
+@each_variant
+def test_unknown_option(name):
+    for call in (
+        lambda: kan_impls.create_layer(name, 3, 2, gridsize=5),
+        lambda: kan_impls.create_model(name, [3, 2], gridsize=5),
+    ):
+        assert_raises(
+            TypeError, call, f"{name} got the option 'gridsize'; expected some of", "dtype"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("efficient_kan", {"grid_size": 0}, ("grid_size is 0; expected a positive",)),
+        ("efficient_kan", {"spline_order": 0}, ("spline_order is 0; expected a positive",)),
+        ("efficient_kan", {"spline_order": 2.0}, ("spline_order is 2.0; expected a positive",)),
+        (
+            "efficient_kan", {"grid_size": 2, "spline_order": 3},
+            ("spline_order is 3; expected at most grid_size=2", "raise grid_size or lower"),
+        ),
+        ("efficient_kan", {"grid_range": (1, -1)}, ("grid_range is (1, -1); expected two finite",)),
+        ("efficient_kan", {"grid_range": (0, 0)}, ("grid_range is (0, 0); expected two finite",)),
+        ("efficient_kan", {"grid_range": 1}, ("grid_range is 1; expected two finite",)),
+        (
+            "efficient_kan", {"grid_range": (0, float("inf"))},
+            ("grid_range is (0, inf); expected two finite",),
+        ),
+        ("fourier_kan", {"grid_size": 0}, ("grid_size is 0; expected a positive",)),
+        ("fused_fourier_kan", {"grid_size": -1}, ("grid_size is -1; expected a positive",)),
+        ("fused_fourier_kan", {"grid_size": "5"}, ("grid_size is '5'; expected a positive",)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_out_of_range(name, options, parts):
+    error = ValueError
+    if any(isinstance(value, (str, float)) for value in options.values()):
+        error = TypeError
+    assert_raises(error, lambda: kan_impls.create_layer(name, 3, 2, **options), *parts)
+
+
+@each_variant
+@pytest.mark.parametrize("shape", [(4, 2), (3, 4), (), (0,), (4, 3, 1)], ids=str)
+def test_wrong_last_dimension(name, shape, device):
+    layer = kan_impls.create_layer(name, 3, 2, device=device)
+    assert_raises(
+        ValueError, lambda: layer(torch.zeros(shape, device=device)),
+        f"x has shape {shape}; expected (..., 3)", "in_features=3: bring",
+    )  # fmt: skip
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64], ids=str)
+def test_input_that_is_no_real_floating_point_tensor(name, dtype, device):
+    layer = kan_impls.create_layer(name, 3, 2, device=device)
+    assert_raises(
+        TypeError, lambda: layer(torch.zeros(4, 3, dtype=dtype, device=device)),
+        f"x has dtype {dtype}; expected a real floating-point tensor: convert it",
+    )  # fmt: skip
+    assert_raises(
+        TypeError, lambda: layer([[1.0, 2.0, 3.0]]), "x is a list; expected a torch.Tensor: conv",
+    )  # fmt: skip
+
+
+@each_variant
+def test_input_of_another_dtype_than_the_parameters(name, device):
+    layer = kan_impls.create_layer(name, 3, 2, device=device)
+    assert_raises(
+        TypeError, lambda: layer(torch.zeros(4, 3, dtype=torch.float64, device=device)),
+        "x has dtype torch.float64; expected torch.float32", "convert one of them",
+    )  # fmt: skip
+
+
+def checkpoint(name, device, **changes):
+    """A network, and a checkpoint of it that differs in every value."""
+    model = kan_impls.create_model(name, MODEL_WIDTHS, device=device)
+    state = {key: value + 1 for key, value in upstream.export(model).items()}
+    return model, state, list(state)[-1]
+
+
+@each_variant
+def test_checkpoint_without_a_key(name, device):
+    model, state, last = checkpoint(name, device)
+    del state[last]
+    with assert_unchanged(model):
+        assert_raises(
+            ValueError, lambda: upstream.load(model, state),
+            f"the checkpoint lacks '{last}'; expected the keys", ": load a checkpoint of",
+        )  # fmt: skip
+
+
+@each_variant
+def test_checkpoint_with_an_unknown_key(name, device):
+    model, state, _ = checkpoint(name, device)
+    state["frequency"] = torch.zeros(3)
+    with assert_unchanged(model):
+        assert_raises(
+            ValueError, lambda: upstream.load(model, state),
+            "the checkpoint has the unknown 'frequency'; expected the keys", ": remove it",
+        )  # fmt: skip
+
+
+@each_variant
+@pytest.mark.parametrize("shape", [(1,), (7, 7), ()], ids=str)
+def test_checkpoint_with_a_tensor_of_another_shape(name, shape, device):
+    model, state, last = checkpoint(name, device)
+    expected = tuple(state[last].shape)
+    state[last] = torch.ones(shape)  # some of these would broadcast
+    with assert_unchanged(model):
+        assert_raises(
+            ValueError, lambda: upstream.load(model, state),
+            f"'{last}' has shape {shape}; expected {expected}", ": build the module",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["fourier_kan", "fused_fourier_kan"])
+def test_checkpoint_in_another_layout_than_stated(name, device):
+    layer = kan_impls.create_layer(name, 3, 2, grid_size=4, device=device)
+    state = upstream.export(layer, layout="in_out")
+    state = {key: value + 1 for key, value in state.items()}
+    with assert_unchanged(layer):
+        assert_raises(
+            ValueError, lambda: upstream.load(layer, state, layout="out_in"),
+            "'fouriercoeffs' has shape (2, 3, 2, 4); expected (2, 2, 3, 4)",
+        )  # fmt: skip
+        for call in (
+            lambda: upstream.load(layer, state, layout="rows"),
+            lambda: upstream.export(layer, layout="rows"),
+        ):
+            assert_raises(
+                ValueError, call, "'rows' does not exist", "expected one of out_in, in_out"
+            )
+
+
+def test_update_of_a_grid_by_samples_of_the_wrong_width(device):
+    layer = kan_impls.create_layer("efficient_kan", 3, 2, device=device)
+    with assert_unchanged(layer):
+        assert_raises(
+            ValueError, lambda: layer.update_grid(random_like(layer, 4, 2)),
+            "x has shape (4, 2); expected (..., 3)",
+        )  # fmt: skip

@@ -1,0 +1,120 @@
+"""Baselines on disk: nothing stored is lost, and nothing broken is believed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kan_impls.bench import baseline
+from tests.bench_runs import run_data, write_run
+
+
+def test_the_newest_of_a_device_is_found(tmp_path):
+    for name in ("first", "second"):
+        baseline.store(tmp_path, "cpu_test", run_data("a"), name)
+    baseline.store(tmp_path, "other", run_data("a"), "third")
+    assert baseline.find(tmp_path, "cpu_test").name == "0002_second.json"
+    assert baseline.find(tmp_path, "cpu_test", "0001").name == "0001_first.json"
+    assert baseline.find(tmp_path, "cpu_test", "1").name == "0001_first.json"
+    assert baseline.find(tmp_path, "unknown") is None
+
+
+def test_numbers_sort_as_numbers(tmp_path):
+    write_run(tmp_path / "k" / "9999_a.json", "a")
+    assert baseline.store(tmp_path, "k", run_data("a"), "b").name == "10000_b.json"
+    assert baseline.find(tmp_path, "k").name == "10000_b.json"
+
+
+def test_a_file_can_be_named(tmp_path):
+    path = write_run(tmp_path / "elsewhere.json", "a")
+    assert baseline.find(tmp_path, "cpu_test", str(path)) == path
+
+
+def test_a_baseline_that_is_not_there(tmp_path):
+    baseline.store(tmp_path, "cpu_test", run_data("a"), "first")
+    with pytest.raises(baseline.BaselineError, match=r"'0007' does not exist.*0001_first\.json"):
+        baseline.find(tmp_path, "cpu_test", "0007")
+
+
+def test_what_is_stored_is_read_back(tmp_path):
+    path = baseline.store(tmp_path, "cpu_test", run_data("a", "b", ratio=1.25), "first")
+    run = baseline.read_run(path)
+    assert run.device_key == "cpu_test"
+    assert list(run.measurements) == ["a", "b"]
+    measurement = run.measurements["a"]
+    assert measurement.ratio == 1.25
+    assert measurement.median_ns == pytest.approx(2e6)
+    assert measurement.memory == {"forward_peak_bytes": 4096}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: "{}",
+        lambda text: '{"benchmarks": 3}',
+        lambda text: text.replace('"median"', '"mode"'),
+        lambda text: text.replace('"fullname"', '"name"'),
+        lambda text: text.replace("0.002", '"fast"'),
+        lambda text: "\x00\x01",
+    ],
+    ids=["truncated", "empty", "list", "object", "number", "stats", "name", "text", "binary"],
+)
+def test_a_damaged_file_is_one_sentence(tmp_path, damage):
+    path = write_run(tmp_path / "k" / "0001_a.json", "a")
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(baseline.BaselineError, match=r"is not a complete run.*restore") as caught:
+        baseline.read_run(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unreadable_file_is_one_sentence(tmp_path):
+    with pytest.raises(baseline.BaselineError, match=r"cannot be read .*: check the path"):
+        baseline.read_run(tmp_path)
+
+
+def test_an_unwritable_folder_is_one_sentence(tmp_path):
+    # A file where the folder should be: permissions would not stop root.
+    (tmp_path / "baselines").write_text("in the way")
+    with pytest.raises(baseline.BaselineError, match=r"cannot be written .*name another"):
+        baseline.store(tmp_path / "baselines", "cpu_test", run_data("a"), "first")
+    assert (tmp_path / "baselines").read_text() == "in the way"
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    path.write_text("old")
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        baseline.write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_two_at_once_lose_nothing(tmp_path):
+    code = (
+        "import json, sys; from pathlib import Path; from kan_impls.bench import baseline\n"
+        "for i in range(10): baseline.store(Path(sys.argv[1]), 'k', json.loads(sys.argv[2]), 'x')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), json.dumps(run_data("a"))]
+    writers = [subprocess.Popen(command) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    numbers = [int(path.name[:4]) for path in baseline.stored(tmp_path, "k")]
+    assert numbers == list(range(1, 21))
+
+
+def test_pytest_benchmark_reads_the_folder(tmp_path):
+    baseline.store(tmp_path, "cpu_test", run_data("a"), "first")
+    listed = subprocess.run(
+        [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "list"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "0001_first.json" in listed.stdout

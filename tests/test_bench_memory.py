@@ -1,0 +1,118 @@
+"""Peaks to the byte, what is saved, and the estimate that allocates nothing."""
+
+import pytest
+import torch
+
+from kan_impls import create_layer, get_variant
+from kan_impls.bench.case import Case
+from kan_impls.bench.measure.memory import (
+    estimate_peak_bytes,
+    free_bytes,
+    measure_peaks,
+    measure_saved_bytes,
+)
+from kan_impls.bench.runner import NotEnoughMemoryError, check_memory
+from kan_impls.bench.workload import Workload, estimate_bytes
+
+CPU = torch.device("cpu")
+MB = 1_000_000
+
+
+def small(name="fused_fourier_kan", batch=20):
+    return Case("small", get_variant(name), batch, (30, 40, 2))
+
+
+def test_peaks_of_forward_and_backward_are_told_apart():
+    def forward():
+        torch.empty(3 * MB, dtype=torch.uint8)  # gone again at once
+        return torch.empty(1 * MB, dtype=torch.uint8)
+
+    def backward(kept):
+        torch.empty(5 * MB, dtype=torch.uint8)
+
+    use = measure_peaks(CPU, forward, backward)
+    assert use.forward_peak_bytes == 3 * MB
+    assert use.backward_peak_bytes == 6 * MB
+
+
+def test_what_was_allocated_before_does_not_count():
+    held = [torch.empty(7 * MB, dtype=torch.uint8)]
+
+    def forward():
+        held.clear()
+        return torch.empty(2 * MB, dtype=torch.uint8)
+
+    assert measure_peaks(CPU, forward, lambda kept: None).forward_peak_bytes == 2 * MB
+
+
+@pytest.mark.parametrize("name", ["mlp", "efficient_kan", "fourier_kan", "fused_fourier_kan"])
+def test_repeats_agree_to_the_byte(name):
+    workload = Workload(small(name), "backward", CPU)
+    first = workload.measure_memory()
+    assert (
+        first == workload.measure_memory() == Workload(small(name), "forward", CPU).measure_memory()
+    )
+
+
+def test_4_kib_more_are_seen(monkeypatch):
+    workload = Workload(small(), "backward", CPU)
+    before = workload.measure_memory()
+    layer = type(workload.model.layers[0])
+    original = layer.forward
+
+    def wasteful(self, x):
+        wasted = torch.empty(1024)
+        result = original(self, x)
+        del wasted
+        return result
+
+    monkeypatch.setattr(layer, "forward", wasteful)
+    after = workload.measure_memory()
+    assert after["forward_peak_bytes"] - before["forward_peak_bytes"] == 4096
+
+
+def test_saved_bytes_of_the_fused_layer_are_its_hidden_input():
+    # x and the parameters live anyway; what the second layer keeps is the first's output.
+    workload = Workload(small(), "backward", CPU)
+    assert workload.measure_memory()["saved_bytes"] == 20 * 40 * 4
+
+
+def test_saved_bytes_count_a_storage_once():
+    x = torch.rand(100, requires_grad=True)
+    y = x * 2
+    saved = measure_saved_bytes(lambda: (y * y).sum() + (y[:50] * y[50:]).sum(), [x])
+    assert saved == 400
+
+
+def test_the_estimate_is_what_the_profiler_measures():
+    # The direct Fourier layer materialises; its two products decide the peak.
+    layer = create_layer("fourier_kan", 100, 50)
+    x = torch.rand(64, 100)
+    with torch.no_grad():
+        measured = measure_peaks(CPU, lambda: layer(x), lambda y: None).forward_peak_bytes
+
+        def build_and_run():
+            create_layer("fourier_kan", 100, 50)(torch.rand(64, 100))
+
+        estimated = estimate_peak_bytes(build_and_run)
+    product = 64 * 50 * 100 * 5 * 4
+    parameters_and_input = (2 * 50 * 100 * 5 + 50 + 64 * 100) * 4
+    assert product < measured < 1.1 * product
+    assert estimated == pytest.approx(measured + parameters_and_input, rel=0.01)
+
+
+def test_the_estimate_allocates_nothing():
+    # A hundred times the memory of this machine.
+    huge = Case("huge", get_variant("fourier_kan"), 100_000, (10_000, 1000, 1))
+    assert estimate_bytes(huge) > 1e13
+
+
+def test_a_case_that_does_not_fit_is_refused_with_its_estimate():
+    huge = Case("huge", get_variant("fourier_kan"), 100_000, (10_000, 1000, 1))
+    with pytest.raises(NotEnoughMemoryError, match=r"needs an estimated [\d.]+ GB, but [\d.]+ GB"):
+        check_memory(huge, CPU)
+    check_memory(small(), CPU)
+
+
+def test_free_memory_is_some(device):
+    assert 0 < free_bytes(device) < 2**50
