@@ -7,16 +7,21 @@ import torch
 import kan_impls
 from kan_impls.variants import efficient_kan
 from tests.helpers import (
+    FLOAT64,
+    assert_close,
     assert_unchanged,
     published,
     random_like,
     randomize,
     relative_error,
+    run,
+    run_ref,
     to_numpy,
 )
 from tests.reference import (
     adapted_knots_ref,
     basis_matrix_ref,
+    efficient_kan_ref,
     regularization_ref,
 )
 
@@ -40,6 +45,14 @@ def test_initial_splines_are_noise_at_the_knots(device):
     # except with a probability of 1e-15. The fit is exact up to rounding.
     assert 0.99 * 0.02 <= np.abs(noise).max() <= 0.02 + 1e-12
     assert abs(noise.mean()) <= 5 * 0.02 / np.sqrt(3 * 3600)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_at_a_knot_the_interval_to_its_right_counts(device, order):
+    layer = build(device, spline_order=order)
+    x = layer.grid.t().clone()  # every knot, those outside the range included
+    grad_y = random_like(layer, len(x), 4)
+    assert_close(run(layer, x, grad_y), run_ref(efficient_kan_ref, layer, x, grad_y), FLOAT64)
 
 
 def test_initial_base_and_scaler_are_kaiming_uniform(device):

@@ -52,10 +52,10 @@ def test_output_and_gradients_are_the_published_ones(name, entry, device):
     assert_close(actual, expected, BOUND)
 
 
-@pytest.mark.parametrize(("name", "entry"), PAIRS)
+@pytest.mark.parametrize(
+    ("name", "entry"), [pair for pair in PAIRS if "updated_grid" not in pair.values[1]["file"]]
+)
 def test_the_initial_grid_is_the_published_one(name, entry, device):
-    if "updated" in entry["file"]:
-        pytest.skip("its knots are no initial ones")
     _, _, state, _ = read(entry)
     initial = kan_impls.upstream.export(build(name, entry, device))
     for key in (key for key in state if key.endswith("grid")):
