@@ -119,8 +119,8 @@ ROWS: dict[str, Row] = {
         FOURIER_CONFIGS,
         parameters=10_011_001,
         saved_per_input=lambda config: 0,
-        # One rounding for each rotation since the last exact angle, however large x is.
-        amplification=lambda config, largest: min(config.get("grid_size", 5), 16),
+        # One rounding for each power since the last exact angle, however large x is.
+        amplification=lambda config, largest: min(config.get("grid_size", 5), 8),
         golden="fourier_kan",
     ),
 }

@@ -11,12 +11,11 @@ from tests.helpers import assert_close, random_like, randomize, run, run_ref, to
 from tests.reference import fourier_kan_ref
 
 # Relative to the norm. float64: the issue's figure. float32: four times sqrt(K) + 16
-# roundings of 2**-24, with sums of K = 400 terms and 16 roundings between exact angles.
+# roundings of 2**-24, with sums of K = 400 terms and at most 16 in a power.
 # bfloat16: basis, product and result are rounded to 2**-9, each at most twice.
 BOUNDS = {torch.float64: 1e-10, torch.float32: 4 * 2**-24 * (20 + 16), torch.bfloat16: 6 * 2**-9}
 
 IN_FEATURES, OUT_FEATURES = 5, 7
-HARMONIC_WEIGHTS = 2 * IN_FEATURES * OUT_FEATURES
 
 
 def build(
@@ -35,11 +34,13 @@ class FirstChunkError(Exception):
 def limit_chunks(monkeypatch, layer, x, rows):
     """Set the workspace to about the smallest that takes `rows` rows at once."""
 
-    def blocks(basis, x, *options):
-        raise FirstChunkError(len(x))
+    def blocks(basis, x):
+        raise FirstChunkError(x.shape[1])
 
     for step in range(1000):
-        monkeypatch.setattr(product, "WORKSPACE_BYTES", 64 * x.shape[1] * step)
+        grad_bytes = product.GRAD_ELEMENTS * max(4, x.itemsize)
+        size = grad_bytes + 64 * x.shape[1] * step
+        monkeypatch.setattr(product, "WORKSPACE_BYTES", size)
         with monkeypatch.context() as patch:
             patch.setattr(FourierBasis, "blocks", blocks)
             with pytest.raises(FirstChunkError) as found:
@@ -51,10 +52,11 @@ def limit_chunks(monkeypatch, layer, x, rows):
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize("grid_size", [1, 2, 17, 40])  # 17 and 40: one restart, and two
-@pytest.mark.parametrize("product_weights", [1, 3 * HARMONIC_WEIGHTS, 2**20])
+# The gradients of 1, of at most 3, and of all functions of a block at once.
+@pytest.mark.parametrize("grad_elements", [1, 3 * IN_FEATURES * 3, 2**17])
 @pytest.mark.parametrize("rows", [1, 3, 8])  # the last chunk has 1, 2 and 8 rows
-def test_chunks_products_and_restarts(device, monkeypatch, dtype, grid_size, product_weights, rows):
-    monkeypatch.setattr(product, "PRODUCT_WEIGHTS", product_weights)
+def test_chunks_products_and_restarts(device, monkeypatch, dtype, grid_size, grad_elements, rows):
+    monkeypatch.setattr(product, "GRAD_ELEMENTS", grad_elements)
     layer = build(device, dtype, grid_size=grid_size)
     x, grad_y = random_like(layer, 8, IN_FEATURES), random_like(layer, 8, OUT_FEATURES)
     before = x.clone()
@@ -65,12 +67,11 @@ def test_chunks_products_and_restarts(device, monkeypatch, dtype, grid_size, pro
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-@pytest.mark.parametrize("one_harmonic", [True, False])
-def test_workspace_does_not_grow_with_the_batch(device, monkeypatch, dtype, one_harmonic):
+@pytest.mark.parametrize("grad_elements", [1, 2**14])
+def test_workspace_does_not_grow_with_the_batch(device, monkeypatch, dtype, grad_elements):
     workspace = 2**20
     monkeypatch.setattr(product, "WORKSPACE_BYTES", workspace)
-    if one_harmonic:
-        monkeypatch.setattr(product, "PRODUCT_WEIGHTS", 1)
+    monkeypatch.setattr(product, "GRAD_ELEMENTS", grad_elements)
     layer = build(device, dtype, in_features=64, out_features=16, grid_size=18)
     weights = sum(parameter.nbytes for parameter in layer.parameters())
     # 16-bit gradients of the weights add up in float32, and each product, which is all
@@ -142,7 +143,7 @@ def test_gradients_of_gradients_take_the_same_first_gradients(device):
         for create_graph in (False, True)
     )
     for fast, differentiable in zip(plain, graphed, strict=True):
-        # Harmonics to 20 and their derivatives, by rotation and directly.
+        # Harmonics to 20 and their derivatives, by powers and directly.
         torch.testing.assert_close(fast, differentiable, rtol=1e-11, atol=1e-11)
 
 

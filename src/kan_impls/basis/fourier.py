@@ -45,64 +45,75 @@ class FourierBasis:
 
     @property
     def block_size(self) -> int:
-        """Number of harmonics in a block of `blocks`."""
-        return min(self.grid_size, MAX_POWER)
+        """Number of functions in a block of `blocks`."""
+        return 2 * min(self.grid_size, MAX_POWER)
 
-    def blocks(self, x: Tensor, by_row: bool) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the values at x, some consecutive harmonics at a time, in one buffer.
+    def blocks(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the values at x, some consecutive functions at a time, in one buffer.
 
-        cos(kx) and sin(kx) are the two parts of exp(ix)**k, and a block of powers takes
-        three complex multiplications of whole tensors (squaring, then products of what is
-        there) instead of a sine and a cosine each.
+        exp(ikx) is the k-th power of exp(ix), and a block of powers takes squares (of the
+        powers half as high) and products by exp(ix) instead of a cosine and a sine each.
 
         Args:
-            x: shape `(rows, in_features)`, float32 or float64.
-            by_row: whether all of a row's values lie side by side in memory, else all of
-                a harmonic's.
+            x: any shape, float32 or float64.
 
         Yields:
-            The harmonics (0 for k = 1), and their values, shape
-            `(harmonics, rows, 2 * in_features)`: cosine and sine of each input side by
-            side. The receiver may overwrite them.
+            The functions of the block, and their values, shape `(functions, *x.shape)`.
         """
-        wide = torch.complex64 if x.dtype == torch.float32 else torch.complex128
-        rows, in_features = x.shape
-
-        def buffer() -> Tensor:
-            if by_row:
-                shape = (rows, self.block_size, in_features)
-                return x.new_empty(shape, dtype=wide).transpose(0, 1)
-            return x.new_empty((self.block_size, rows, in_features), dtype=wide)
-
-        powers = buffer()
-        torch.complex(x.cos(), x.sin(), out=powers[0])
+        harmonics = self.block_size // 2
+        powers = x.new_empty((harmonics, 2, *x.shape))
+        torch.cos(x, out=powers[0, 0])
+        torch.sin(x, out=powers[0, 1])
         known = 1
-        while known < self.block_size:
-            new = min(known, self.block_size - known)
-            torch.mul(powers[:new], powers[known - 1], out=powers[known : known + new])
-            known += new
+        while known < harmonics:
+            last = min(2 * known, harmonics)
+            half = slice(known // 2, last // 2)  # the k-th power is at k - 1
+            _square(powers[half], out=powers[2 * half.start + 1 : last : 2])
+            odd = known + known % 2
+            _rotate(powers[odd - 1 : last - 1 : 2], powers[0], out=powers[odd:last:2])
+            known = last
 
-        block = powers if self.grid_size == self.block_size else buffer()
-        for first in range(0, self.grid_size, self.block_size):
-            size = min(self.block_size, self.grid_size - first)
+        block = powers if self.grid_size == harmonics else torch.empty_like(powers)
+        for first in range(0, self.grid_size, harmonics):
+            size = min(harmonics, self.grid_size - first)
             if first:
                 angle = x.double() * first  # exact for float32 x and k < 2**29
-                rotation = torch.complex(angle.cos(), angle.sin()).to(wide)
-                torch.mul(powers[:size], rotation, out=block[:size])
+                rotation = torch.stack((angle.cos(), angle.sin())).to(x.dtype)
+                _rotate(powers[:size], rotation, out=block[:size])
             elif block is not powers:
                 block.copy_(powers)
-            yield slice(first, first + size), torch.view_as_real(block[:size]).flatten(-2)
+            yield slice(2 * first, 2 * (first + size)), block[:size].flatten(0, 1)
 
-    def differentiate_(self, harmonics: slice, block: Tensor) -> Tensor:
-        """Turn a block of values into one of derivatives, in place: `(exp(ikx))' = ik exp(ikx)`.
+    def add_input_grad(
+        self, grad_x: Tensor, function: int, block: Tensor, slot: int, grad_phi: Tensor
+    ) -> None:
+        """Add what one function contributes to the gradient of x, in place.
 
         Args:
-            harmonics, block: as `blocks` yielded them.
+            grad_x: the shape of x.
+            function: which function it is.
+            block: the block that holds its values.
+            slot: its position in the block.
+            grad_phi: the gradient with respect to its values, in the shape of x.
         """
-        z = torch.view_as_complex(block.unflatten(-1, (-1, 2)))
-        k = torch.arange(harmonics.start + 1, harmonics.stop + 1, device=z.device)
-        z.mul_((1j * k).to(z.dtype)[:, None, None])
-        return block
+        k = function // 2 + 1
+        if function % 2:  # sin(kx)' = k cos(kx)
+            grad_x.addcmul_(grad_phi, block[slot - 1], value=k)
+        else:  # cos(kx)' = -k sin(kx)
+            grad_x.addcmul_(grad_phi, block[slot + 1], value=-k)
+
+
+def _square(z: Tensor, out: Tensor) -> None:
+    """The complex squares of z; parts are in the second dimension."""
+    # Not cos 2x = 2 cos(x)**2 - 1, which amplifies errors four times instead of twice.
+    torch.mul(z[:, 0], z[:, 0], out=out[:, 0]).addcmul_(z[:, 1], z[:, 1], value=-1)
+    torch.mul(z[:, 0], z[:, 1], out=out[:, 1]).mul_(2)
+
+
+def _rotate(z: Tensor, by: Tensor, out: Tensor) -> None:
+    """The complex products of z, parts in the second dimension, by one, parts in the first."""
+    torch.mul(z[:, 0], by[0], out=out[:, 0]).addcmul_(z[:, 1], by[1], value=-1)
+    torch.mul(z[:, 1], by[0], out=out[:, 1]).addcmul_(z[:, 0], by[1])
 
 
 def initial_coefficients(

@@ -12,15 +12,15 @@ from kan_impls.fused import product
 
 
 def fourier_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`y[...,o] = bias[o] + sum_ki (cos(k x[...,i]) a[k,i,o] + sin(k x[...,i]) b[k,i,o])`.
+    """`y[...,o] = bias[o] + sum_ki phi_k(x[...,i]) weight[k,i,o]` over the Fourier basis.
 
     Saves x and the weights for the backward pass, nothing of the basis. Under autocast
     the basis is evaluated in float32 and the product taken in the autocast dtype.
 
     Args:
         x: shape `(..., in_features)`.
-        weight: shape `(grid_size, in_features, 2, out_features)`, holding a and b as
-            `weight[k-1, i, 0, o]` and `weight[k-1, i, 1, o]`.
+        weight: shape `(2 * grid_size, in_features, out_features)`; functions in the order
+            cos(x), sin(x), cos(2x), and so on.
         bias: shape `(out_features,)`, or None.
 
     Returns:
@@ -37,11 +37,11 @@ def fourier_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     else:
         # An autograd.Function costs the host a fifth of what a custom operator does.
         y = _FourierProduct.apply(rows, weight, bias)
-    return y.view(*x.shape[:-1], weight.shape[3])
+    return y.view(*x.shape[:-1], weight.shape[2])
 
 
 def _basis(weight: Tensor) -> FourierBasis:
-    return FourierBasis(weight.shape[0])
+    return FourierBasis(weight.shape[0] // 2)
 
 
 def _grad_bias(grad_y: Tensor) -> Tensor:
@@ -78,11 +78,10 @@ def _differentiable_backward(
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     grad_x = grad_weight = None
     if needs_grad_x:
-        grad_phi = torch.einsum("bo,kipo->bikp", grad_y, weight).flatten(-2)
+        grad_phi = torch.einsum("bo,kio->bik", grad_y, weight)
         grad_x = (grad_phi * basis.derivative(wide)).sum(-1).to(x.dtype)
     if needs_grad_weight:
-        phi = basis.value(wide).to(weight.dtype).unflatten(-1, (-1, 2))
-        grad_weight = torch.einsum("bikp,bo->kipo", phi, grad_y)
+        grad_weight = torch.einsum("bik,bo->kio", basis.value(wide).to(weight.dtype), grad_y)
     return grad_x, grad_weight
 
 
@@ -97,7 +96,7 @@ def _forward_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @_forward_op.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return weight.new_empty(x.shape[0], weight.shape[3])
+    return weight.new_empty(x.shape[0], weight.shape[2])
 
 
 @torch.library.custom_op("kan_impls::fourier_product_backward", mutates_args=())

@@ -1,6 +1,6 @@
 """FourierKAN without materialising: the function of `fourier_kan` in bounded memory.
 
-`y_o = bias_o + sum_k sum_i (cos(k x_i) W_ki0o + sin(k x_i) W_ki1o), k = 1..G`
+`y_o = bias_o + sum_k sum_i phi_k(x_i) W_kio`, phi = cos(x), sin(x), cos(2x), ..., sin(Gx)
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from kan_impls.variant import Variant
 
 def _weight(coefficients: Tensor) -> Tensor:
     """`(2, out_features, in_features, grid_size)` to the layout of `weight`."""
-    return coefficients.permute(3, 2, 0, 1)
+    return coefficients.permute(3, 0, 2, 1).flatten(0, 1)
 
 
 def _coefficients(weight: Tensor) -> Tensor:
     """The layout of `weight` to `(2, out_features, in_features, grid_size)`."""
-    return weight.permute(2, 3, 1, 0)
+    return weight.unflatten(0, (-1, 2)).permute(1, 3, 2, 0)
 
 
 class FusedFourierKANLayer(nn.Module):
@@ -43,8 +43,8 @@ class FusedFourierKANLayer(nn.Module):
         smooth_initialization: divide the initial coefficients of harmonic k by k**2
             instead of sqrt(G).
 
-    Parameters: `weight` of shape `(grid_size, in_features, 2, out_features)`, the cosines'
-    before the sines'; `bias` of shape `(out_features,)`.
+    Parameters: `weight` of shape `(2 * grid_size, in_features, out_features)`, one linear map
+    for each of cos(x), sin(x), cos(2x), and so on; `bias` of shape `(out_features,)`.
     `kan_impls.upstream` reads and writes the published layouts. With the same seed the
     layer starts as the same function as `fourier_kan`.
 
@@ -84,10 +84,10 @@ class FusedFourierKANLayer(nn.Module):
         self.out_features = check_size("out_features", out_features)
         self.grid_size = check_size("grid_size", grid_size)
         self.smooth_initialization = smooth_initialization
-        # Harmonic by harmonic, then input by input, cosine and sine together as they are
-        # computed: a harmonic is one contiguous matrix in the forward product as in both of
-        # the backward, and outputs lie side by side for a kernel's coalesced reads.
-        shape = (grid_size, in_features, 2, out_features)
+        # Function by function, then input by input: a block of functions is one contiguous
+        # matrix, in the forward product as in both of the backward, and outputs lie side
+        # by side for a kernel's coalesced reads.
+        shape = (2 * grid_size, in_features, out_features)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         if bias:
             self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype))
