@@ -12,10 +12,19 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+SELECTION = sys.argv[1:]
 
 
 def run_suite(baselines: Path, plant: str | None, *options: str) -> int:
-    command = [sys.executable, "-m", "pytest", "-q", f"--baselines={baselines}", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        f"--baselines={baselines}",
+        *options,
+        *SELECTION,
+    ]
     environment = dict(os.environ)
     if plant:
         command += ["-p", "planted"]

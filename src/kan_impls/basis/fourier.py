@@ -5,7 +5,7 @@ Source: GistNoesis/FourierKAN, https://github.com/GistNoesis/FourierKAN.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,28 +61,28 @@ class FourierBasis:
             The functions of the block, and their values, shape `(functions, *x.shape)`.
         """
         harmonics = self.block_size // 2
-        powers = x.new_empty((harmonics, 2, *x.shape))
-        torch.cos(x, out=powers[0, 0])
-        torch.sin(x, out=powers[0, 1])
-        known = 1
-        while known < harmonics:
-            last = min(2 * known, harmonics)
-            half = slice(known // 2, last // 2)  # the k-th power is at k - 1
-            _square(powers[half], out=powers[2 * half.start + 1 : last : 2])
-            odd = known + known % 2
-            _rotate(powers[odd - 1 : last - 1 : 2], powers[0], out=powers[odd:last:2])
-            known = last
+        powers = x.new_empty((2 * harmonics, *x.shape))
+        cos, sin = _parts(powers)
+        torch.cos(x, out=cos[0])
+        torch.sin(x, out=sin[0])
+        for k in range(2, harmonics + 1):  # the k-th power is at k - 1
+            i, half = k - 1, k // 2 - 1
+            if k % 2:
+                _multiply(cos[i - 1], sin[i - 1], cos[0], sin[0], out=(cos[i], sin[i]))
+            else:
+                _multiply(cos[half], sin[half], cos[half], sin[half], out=(cos[i], sin[i]))
 
         block = powers if self.grid_size == harmonics else torch.empty_like(powers)
         for first in range(0, self.grid_size, harmonics):
             size = min(harmonics, self.grid_size - first)
             if first:
                 angle = x.double() * first  # exact for float32 x and k < 2**29
-                rotation = torch.stack((angle.cos(), angle.sin())).to(x.dtype)
-                _rotate(powers[:size], rotation, out=block[:size])
+                turn = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+                for c, s, *out in zip(cos, sin, *_parts(block[: 2 * size]), strict=False):
+                    _multiply(c, s, *turn, out=out)
             elif block is not powers:
                 block.copy_(powers)
-            yield slice(2 * first, 2 * (first + size)), block[:size].flatten(0, 1)
+            yield slice(2 * first, 2 * (first + size)), block[: 2 * size]
 
     def add_input_grad(
         self, grad_x: Tensor, function: int, block: Tensor, slot: int, grad_phi: Tensor
@@ -103,17 +103,16 @@ class FourierBasis:
             grad_x.addcmul_(grad_phi, block[slot + 1], value=-k)
 
 
-def _square(z: Tensor, out: Tensor) -> None:
-    """The complex squares of z; parts are in the second dimension."""
-    # Not cos 2x = 2 cos(x)**2 - 1, which amplifies errors four times instead of twice.
-    torch.mul(z[:, 0], z[:, 0], out=out[:, 0]).addcmul_(z[:, 1], z[:, 1], value=-1)
-    torch.mul(z[:, 0], z[:, 1], out=out[:, 1]).mul_(2)
+def _parts(block: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """The cosines and the sines of a block."""
+    planes = block.unbind()
+    return planes[0::2], planes[1::2]
 
 
-def _rotate(z: Tensor, by: Tensor, out: Tensor) -> None:
-    """The complex products of z, parts in the second dimension, by one, parts in the first."""
-    torch.mul(z[:, 0], by[0], out=out[:, 0]).addcmul_(z[:, 1], by[1], value=-1)
-    torch.mul(z[:, 1], by[0], out=out[:, 1]).addcmul_(z[:, 0], by[1])
+def _multiply(a: Tensor, b: Tensor, c: Tensor, d: Tensor, out: Sequence[Tensor]) -> None:
+    """The complex product (a + ib) (c + id), its parts written to `out`."""
+    torch.mul(a, c, out=out[0]).addcmul_(b, d, value=-1)
+    torch.mul(a, d, out=out[1]).addcmul_(b, c)
 
 
 def initial_coefficients(
