@@ -22,6 +22,7 @@ _RESULT_COLUMNS = (
     "fwd/MLP",
     "bwd/MLP",
     "bwd+dx/MLP",
+    "step/MLP",
     "fwd floor",
     "bwd floor",
 )
@@ -76,6 +77,7 @@ def _result_row(implementation: str, passes: Mapping[str, Measurement]) -> list[
     forward = passes.get("forward")
     backward = passes.get("backward")
     with_dx = passes.get("backward_with_input_grad")
+    step = passes.get("training_step")
     any_pass = next(iter(passes.values()))
     memory = (backward or any_pass).memory
     name = implementation
@@ -83,15 +85,14 @@ def _result_row(implementation: str, passes: Mapping[str, Measurement]) -> list[
         name += f" {version}"
     return [
         name,
-        *(_ms(passes.get(p)) for p in ("forward", "backward", "backward_with_input_grad")),
-        _ms(passes.get("training_step")),
+        *(_ms(measurement) for measurement in (forward, backward, with_dx, step)),
         *(
             _mb(memory.get(kind))
             for kind in ("forward_peak_bytes", "backward_peak_bytes", "saved_bytes")
         ),
         f"{any_pass.info.get('parameters', 0):,}",
         f"{any_pass.info.get('trainable_parameters', 0):,}",
-        *(_ratio(measurement) for measurement in (forward, backward, with_dx)),
+        *(_ratio(measurement) for measurement in (forward, backward, with_dx, step)),
         *(_fraction(measurement) for measurement in (forward, backward)),
     ]
 
