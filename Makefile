@@ -39,7 +39,7 @@ lint: $(READY) ## format, lint, types, import contracts
 
 check: lint test ## everything that must hold before a merge
 
-selftest: $(READY) ## the gate: planted faults go red, unchanged code stays green (10 minutes)
+selftest: $(READY) ## the gate: planted faults go red, unchanged code stays green (20 minutes)
 	$(BIN)/python benchmarks/selftest.py
 
 clean: ## remove the environment and caches

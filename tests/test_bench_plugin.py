@@ -195,6 +195,15 @@ def test_what_the_user_left_out_is_not_missing(project):
     assert project.runpytest("--benchmark-compare", "-q", "test_small.py::test_small[mlp]").ret == 0
 
 
+def test_a_path_that_leaves_out_nothing_hides_nothing(project):
+    measure_and_accept(project)
+    project.makepyfile(test_small=BENCHMARK.replace(', "fused_fourier_kan"]', "]"))
+    folder = f"{project.path}/../{project.path.name}"
+    result = project.runpytest("--benchmark-compare", "-q", folder)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["missing *fused_fourier_kan*"])
+
+
 def test_another_case_is_incomparable(project):
     measure_and_accept(project)
     project.makepyfile(test_small=BENCHMARK.replace(", 8, ", ", 9, "))

@@ -29,9 +29,9 @@ def measurement(name=NAME, **changes):
         ({"ratio": 1.20}, "regressed", "+20.0%"),
         ({"ratio": 0.70}, "improved", "-30.0%"),
         # Beyond the limit, but not by more than the uncertainty of both.
-        ({"ratio": 1.115}, "inconclusive", "not clear"),
+        ({"ratio": 1.11}, "inconclusive", "not clear"),
         ({"ratio": 1.20, "ratio_uncertainty": 0.15}, "inconclusive", "not clear"),
-        ({"ratio": 0.88}, "inconclusive", "not clear"),
+        ({"ratio": 0.89}, "inconclusive", "not clear"),
         # Within the limit, but the uncertainty alone is wider than it.
         ({"ratio_uncertainty": 0.2}, "inconclusive", "too noisy"),
         ({"ratio_uncertainty": float("inf")}, "inconclusive", "too noisy"),
@@ -41,7 +41,7 @@ def measurement(name=NAME, **changes):
         ({"memory": {"forward_peak_bytes": 4097}}, "regressed", "+1 B"),
         ({"memory": {"forward_peak_bytes": 8192}}, "regressed", "+4,096 B"),
         ({"memory": {"forward_peak_bytes": 4095}}, "improved", "-1 B"),
-        ({"memory": {}}, "inconclusive", "not measured"),
+        ({"memory": {}}, "incomparable", "not measured"),
         # A loss outweighs a gain.
         ({"ratio": 0.5, "memory": {"forward_peak_bytes": 5000}}, "regressed", "+904 B"),
         ({"measured": {"case": "reference", "batch": 200}}, "incomparable", "batch was 100"),

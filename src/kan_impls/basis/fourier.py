@@ -49,7 +49,7 @@ class FourierBasis:
         return 2 * min(self.grid_size, MAX_POWER)
 
     def blocks(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the values at x, some consecutive functions at a time, in one buffer.
+        """Yield the values at x, some consecutive functions at a time, in buffers that are reused.
 
         exp(ikx) is the k-th power of exp(ix), and a block of powers takes squares (of the
         powers half as high) and products by exp(ix) instead of a cosine and a sine each.
@@ -72,7 +72,7 @@ class FourierBasis:
             else:
                 _multiply(cos[half], sin[half], cos[half], sin[half], out=(cos[i], sin[i]))
 
-        block = powers if self.grid_size == harmonics else torch.empty_like(powers)
+        block = torch.empty_like(powers) if self.grid_size > harmonics else powers
         for first in range(0, self.grid_size, harmonics):
             size = min(harmonics, self.grid_size - first)
             if first:
@@ -80,9 +80,8 @@ class FourierBasis:
                 turn = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
                 for c, s, *out in zip(cos, sin, *_parts(block[: 2 * size]), strict=False):
                     _multiply(c, s, *turn, out=out)
-            elif block is not powers:
-                block.copy_(powers)
-            yield slice(2 * first, 2 * (first + size)), block[: 2 * size]
+            values = block if first else powers
+            yield slice(2 * first, 2 * (first + size)), values[: 2 * size]
 
     def add_input_grad(
         self, grad_x: Tensor, function: int, block: Tensor, slot: int, grad_phi: Tensor

@@ -79,15 +79,11 @@ class Case:
         return sum(product.flops for product in self.products(pass_name))
 
     def compulsory_bytes(self, pass_name: Pass) -> int:
-        """Bytes that a pass must at least move: each layer's weights once for every
-        product with them, its input and its output."""
-        functions = self.variant.functions_per_input(self.config)
-        total = 0
+        """Bytes that a pass must at least move: a layer's weights once for every product
+        with them, and its input and output (twice in a training step)."""
+        # A product of M rows takes 2 M operations for each weight.
+        total = self.flops(pass_name) // (2 * self.batch)
+        times = 2 if pass_name == "training_step" else 1
         for width_in, width_out in itertools.pairwise(self.widths):
-            total += (
-                self.batch * (width_in + width_out) * (2 if pass_name == "training_step" else 1)
-            )
-        weights = functions * sum(a * b for a, b in itertools.pairwise(self.widths))
-        passes_over_weights = {"backward_with_input_grad": 2, "training_step": 2}
-        total += weights * passes_over_weights.get(pass_name, 1)
+            total += times * self.batch * (width_in + width_out)
         return total * FLOAT_BYTES

@@ -12,6 +12,7 @@ device, memory, or silence.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +135,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     timer = SynchronizedTimer(session.device)
     for item in items:
         if "measure" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.benchmark(timer=timer))
+            own = item.get_closest_marker("benchmark")
+            options = {**(own.kwargs if own else {}), "timer": timer}
+            # First, because pytest-benchmark reads the closest one only.
+            item.add_marker(pytest.mark.benchmark(**options), append=False)
 
 
 @pytest.hookimpl(trylast=True)
@@ -305,11 +309,20 @@ def _outside(config: pytest.Config, name: str) -> bool:
     """Whether the user named files or tests to run, and this one is none of them."""
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         return False
-    chosen = [str(config.invocation_params.dir / arg) for arg in config.args]
-    full = str(config.rootpath / name)
-    return not any(
-        full == arg or full.startswith((f"{arg}/", f"{arg}::", f"{arg}[")) for arg in chosen
-    )
+    root, here = config.rootpath, config.invocation_params.dir
+    file, *test = name.split("::", 1)
+    path = os.path.realpath(root / file)
+    for argument in config.args:
+        chosen_file, *chosen_test = argument.split("::", 1)
+        chosen = os.path.realpath(here / chosen_file)
+        if chosen_test:
+            if path == chosen and (test[0] + "::").startswith(
+                (f"{chosen_test[0]}::", f"{chosen_test[0]}[")
+            ):
+                return False
+        elif path == chosen or path.startswith(chosen + os.sep):
+            return False
+    return name not in config.stash[SESSION].absent
 
 
 def pytest_terminal_summary(

@@ -32,7 +32,8 @@ Times are medians. Memory is the peak above the level before the forward pass, i
 10^6 bytes; backward includes what forward keeps, and the gradients. `backward+dx` is with
 the gradient of the input. `/MLP` is the median over rounds of the time over the MLP's in the
 same round. `floor` is the fraction reached of what the machine itself needs: the longer of
-a matrix product of the same size and a copy of the same bytes."""
+a matrix product of the same size and a copy of the same bytes, taken once for each size; it
+exceeds 100% where the machine was slower then."""
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -106,9 +107,9 @@ def _mb(size: int | None) -> str:
 
 
 def _ratio(measurement: Measurement | None) -> str:
-    if measurement is None:
+    if measurement is None or "ratio_to_mlp" not in measurement.info:
         return ""
-    return f"{measurement.info.get('ratio_to_mlp', 1.0):.3f}"
+    return f"{measurement.info['ratio_to_mlp']:.3f}"
 
 
 def _fraction(measurement: Measurement | None) -> str:

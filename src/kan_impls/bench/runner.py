@@ -111,6 +111,8 @@ def run_benchmark(
         "floor_copy_ns": floor.copy_ns,
         "floor_fraction": floor.ns / median_ns,
     }
+    if beside == case:
+        info["ratio_to_mlp"] = 1.0
     for name, companion in companions.items():
         ratio, uncertainty = median_and_uncertainty(companion.ratios_of(seconds))
         info[name], info[f"{name}_uncertainty"] = ratio, uncertainty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -82,6 +83,9 @@ def judge(
     if (baseline.ratio is None) != (current.ratio is None):
         return Verdict(name, "incomparable", "only one of the two has an interleaved reference")
 
+    if lost := baseline.memory.keys() - current.memory.keys():
+        return Verdict(name, "incomparable", f"{', '.join(sorted(lost))} was not measured")
+
     findings = [_judge_time(baseline, current, limits), *_judge_memory(baseline, current, limits)]
     for status in ("regressed", "inconclusive", "improved"):
         causes = [finding.cause for finding in findings if finding.status == status]
@@ -133,7 +137,7 @@ def _judge_time(baseline: Measurement, current: Measurement, limits: Limits) -> 
         return Finding("unchanged", f"time {absolute:+.0%}, without a reference")
 
     change = current.ratio / baseline.ratio - 1
-    uncertainty = baseline.ratio_uncertainty + current.ratio_uncertainty
+    uncertainty = math.hypot(baseline.ratio_uncertainty, current.ratio_uncertainty)
     text = f"time over reference {change:+.1%} ± {uncertainty:.1%}"
     if abs(change) <= limits.ratio:
         if uncertainty > limits.ratio:
@@ -147,9 +151,6 @@ def _judge_time(baseline: Measurement, current: Measurement, limits: Limits) -> 
 def _judge_memory(baseline: Measurement, current: Measurement, limits: Limits) -> list[Finding]:
     findings = []
     for kind, before in baseline.memory.items():
-        if kind not in current.memory:
-            findings.append(Finding("inconclusive", f"{kind} was not measured"))
-            continue
         growth = current.memory[kind] - before
         text = f"{kind} {growth:+,} B ({before:,} to {current.memory[kind]:,})"
         if growth > limits.memory_bytes:

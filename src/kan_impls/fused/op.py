@@ -85,8 +85,8 @@ def _differentiable_backward(
     return grad_x, grad_weight
 
 
-# What torch.compile sees: two opaque operators, because the blocks' buffers and in-place
-# recurrence are what keeps the memory small, and a traced graph would not keep them.
+# What torch.compile sees: two opaque operators, because the blocks' buffers and their
+# reuse are what keeps the memory small, and a traced graph would not keep them.
 
 
 @torch.library.custom_op("kan_impls::fourier_product", mutates_args=())

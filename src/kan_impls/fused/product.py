@@ -1,7 +1,7 @@
 """The product form: some functions of the basis, then one library matrix product.
 
 Nothing of the basis outlives its block, and rows are taken in chunks, so that the
-workspace is at most `WORKSPACE_BYTES` at any batch.
+workspace stays within `WORKSPACE_BYTES` at any batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kan_impls.basis.fourier import FourierBasis
 
-# Large enough for some 160 rows of 1000 inputs and 5 harmonics, where the products run at full
+# Large enough for some 150 rows of 1000 inputs and 5 harmonics, where the products run at full
 # speed; small enough to stay in a large cache. A single row may need more: 400 bytes per input
 # and 24 per output. 16-bit weights whose gradient takes several chunks add one float32 copy of
 # it, and a product as it is and in float32.

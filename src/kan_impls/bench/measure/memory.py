@@ -151,7 +151,8 @@ class _LiveBytes(TorchDispatchMode):
 def free_bytes(device: torch.device) -> int:
     """Memory that a process can still take on the device without swapping."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     import psutil
 
     return min(psutil.virtual_memory().available, _cgroup_free_bytes())
