@@ -16,9 +16,10 @@ FAULT = os.environ["PLANT"]
 def _waste(x, weight):
     if FAULT == "alloc":
         return torch.empty(1024)
-    # A fifth of the layer's own product: the same depth and outputs, a fifth of the rows.
+    # A fifth of the layer's own product: as many rows and outputs, a fifth of the depth.
     matrix = weight.detach().flatten(0, 1)
-    return torch.ones(max(1, x.shape[0] // 5), matrix.shape[0]) @ matrix
+    part = matrix[: max(1, matrix.shape[0] // 5)]
+    return torch.ones(x.shape[0], part.shape[0]) @ part
 
 
 def _worse(function, position_of_x):
