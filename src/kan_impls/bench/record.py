@@ -24,6 +24,7 @@ class Measurement:
         ratio: median over rounds of the time over the interleaved reference's; None where
             there is no reference.
         ratio_uncertainty: relative half-width of the ratio's interval.
+        ratio_to_mlp, ratio_to_mlp_uncertainty: the same over the MLP, where it was interleaved.
         memory: kind (`forward_peak_bytes`, ...) to bytes.
         info: everything else that the benchmark recorded.
     """
@@ -34,6 +35,8 @@ class Measurement:
     rounds: int
     ratio: float | None = None
     ratio_uncertainty: float = 0.0
+    ratio_to_mlp: float | None = None
+    ratio_to_mlp_uncertainty: float = 0.0
     memory: Mapping[str, int] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,7 +74,7 @@ def parse_run(data: Any) -> Run:
 
 def _parse_benchmark(entry: Mapping[str, Any]) -> Measurement:
     info = entry.get("extra_info", {})
-    ratio = info.get("ratio")
+    ratio, to_mlp = info.get("ratio"), info.get("ratio_to_mlp")
     return Measurement(
         name=str(entry["fullname"]),
         measured=info.get("measured", {}),
@@ -79,6 +82,9 @@ def _parse_benchmark(entry: Mapping[str, Any]) -> Measurement:
         rounds=int(entry["stats"]["rounds"]),
         ratio=None if ratio is None else float(ratio),
         ratio_uncertainty=float(info.get("ratio_uncertainty", 0.0)),
+        # Without an uncertainty it is the MLP itself, by definition 1.
+        ratio_to_mlp=float(to_mlp) if "ratio_to_mlp_uncertainty" in info else None,
+        ratio_to_mlp_uncertainty=float(info.get("ratio_to_mlp_uncertainty", 0.0)),
         memory={kind: int(size) for kind, size in info.get("memory", {}).items()},
         info=info,
     )
