@@ -32,6 +32,7 @@ def measurement(name=NAME, **changes):
         ({"ratio": 1.11}, "inconclusive", "not clear"),
         ({"ratio": 1.20, "ratio_uncertainty": 0.15}, "inconclusive", "not clear"),
         ({"ratio": 0.89}, "inconclusive", "not clear"),
+        ({"ratio": 2.0, "rounds": 3}, "inconclusive", "too few rounds"),
         # Within the limit, but the uncertainty alone is wider than it.
         ({"ratio_uncertainty": 0.2}, "inconclusive", "too noisy"),
         ({"ratio_uncertainty": float("inf")}, "inconclusive", "too noisy"),

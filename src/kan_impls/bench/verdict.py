@@ -17,6 +17,10 @@ Status = Literal[
 FAILING: frozenset[Status] = frozenset({"regressed", "missing", "incomparable"})
 
 
+# The quartiles of three rounds of seconds each have called the same code twice as slow.
+MIN_ROUNDS = 5
+
+
 @dataclass(frozen=True)
 class Limits:
     """How far a figure may move before it is called changed.
@@ -159,6 +163,8 @@ def _judge_time(baseline: Measurement, current: Measurement, limits: Limits) -> 
         if uncertainty > limits.ratio:
             return Finding("inconclusive", f"{text}: too noisy for the limit of {limits.ratio:.0%}")
         return Finding("unchanged", text)
+    if min(baseline.rounds, current.rounds) < MIN_ROUNDS:
+        return Finding("inconclusive", f"{text}: too few rounds to tell, below {MIN_ROUNDS}")
     if abs(change) - uncertainty <= limits.ratio:
         return Finding("inconclusive", f"{text}: not clear of the limit of {limits.ratio:.0%}")
     return Finding("regressed" if change > 0 else "improved", f"{text} (limit {limits.ratio:.0%})")
