@@ -143,16 +143,21 @@ def _judge_time(baseline: Measurement, current: Measurement, limits: Limits) -> 
     changes = [
         (
             "reference",
-            current.ratio / baseline.ratio - 1,
-            math.hypot(baseline.ratio_uncertainty, current.ratio_uncertainty),
-        )
+            *_change(
+                baseline.ratio, baseline.ratio_uncertainty, current.ratio, current.ratio_uncertainty
+            ),
+        ),
     ]
     if baseline.ratio_to_mlp is not None and current.ratio_to_mlp is not None:
         changes.append(
             (
                 "MLP",
-                current.ratio_to_mlp / baseline.ratio_to_mlp - 1,
-                math.hypot(baseline.ratio_to_mlp_uncertainty, current.ratio_to_mlp_uncertainty),
+                *_change(
+                    baseline.ratio_to_mlp,
+                    baseline.ratio_to_mlp_uncertainty,
+                    current.ratio_to_mlp,
+                    current.ratio_to_mlp_uncertainty,
+                ),
             )
         )
     # A busy machine slows works of different composition differently: the companion whose
@@ -168,6 +173,11 @@ def _judge_time(baseline: Measurement, current: Measurement, limits: Limits) -> 
     if abs(change) - uncertainty <= limits.ratio:
         return Finding("inconclusive", f"{text}: not clear of the limit of {limits.ratio:.0%}")
     return Finding("regressed" if change > 0 else "improved", f"{text} (limit {limits.ratio:.0%})")
+
+
+def _change(before: float, before_by: float, now: float, now_by: float) -> tuple[float, float]:
+    """The relative change of a ratio, and the uncertainty of both together."""
+    return now / before - 1, math.hypot(before_by, now_by)
 
 
 def _judge_memory(baseline: Measurement, current: Measurement, limits: Limits) -> list[Finding]:
