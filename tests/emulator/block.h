@@ -94,7 +94,9 @@ class Block {
       threads_[i].stack.create(("CUDA thread " + std::to_string(i)).c_str());
   }
   ~Block() {
-    for (Thread& thread : threads_) thread.stack.destroy();
+    // After a failure threads stand in the middle of their work, about which TSan would complain.
+    if (failure_.empty())
+      for (Thread& thread : threads_) thread.stack.destroy();
   }
 
   // Returns whether there was enough memory.
@@ -111,7 +113,7 @@ class Block {
       if (!run_ready_threads(order) && failure_.empty()) report("deadlock: " + states());
     }
     if (failure_.empty()) check_canaries();
-    acquire(&between_blocks_);
+    acquire(&ended_);
     return failure_.empty();
   }
 
@@ -185,7 +187,7 @@ class Block {
       prepare(thread.context, stacks_.begin(i), stacks_.bytes(i), &Block::thread_main);
       warp(thread).lanes++;
     }
-    release(&between_blocks_);
+    release(&started_);
   }
 
   static void thread_main();
@@ -319,7 +321,7 @@ class Block {
   Context scheduler_;
   StackRecord main_stack_;
   unsigned live_ = 0, arrived_ = 0;
-  Clock clocks_[2], between_blocks_;
+  Clock started_, clocks_[2], ended_;
   std::string failure_;
   volatile bool faulted_ = false;
   const void* fault_address_ = nullptr;
@@ -331,9 +333,9 @@ inline thread_local Block* the_block = nullptr;
 EMULATION_SWITCHES inline void Block::thread_main() {
   Block& block = *the_block;
   after_switch(block.current->stack, &block.main_stack_);
-  acquire(&block.between_blocks_);
+  acquire(&block.started_);
   block.body_(block.argument_);
-  release(&block.between_blocks_);
+  release(&block.ended_);
   block.current->state = State::exited;
   block.leave();
 }

@@ -26,10 +26,12 @@ ROOT = HERE.parents[1]
 CSRC = ROOT / "src" / "kan_impls" / "fused" / "csrc"
 
 # -ffp-contract=off: the same results on every CPU; kernels write fmaf where they want it.
-FLAGS = (
-    "-std=c++17 -O1 -g1 -shared -fPIC -pthread -DKAN_EMULATION -fvisibility=hidden"
-    " -fno-gnu-unique -ftls-model=initial-exec -ffp-contract=off -Wno-unknown-pragmas"
-).split()
+# -fstack-clash-protection: a large array cannot reach past the page that guards a stack.
+FLAGS = [
+    *("-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-pthread", "-DKAN_EMULATION"),
+    *("-fvisibility=hidden", "-fno-gnu-unique", "-ftls-model=initial-exec"),
+    *("-ffp-contract=off", "-fstack-clash-protection", "-Wno-unknown-pragmas"),
+]
 SANITIZERS = {
     "address,undefined": ["-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"],
     "thread": [],
@@ -220,7 +222,7 @@ def _compile(files: Mapping[str, str], kernels: Sequence[str], sanitize: str | N
     command = [compiler, *flags, str(folder / "launch.cpp"), "-o", str(unfinished)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise EmulationError(f"g++ refused the source:\n{done.stderr[-8000:]}")
+        raise EmulationError(f"g++ refused the source:\n{done.stderr[:8000]}")
     os.replace(unfinished, library)
     return library
 
