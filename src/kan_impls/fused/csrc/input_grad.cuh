@@ -1,0 +1,191 @@
+// d x[b,i] = sum_f phi'_f(x[b,i]) * (sum_o grad_y[b,o] W[f,i,o]): rows x inputs, K = outputs.
+#pragma once
+#include "bases.cuh"
+#include "tensor_core.cuh"
+#include "tile.cuh"
+
+// A product takes 16 rows of the batch and 8 columns: one function pair of 4 inputs, column
+// n = 2 * input + parity. The sums of input t, even and odd, thus end in one thread, which
+// multiplies them by the derivatives. A stage holds 32 outputs of the weights of GROUPS * 4 inputs
+// and a chunk of pairs, of the scale, and of grad_y.
+// K may be summed in any order: a thread reads 4 neighbouring outputs at once, from `offset`, and
+// step s (0, 1) of 8 takes its neighbours 2s as k = t and 2s + 1 as k = t + 4.
+template <class Basis, class T, int WARPS>
+struct InputGradTile {
+  static const int GROUPS = Chunks<Basis>::SIZE <= 5 ? 2 : 1;  // as registers and memory allow
+  static const int INPUTS = 4 * GROUPS;
+  static const int OUTPUTS = 32;
+  static const int ROWS = 16 * WARPS;
+  static const int STAGES = 3;
+  // Rows of a stage: weights (group, pair, input, parity), scale (input), grad_y (row).
+  static const int SCALE_ROW = GROUPS * Chunks<Basis>::SIZE * 8;
+  static const int GRAD_ROW = SCALE_ROW + (Basis::HAS_BASE ? INPUTS : 0);
+  static const int STAGE_ROWS = GRAD_ROW + ROWS;
+  // Without bank conflicts: 8 rows and 4 threads reach different banks, 8 threads (16 bytes each)
+  // or 16 threads (8 bytes each) at a time.
+  static const int STRIDE = sizeof(T) == 4 ? OUTPUTS + 4 : OUTPUTS + 16;
+  static __device__ __forceinline__ int offset(int t, int half) {
+    return sizeof(T) == 4 ? 8 * t + 4 * half : 4 * t + 16 * half;
+  }
+  static const int STAGE_SIZE = STAGE_ROWS * STRIDE;
+};
+
+template <class Basis, class T, int WARPS>
+__device__ __forceinline__ void load_input_grad_stage(const Problem& problem, T* stage, int chunk,
+                                                      int tile, long long first_input,
+                                                      long long first_row) {
+  typedef InputGradTile<Basis, T, WARPS> Tile;
+  int first_function = 2 * Chunks<Basis>::first_pair(chunk);
+  auto row_start = [&](int row) -> const T* {
+    if (row >= Tile::GRAD_ROW) {
+      long long b = first_row + row - Tile::GRAD_ROW;
+      return b < problem.rows ? (const T*)problem.grad_y + b * problem.outputs : nullptr;
+    }
+    if (Basis::HAS_BASE && row >= Tile::SCALE_ROW) {
+      long long input = first_input + row - Tile::SCALE_ROW;
+      bool there = problem.scale != nullptr && input < problem.inputs;
+      return there ? (const T*)problem.scale + input * problem.outputs : nullptr;
+    }
+    int group = row / (8 * Chunks<Basis>::SIZE), pair = row / 8 % Chunks<Basis>::SIZE;
+    return function_row<Basis>(problem, (const T*)problem.weight, (const T*)problem.base,
+                               first_function + 2 * pair + row % 2,
+                               first_input + 4 * group + row % 8 / 2);
+  };
+  copy_tile<Tile::STAGE_ROWS, Tile::OUTPUTS, Tile::STRIDE, WARPS * 32>(
+      stage, (const T*)problem.grad_y, tile * Tile::OUTPUTS, problem.outputs, problem.vectorized,
+      row_start);
+}
+
+template <class Basis, class T, Precision PRECISION, int WARPS>
+struct InputGradWarp {
+  typedef InputGradTile<Basis, T, WARPS> Tile;
+  static const int SIZE = Chunks<Basis>::SIZE;
+  float total[Tile::GROUPS][SIZE][4];  // (row g, even), (g, odd), (g + 8, even), (g + 8, odd)
+  float grad[Tile::GROUPS][2];         // of input t in rows g and g + 8, over the chunks so far
+  Lane lane;
+
+  __device__ __forceinline__ InputGradWarp() {
+    clear();
+    KAN_UNROLL for (int n = 0; n < 2 * Tile::GROUPS; n++) grad[n / 2][n % 2] = 0.f;
+  }
+
+  __device__ __forceinline__ void clear() {
+    KAN_UNROLL for (int n = 0; n < Tile::GROUPS * SIZE * 4; n++) {
+      total[n / (4 * SIZE)][n / 4 % SIZE][n % 4] = 0.f;
+    }
+  }
+
+  __device__ __forceinline__ void add_stage(const Problem& problem, const T* stage, int warp,
+                                            int first_pair) {
+    KAN_NO_UNROLL for (int half = 0; half < 2; half++) {
+      const T* mine = stage + Tile::offset(lane.t, half);
+      const T* grad_y = mine + (Tile::GRAD_ROW + 16 * warp + lane.g) * Tile::STRIDE;
+      float upper[4], lower[4];
+      load4(upper, grad_y), load4(lower, grad_y + 8 * Tile::STRIDE);
+      Operand<4> a[2];
+      KAN_UNROLL for (int s = 0; s < 2; s++) {
+        float v[4] = {upper[2 * s], lower[2 * s], upper[2 * s + 1], lower[2 * s + 1]};
+        a[s] = operand<PRECISION>(v);
+      }
+      KAN_UNROLL for (int group = 0; group < Tile::GROUPS; group++) {
+        add_group(problem, mine, group, first_pair, a);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void add_group(const Problem& problem, const T* mine, int group,
+                                            int first_pair, const Operand<4> (&a)[2]) {
+    float scale[4] = {1.f, 1.f, 1.f, 1.f};
+    if (Basis::HAS_BASE && problem.scale != nullptr) {
+      load4(scale, mine + (Tile::SCALE_ROW + 4 * group + lane.g / 2) * Tile::STRIDE);
+    }
+    KAN_UNROLL for (int h = 0; h < SIZE; h++) {
+      if (!Chunks<Basis>::inside(first_pair + h)) break;
+      float weight[4];
+      load4(weight, mine + ((group * SIZE + h) * 8 + lane.g) * Tile::STRIDE);
+      if (Basis::HAS_BASE) {
+        bool is_silu = first_pair + h == 0 && lane.g % 2 == 0;  // its weights take no scale
+        KAN_UNROLL for (int n = 0; n < 4; n++) weight[n] *= is_silu ? 1.f : scale[n];
+      }
+      KAN_UNROLL for (int s = 0; s < 2; s++) {
+        float v[2] = {weight[2 * s], weight[2 * s + 1]};
+        add_product<PRECISION>(total[group][h], a[s], operand<PRECISION>(v));
+      }
+    }
+  }
+
+  // Multiplies the sums of a chunk by the derivatives, and clears them.
+  __device__ __forceinline__ void finish_chunk(const Problem& problem, int first_pair,
+                                               long long first_row, long long first_input) {
+    KAN_UNROLL for (int group = 0; group < Tile::GROUPS; group++) {
+      KAN_UNROLL for (int r = 0; r < 2; r++) {
+        long long row = first_row + lane.g + 8 * r, input = first_input + 4 * group + lane.t;
+        Basis phi;
+        phi.start(load_x(problem, row, input), first_pair, problem);
+        KAN_UNROLL for (int h = 0; h < SIZE; h++) {
+          if (!Chunks<Basis>::inside(first_pair + h)) break;
+          grad[group][r] = fmaf(phi.even_slope(), total[group][h][2 * r], grad[group][r]);
+          if (2 * (first_pair + h) + 1 < Basis::NUM_FUNCTIONS) {
+            grad[group][r] = fmaf(phi.odd_slope(), total[group][h][2 * r + 1], grad[group][r]);
+          }
+          phi.next();
+        }
+      }
+    }
+    clear();
+  }
+
+  __device__ __forceinline__ void store(const Problem& problem, long long first_row,
+                                        long long first_input) {
+    KAN_UNROLL for (int group = 0; group < Tile::GROUPS; group++) {
+      KAN_UNROLL for (int r = 0; r < 2; r++) {
+        long long row = first_row + lane.g + 8 * r, input = first_input + 4 * group + lane.t;
+        if (row < problem.rows && input < problem.inputs) {
+          problem.grad_x[row * problem.inputs + input] = grad[group][r];
+        }
+      }
+    }
+  }
+};
+
+// Grid: (blocks of rows, blocks of inputs in y and z).
+template <class Basis, class T, Precision PRECISION, int WARPS>
+__global__ void __launch_bounds__(WARPS * 32, PRECISION == ACCURATE ? 1 : 2) input_grad(const Problem problem) {
+  typedef InputGradTile<Basis, T, WARPS> Tile;
+  const int CHUNKS = Chunks<Basis>::COUNT;
+  DYNAMIC_SHARED(shared);
+  T* stages = (T*)shared;
+
+  int warp = threadIdx.x / 32;
+  long long first_input = ((long long)blockIdx.z * gridDim.y + blockIdx.y) * Tile::INPUTS;
+  long long block_row = (long long)blockIdx.x * Tile::ROWS, first_row = block_row + 16 * warp;
+  int tiles = (problem.outputs + Tile::OUTPUTS - 1) / Tile::OUTPUTS;
+  if (first_input >= problem.inputs) return;  // the whole block
+
+  Cursor loaded = {0, 0};
+  int loads = 0;
+  auto load_stage = [&]() {
+    if (loaded.chunk < CHUNKS) {
+      T* stage = stages + loads % Tile::STAGES * Tile::STAGE_SIZE;
+      load_input_grad_stage<Basis, T, WARPS>(problem, stage, loaded.chunk, loaded.tile, first_input,
+                                             block_row);
+      loaded.advance(tiles);
+    }
+    loads++;
+    copy_commit();
+  };
+
+  for (int ahead = 0; ahead < Tile::STAGES - 1; ahead++) load_stage();
+  InputGradWarp<Basis, T, PRECISION, WARPS> sum;
+  int used = 0;
+  for (Cursor at = {0, 0}; at.chunk < CHUNKS; used++) {
+    copy_wait<Tile::STAGES - 2>();
+    __syncthreads();  // this stage is there, and the one before it free for the next load
+    load_stage();
+    int first_pair = Chunks<Basis>::first_pair(at.chunk);
+    sum.add_stage(problem, stages + used % Tile::STAGES * Tile::STAGE_SIZE, warp, first_pair);
+    at.advance(tiles);
+    if (at.tile == 0) sum.finish_chunk(problem, first_pair, first_row, first_input);
+  }
+  sum.store(problem, first_row, first_input);
+}

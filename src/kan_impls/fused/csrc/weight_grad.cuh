@@ -1,0 +1,166 @@
+// d weight = phi^T grad_y: functions x inputs x outputs, summed over K = rows of the batch.
+#pragma once
+#include "bases.cuh"
+#include "tensor_core.cuh"
+#include "tile.cuh"
+
+// A warp takes 8 inputs (row g of a product: the even function of input g, row g + 8 the odd one),
+// all pairs of a chunk and 32 columns. Its k is a row of the batch: rows t and t + 4 of 8. As in
+// the forward pass, column g of product c is column 4g + c, so that grad_y is read by fours.
+template <class T, int WARPS>
+struct WeightGradTile {
+  static const int INPUTS = 8 * WARPS;
+  static const int COLUMNS = 32;
+  static const int ROWS = 32;
+  static const int STAGES = 3;
+  static const int STRIDE = COLUMNS + 32 / sizeof(T);  // 32 bytes more: no bank conflicts
+  static const int STAGE_SIZE = ROWS * STRIDE;
+};
+
+template <class Basis, class T, Precision PRECISION>
+struct WeightGradWarp {
+  static const int SIZE = Chunks<Basis>::SIZE;
+  float total[SIZE][4][4];
+  float scale_total[8];  // sum_f weight * phi^T grad_y of the 8 columns of this thread
+  Lane lane;
+
+  __device__ __forceinline__ WeightGradWarp() {
+    clear();
+    KAN_UNROLL for (int n = 0; n < 8; n++) scale_total[n] = 0.f;
+  }
+
+  __device__ __forceinline__ void clear() {
+    KAN_UNROLL for (int h = 0; h < SIZE; h++) {
+      KAN_UNROLL for (int n = 0; n < 16; n++) total[h][n / 4][n % 4] = 0.f;
+    }
+  }
+
+  // Adds 8 rows of grad_y, with x of this thread's input in rows t and t + 4.
+  __device__ __forceinline__ void add_rows(const Problem& problem, const T* grad_y, int stride,
+                                           int first_pair, const float (&x)[2]) {
+    Basis phi[2];
+    KAN_UNROLL for (int r = 0; r < 2; r++) phi[r].start(x[r], first_pair, problem);
+    float upper[4], lower[4];
+    load4(upper, grad_y + lane.t * stride + 4 * lane.g);
+    load4(lower, grad_y + (lane.t + 4) * stride + 4 * lane.g);
+    Operand<2> b[4];
+    KAN_UNROLL for (int c = 0; c < 4; c++) {
+      float v[2] = {upper[c], lower[c]};
+      b[c] = operand<PRECISION>(v);
+    }
+    KAN_UNROLL for (int h = 0; h < SIZE; h++) {
+      if (!Chunks<Basis>::inside(first_pair + h)) break;
+      float v[4] = {phi[0].even(), phi[0].odd(), phi[1].even(), phi[1].odd()};
+      Operand<4> a = operand<PRECISION>(v);
+      KAN_UNROLL for (int c = 0; c < 4; c++) add_product<PRECISION>(total[h][c], a, b[c]);
+      phi[0].next(), phi[1].next();
+    }
+  }
+
+  // Writes the gradients of a chunk and clears the sums. The thread has 8 neighbouring columns,
+  // of both functions of every pair, of one input.
+  __device__ __forceinline__ void finish_chunk(const Problem& problem, int first_pair,
+                                               long long input, int first_column) {
+    KAN_UNROLL for (int side = 0; side < 2; side++) {
+      int column = first_column + 4 * (2 * lane.t + side);
+      float scale[4] = {1.f, 1.f, 1.f, 1.f};
+      bool scaled = Basis::HAS_BASE && problem.scale != nullptr && input < problem.inputs;
+      if (scaled) load_row(problem, scale, (const T*)problem.scale + input * problem.outputs, column);
+      KAN_UNROLL for (int n = 0; n < 2 * SIZE; n++) {
+        int function = 2 * first_pair + n;
+        T* row = function_row<Basis>(problem, (T*)problem.grad_weight, (T*)problem.grad_base,
+                                     function, input);
+        if (row == nullptr) continue;
+        float sum[4];
+        KAN_UNROLL for (int c = 0; c < 4; c++) sum[c] = total[n / 2][c][n % 2 * 2 + side];
+        if (scaled && function > 0) {
+          float weight[4];
+          const T* from = function_row<Basis>(problem, (const T*)problem.weight,
+                                              (const T*)problem.base, function, input);
+          load_row(problem, weight, from, column);
+          KAN_UNROLL for (int c = 0; c < 4; c++) {
+            scale_total[4 * side + c] = fmaf(weight[c], sum[c], scale_total[4 * side + c]);
+            sum[c] *= scale[c];
+          }
+        }
+        store_columns(row, column, problem.outputs, problem.vectorized, sum);
+      }
+    }
+    clear();
+  }
+
+  __device__ __forceinline__ void store_scale(const Problem& problem, long long input,
+                                              int first_column) {
+    if (problem.scale == nullptr || input >= problem.inputs) return;
+    KAN_UNROLL for (int side = 0; side < 2; side++) {
+      float sum[4];
+      KAN_UNROLL for (int c = 0; c < 4; c++) sum[c] = scale_total[4 * side + c];
+      store_columns((T*)problem.grad_scale + input * problem.outputs,
+                    first_column + 4 * (2 * lane.t + side), problem.outputs, problem.vectorized, sum);
+    }
+  }
+
+  __device__ __forceinline__ void load_row(const Problem& problem, float (&v)[4], const T* row,
+                                           int column) {
+    load_columns(v, row, column, problem.outputs, problem.vectorized);
+  }
+};
+
+// Grid: (blocks of columns, blocks of inputs). Every gradient is written once, by the thread that
+// summed it over all rows; the chunks follow each other in the block, so that the gradient of the
+// scale, a sum over functions, stays in the thread too.
+template <class Basis, class T, Precision PRECISION, int WARPS>
+__global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem problem) {
+  typedef WeightGradTile<T, WARPS> Tile;
+  const int CHUNKS = Chunks<Basis>::COUNT;
+  DYNAMIC_SHARED(shared);
+  T* stages = (T*)shared;
+
+  WeightGradWarp<Basis, T, PRECISION> sum;
+  int column = blockIdx.x * Tile::COLUMNS;
+  long long input = (long long)blockIdx.y * Tile::INPUTS + threadIdx.x / 32 * 8 + sum.lane.g;
+  int tiles = (int)((problem.rows + Tile::ROWS - 1) / Tile::ROWS);
+
+  Cursor loaded = {0, 0};
+  int loads = 0;
+  auto load_stage = [&]() {
+    if (loaded.chunk < CHUNKS) {
+      long long first_row = (long long)loaded.tile * Tile::ROWS;
+      auto row_start = [&](int row) -> const T* {
+        bool there = first_row + row < problem.rows;
+        return there ? (const T*)problem.grad_y + (first_row + row) * problem.outputs : nullptr;
+      };
+      copy_tile<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, WARPS * 32>(
+          stages + loads % Tile::STAGES * Tile::STAGE_SIZE, (const T*)problem.grad_y, column,
+          problem.outputs, problem.vectorized, row_start);
+      loaded.advance(tiles);
+    }
+    loads++;
+    copy_commit();
+  };
+  float x[2];
+  auto load_inputs = [&](long long first_row) {
+    KAN_UNROLL for (int r = 0; r < 2; r++) x[r] = load_x(problem, first_row + sum.lane.t + 4 * r, input);
+  };
+
+  for (int ahead = 0; ahead < Tile::STAGES - 1; ahead++) load_stage();
+  load_inputs(0);
+  int used = 0;
+  for (Cursor at = {0, 0}; at.chunk < CHUNKS; used++) {
+    copy_wait<Tile::STAGES - 2>();
+    __syncthreads();  // this stage is there, and the one before it free for the next load
+    load_stage();
+    const T* stage = stages + used % Tile::STAGES * Tile::STAGE_SIZE;
+    int first_pair = Chunks<Basis>::first_pair(at.chunk);
+    long long first_row = (long long)at.tile * Tile::ROWS;
+    at.advance(tiles);
+    for (int step = 0; step < Tile::ROWS; step += 8) {
+      float now[2] = {x[0], x[1]};
+      bool last = step + 8 == Tile::ROWS;
+      load_inputs(last ? (long long)at.tile * Tile::ROWS : first_row + step + 8);
+      sum.add_rows(problem, stage + step * Tile::STRIDE, Tile::STRIDE, first_pair, now);
+    }
+    if (at.tile == 0) sum.finish_chunk(problem, first_pair, input, column);
+  }
+  if (Basis::HAS_BASE) sum.store_scale(problem, input, column);
+}
