@@ -191,11 +191,12 @@ def parse_resources(log: str, symbol: str) -> Resources:
     )
     own = [list(map(int, numbers)) for function, *numbers in properties if function not in others]
     shared = re.search(r"(\d+) bytes smem", entry[2])
+    stack = re.search(r"(\d+) bytes cumulative stack size", entry[2])
     return Resources(
         registers=int(entry[1]),
         spill_stores=sum(stores for _, stores, _ in own),
         spill_loads=sum(loads for _, _, loads in own),
-        stack=sum(stack for stack, _, _ in own),
+        stack=int(stack[1]) if stack else sum(frame for frame, _, _ in own),
         shared=int(shared[1]) if shared else 0,
     )
 

@@ -1,0 +1,94 @@
+"""What the fused CUDA kernels need, take and cost."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import torch
+
+from kan_impls.fused import cubin_cache, doctor, jit, kernels
+
+# One for each tensor core generation that the kernels were written for: A100, A10 and
+# RTX A5000, H100 and H200.
+_ARCHS = ("sm_80", "sm_86", "sm_90")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command of the command line; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (jit.KernelUnavailable, jit.CompileError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kan_impls.fused", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    command = commands.add_parser("doctor", help="what is there, what is missing, what to do")
+    command.set_defaults(run=_doctor)
+
+    command = commands.add_parser("warmup", help="compile the kernels ahead, into the cache")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--device", default="cuda:0", help="for this GPU (default: cuda:0)")
+    where.add_argument("--arch", help="for this architecture, such as sm_90; needs no GPU")
+    command.set_defaults(run=_warmup)
+
+    command = commands.add_parser("registers", help="registers and spills of every kernel")
+    command.add_argument(
+        "--arch", nargs="+", default=_ARCHS, help=f"default: {' '.join(_ARCHS)}"
+    )  # fmt: skip
+    command.set_defaults(run=_registers)
+    return parser
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    lines, is_usable = doctor.report()
+    print("\n".join(lines))
+    return 0 if is_usable else 1
+
+
+def _warmup(options: argparse.Namespace) -> int:
+    names = kernels.standard_kernels()
+    start = time.perf_counter()
+    if options.arch:
+        jit.compile_kernels(names, options.arch)
+    else:
+        jit.warmup(names, torch.device(options.device))
+    seconds = time.perf_counter() - start
+    place = options.arch or options.device
+    print(f"{len(names)} kernels for {place} in {seconds:.1f} s, cache: {cubin_cache.folder()}")
+    return 0
+
+
+def _registers(options: argparse.Namespace) -> int:
+    names = kernels.standard_kernels()
+    columns = [jit.compile_kernels(names, arch) for arch in options.arch]
+    print(f"| kernel | {' | '.join(options.arch)} |")
+    print("|---|" + "---:|" * len(columns))
+    for name in names:
+        cells = [_cell(column[name].resources) for column in columns]
+        print(f"| `{name}` | {' | '.join(cells)} |")
+    return 0
+
+
+def _cell(resources: jit.Resources | None) -> str:
+    """Registers of a thread, and what else a kernel takes that it better had not."""
+    if resources is None:
+        return "PTX"
+    cell = str(resources.registers)
+    if resources.spills:
+        cell += f", spills {resources.spill_stores}/{resources.spill_loads} B"
+    if resources.stack:
+        cell += f", stack {resources.stack} B"
+    if resources.shared:
+        cell += f", shared {resources.shared} B"
+    return cell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

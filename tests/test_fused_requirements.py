@@ -1,0 +1,212 @@
+"""What is missing for the fused kernels is named with its remedy, and the report shows it."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kan_impls.fused import compiler, cubin_cache, requirements
+from kan_impls.fused.__main__ import main
+from kan_impls.fused.compiler import KernelUnavailable
+from kan_impls.fused.requirements import available
+from tests.fused_helpers import SOURCES, needs_nvrtc
+
+
+@pytest.fixture(autouse=True)
+def _ask_anew():
+    def forget():
+        for function in (
+            compiler.load_nvrtc, requirements._machine_obstacle, requirements.device_obstacle,
+        ):  # fmt: skip
+            function.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine where all is well: CUDA 13 torch, an H100, NVRTC and a driver."""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    bindings = SimpleNamespace(
+        nvrtc=SimpleNamespace(nvrtcVersion=lambda: (0, 13, 0)),
+        driver=SimpleNamespace(cuDriverGetVersion=lambda: (0, 13020)),
+    )
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    return bindings
+
+
+def obstacle(device="cuda"):
+    with pytest.raises(KernelUnavailable) as caught:
+        available(device)
+    return str(caught.value)
+
+
+def test_nothing_is_missing(machine):
+    available("cuda:0")
+    available(torch.device("cuda"))
+
+
+def test_the_device_is_no_gpu(machine):
+    assert "run on CUDA devices, and this is 'cpu': move layer and input" in obstacle("cpu")
+
+
+def test_torch_is_a_cpu_build(machine, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "is a CPU build: install a CUDA build" in obstacle()
+
+
+def test_torch_is_a_rocm_build(machine, monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "is a ROCm build" in obstacle()
+
+
+@pytest.mark.parametrize(("version", "driver"), [("12.8", "525"), ("13.0", "580")])
+def test_torch_finds_no_gpu(machine, monkeypatch, version, driver):
+    monkeypatch.setattr(torch.version, "cuda", version)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert f"finds no usable GPU: check that nvidia-smi lists one, that the NVIDIA driver is " \
+        f"{driver} or newer" in obstacle()  # fmt: skip
+
+
+@pytest.mark.parametrize(("version", "extra"), [("12.8", "cuda12"), ("13.0", "cuda")])
+def test_cuda_bindings_is_missing(machine, monkeypatch, version, extra):
+    monkeypatch.setattr(torch.version, "cuda", version)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    message = obstacle()
+    assert "need the Python package cuda-bindings" in message
+    assert message.endswith(f"pip install 'kan-impls[{extra}]'")
+
+
+def test_nvrtc_is_missing(machine):
+    def not_found():
+        raise RuntimeError("No such file: libnvrtc.so*\nsearched here\nand there")
+
+    machine.nvrtc.nvrtcVersion = not_found
+    assert obstacle() == (
+        "the fused CUDA kernels are compiled by NVRTC, and its library was not found (No such "
+        "file: libnvrtc.so*): pip install 'kan-impls[cuda]'"
+    )
+
+
+def test_the_driver_is_missing(machine):
+    def not_found():
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+    machine.driver.cuDriverGetVersion = not_found
+    assert "driver was not found (Failed to dlopen libcuda.so.1): install it" in obstacle()
+
+
+def test_the_driver_is_too_old(machine):
+    machine.driver.cuDriverGetVersion = lambda: (0, 12080)
+    message = obstacle()
+    assert (
+        "supports CUDA 12.8 and cannot load what NVRTC 13.0 compiles: update it to 580" in message
+    )
+    assert message.endswith("pip install 'kan-impls[cuda12]'")
+
+
+def test_an_older_minor_version_of_the_driver_will_do(machine):
+    machine.nvrtc.nvrtcVersion = lambda: (0, 13, 5)
+    available("cuda:0")
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (6, 1)])
+def test_the_gpu_is_too_old(machine, monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert "cuda:3 (NVIDIA H100) has compute capability {}.{}, and".format(*capability) in obstacle(
+        "cuda:3"
+    )
+
+
+def test_each_device_has_its_own_answer(machine, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7 + index, 5))
+    assert "capability 7.5" in obstacle("cuda:0")
+    available("cuda:1")
+
+
+def test_the_package_imports_without_cuda():
+    code = (
+        "import sys; sys.modules['cuda'] = None; "
+        "import kan_impls, kan_impls.fused.jit, kan_impls.fused.__main__; "
+        "print([name for name in sys.modules if name.startswith('cuda.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv(cubin_cache.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(cubin_cache, "_has_warned", False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def one_kernel(monkeypatch):
+    monkeypatch.setattr(compiler, "sources", lambda: SOURCES)
+    names = ["scale<64>", "crowded<64>", "framed<50>"]
+    monkeypatch.setattr("kan_impls.fused.kernels.standard_kernels", lambda: names)
+
+
+@needs_nvrtc
+def test_the_report_on_this_machine(capsys, own_cache):
+    status = main(["doctor"])
+    output = capsys.readouterr().out
+    is_gpu_here = torch.cuda.is_available()
+    assert status == (0 if is_gpu_here else 1)
+    assert f"\nThe fused CUDA kernels {'can run on cuda:0' if is_gpu_here else 'cannot'}" in output
+    assert f"torch   {torch.__version__}, CUDA {torch.version.cuda}" in output
+    assert "NVRTC   {}.{}, ".format(*compiler.nvrtc_version()) in output
+    assert " s for forward<" in output
+    assert f"cache   {own_cache} (by KAN_IMPLS_CACHE), 0 kernels, 0 KiB" in output
+    assert ("MISSING" in output) != is_gpu_here
+
+
+def test_the_report_without_anything(capsys, monkeypatch, own_cache):
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    own_cache.write_text("a file in place of the folder")
+    assert main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("pip install 'kan-impls[cuda]'" in line for line in lines) == 1
+    assert any(line.startswith("torch   MISSING: torch") for line in lines)
+    assert any(line.startswith("driver  MISSING: the NVIDIA driver") for line in lines)
+    assert "compile not tried, without NVRTC" in lines
+    assert any(line.startswith("cache   NOT WRITABLE: ") for line in lines)
+    assert lines[-1] == "The fused CUDA kernels cannot run."
+
+
+@needs_nvrtc
+def test_warmup_for_an_architecture_fills_the_cache(capsys, own_cache, one_kernel):
+    assert main(["warmup", "--arch", "sm_86"]) == 0
+    assert "3 kernels for sm_86 in " in capsys.readouterr().out
+    assert len(list(own_cache.iterdir())) == 3
+
+
+def test_warmup_that_cannot_says_why(capsys, one_kernel):
+    assert main(["warmup", "--device", "cpu"]) == 1
+    assert "run on CUDA devices, and this is 'cpu'" in capsys.readouterr().err
+
+
+@needs_nvrtc
+def test_the_table_of_registers(capsys, own_cache, one_kernel):
+    assert main(["registers", "--arch", "sm_80", "sm_90"]) == 0
+    header, rule, *rows = capsys.readouterr().out.splitlines()
+    assert (header, rule) == ("| kernel | sm_80 | sm_90 |", "|---|---:|---:|")
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| `scale<64>`", "| `crowded<64>`", "| `framed<50>`",
+    ]  # fmt: skip
+    assert ", shared 256 B" in rows[0]
+    assert "| 24, spills " in rows[1]
+    assert ", stack 200 B" in rows[2]
