@@ -1,6 +1,7 @@
 """Loading and launching, against a driver and GPUs that only record what is asked of them."""
 
 import threading
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -175,8 +176,15 @@ def test_warmup_compiles_together_what_is_missing(driver, compiled):
     assert driver.counts["cuLaunchKernel"] == 0
 
 
-def test_threads_load_a_kernel_once(driver, compiled):
+def test_threads_load_a_kernel_once(driver, compiled, monkeypatch):
     barrier = threading.Barrier(8)
+    compile_kernels = jit.compile_kernels
+
+    def slowly(names, arch):
+        time.sleep(0.02)  # long enough for all threads to find the kernel missing
+        return compile_kernels(names, arch)
+
+    monkeypatch.setattr(jit, "compile_kernels", slowly)
 
     def first_launch():
         barrier.wait()

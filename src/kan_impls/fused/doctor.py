@@ -13,7 +13,7 @@ import torch
 
 from kan_impls.fused import compiler, cubin_cache, kernels, requirements
 
-# What is compiled for trial where there is no GPU to ask.
+# What is compiled for trial where there is no GPU.
 _DEFAULT_ARCH = "sm_90"
 
 
