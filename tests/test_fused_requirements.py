@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kan_impls.fused import compiler, cubin_cache, requirements
+from kan_impls.fused import compiler, cubin_cache, doctor, requirements
 from kan_impls.fused.__main__ import main
 from kan_impls.fused.compiler import KernelUnavailable
 from kan_impls.fused.requirements import available
@@ -185,6 +185,23 @@ def test_the_report_without_anything(capsys, monkeypatch, own_cache):
     assert "compile not tried, without NVRTC" in lines
     assert any(line.startswith("cache   NOT WRITABLE: ") for line in lines)
     assert lines[-1] == "The fused CUDA kernels cannot run."
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(
+    ("compiles", "driver", "status"), [(1, 13020, 0), (0, 13020, 1), (1, 12080, 1)]
+)
+def test_the_report_on_a_machine_with_a_gpu(
+    capsys, monkeypatch, machine, own_cache, compiles, driver, status
+):
+    machine.driver.cuDriverGetVersion = lambda: (0, driver)
+    monkeypatch.setattr(doctor, "_compile_one", lambda arch: (bool(compiles), f"for {arch}"))
+    assert main(["doctor"]) == status
+    output = capsys.readouterr().out
+    assert f"driver  supports CUDA {driver // 1000}.{driver % 1000 // 10}\n" in output
+    assert "GPU     cuda:0 NVIDIA H100, sm_90\n" in output
+    assert "compile for sm_90\n" in output
+    assert f"kernels {'cannot run' if status else 'can run on cuda:0'}." in output
 
 
 @needs_nvrtc

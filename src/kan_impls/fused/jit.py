@@ -204,7 +204,7 @@ def _load(names: Iterable[str], index: int) -> None:
 def _load_image(name: str, compiled: Compiled, index: int) -> _Function:
     driver = _driver()
     status, module = driver.cuModuleLoadData(compiled.image)
-    if status == 0:
+    if status == 0:  # with the driver's lazy loading, it is this call that loads the kernel
         status, handle = driver.cuModuleGetFunction(module, compiled.symbol.encode())
     if status != 0:
         form = "PTX" if compiled.resources is None else "machine code"
