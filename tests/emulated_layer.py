@@ -15,7 +15,7 @@ from tests.reference import efficient_kan_ref, fourier_kan_ref
 
 Array = NDArray[np.float64]
 
-GUARD = 64  # bytes before and after every buffer that must stay as they are
+GUARD = 4096  # bytes before and after every buffer that must stay as they are
 GUARD_BYTE = 0xA5
 
 
@@ -36,6 +36,7 @@ class Case:
     shift: int = 0  # elements by which every tensor misses its alignment
     grid_range: tuple[float, float] = (-1.0, 1.0)
     x_range: tuple[float, float] = (-3.0, 3.0)
+    passes: tuple[str, ...] = ("forward", "weight_grad", "input_grad")
 
     @property
     def basis(self) -> Basis:
@@ -91,7 +92,12 @@ class Buffer:
         return all((part == GUARD_BYTE).all() for part in outside)
 
 
-RESULTS = ("y", "grad_weight", "grad_base", "grad_scale", "grad_x")
+PARAMETERS = ("weight", "base", "scale")
+RESULTS = {
+    "forward": ("y",),
+    "weight_grad": ("grad_weight", "grad_base", "grad_scale"),
+    "input_grad": ("grad_x",),
+}
 
 
 class _Run:
@@ -138,13 +144,17 @@ class _Run:
         def addresses(*names: str) -> dict[str, int]:
             return {name: self.tensors[name].address for name in names if name in self.tensors}
 
-        parameters = ("weight", "base", "scale")
-        yield from kernels.forward(
-            layer, **addresses("x", *parameters, "bias", "y", "workspace")
-        )
-        grads = ("grad_weight", "grad_base", "grad_scale")
-        yield from kernels.weight_grad(layer, **addresses("x", *parameters, "grad_y", *grads))
-        yield from kernels.input_grad(layer, **addresses("x", *parameters, "grad_y", "grad_x"))
+        arguments = {
+            "forward": addresses("x", *PARAMETERS, "bias", "y", "workspace"),
+            "weight_grad": addresses("x", *PARAMETERS, "grad_y", *RESULTS["weight_grad"]),
+            "input_grad": addresses("x", *PARAMETERS, "grad_y", "grad_x"),
+        }
+        for name in self.case.passes:
+            yield from getattr(kernels, name)(layer, **arguments[name])
+
+    def results(self) -> dict[str, Array]:
+        names = [name for done in self.case.passes for name in RESULTS[done]]
+        return {name: self.tensors[name].read() for name in names if name in self.tensors}
 
 
 def run(case: Case, emulator: Emulator, seed: int = 0) -> dict[str, Array]:
@@ -154,7 +164,7 @@ def run(case: Case, emulator: Emulator, seed: int = 0) -> dict[str, Array]:
         emulator.run(launch, seed=seed)
     for name, buffer in state.tensors.items():
         assert buffer.guards_intact(), f"memory beside {name} was written"
-    return {name: state.tensors[name].read() for name in RESULTS if name in state.tensors}
+    return state.results()
 
 
 def reference(case: Case) -> dict[str, Array]:
@@ -194,7 +204,7 @@ def errors(case: Case, emulator: Emulator, seed: int = 0) -> dict[str, float]:
     """The relative error of every result, in the norm; infinite where a value is not a number."""
     expected = reference(case)
     actual = run(case, emulator, seed)
-    assert actual.keys() == expected.keys()
+    assert actual.keys() <= expected.keys()
     result = {}
     for name, value in actual.items():
         error = np.linalg.norm(value - expected[name]) / np.linalg.norm(expected[name])

@@ -17,10 +17,16 @@ MAX_GRID = (2**31 - 1, 65535, 65535)
 # Partial sums of the forward pass take at most this much.
 WORKSPACE_BYTES = 32 * 2**20
 
+# Steps of 8 products that one sum of the forward pass should have, for its accuracy in float32.
+MAX_STEPS = 1024
+
 # Blocks that one multiprocessor should get: two run at a time, and waves of unequal length fill.
 BLOCKS_PER_SM = 2
 
 REDUCE_THREADS = 256
+
+# Stages are counted in 32 bits, and a few beyond the last are asked for.
+MAX_FORWARD_STAGES = 2**31 - 16
 
 
 class Precision(Enum):
@@ -70,14 +76,13 @@ class Basis:
     center: float = 0.0
     inverse_step: float = 0.0
 
-    @property
-    def chunk_size(self) -> int:
-        """Function pairs in a pipeline stage; as `Chunks` in bases.cuh."""
-        return _ceil(self.num_pairs, self.num_chunks)
+    def num_chunks(self, max_pairs: int) -> int:
+        """As `Chunks` in bases.cuh."""
+        return _ceil(self.num_pairs, max_pairs)
 
-    @property
-    def num_chunks(self) -> int:
-        return _ceil(self.num_pairs, 8)
+    def chunk_size(self, max_pairs: int) -> int:
+        """Function pairs in a chunk."""
+        return _ceil(self.num_pairs, self.num_chunks(max_pairs))
 
     @property
     def num_pairs(self) -> int:
@@ -145,7 +150,7 @@ class RowTile(NamedTuple):
         return 16 * self.warps * self.tiles
 
 
-# Every block reads the weights of its columns, so a block should hold the whole batch where it
+# Every block reads the weights of its columns, so one block should hold the whole batch where it
 # can, with few idle rows. Two tiles per warp halve the shared-memory reads and splits of the
 # weights per product, at 60% more registers: for batches that fill the GPU anyway.
 FORWARD_TILES = (
@@ -155,10 +160,13 @@ FORWARD_TILES = (
     RowTile(8, 2),
 )
 INPUT_GRAD_TILES = (RowTile(1, 1), RowTile(4, 1), RowTile(7, 1))
+READ_ROWS = 64  # reading the weights of a block once costs as much as so many rows (an estimate)
 
-# As in the struct of each kernel in csrc/.
+# As in bases.cuh, and in the struct of each kernel.
+MAX_PAIRS, WEIGHT_GRAD_MAX_PAIRS = 8, 6
 FORWARD_INPUTS, FORWARD_COLUMNS, FORWARD_STAGES = 4, 64, 4
 WEIGHT_GRAD_WARPS, WEIGHT_GRAD_COLUMNS, WEIGHT_GRAD_ROWS, WEIGHT_GRAD_STAGES = 4, 32, 32, 3
+WEIGHT_GRAD_TILES_PER_PART = 32
 INPUT_GRAD_OUTPUTS, INPUT_GRAD_STAGES = 32, 3
 
 
@@ -187,12 +195,17 @@ def forward(
         ValueError: an address is missing, or the layer exceeds the grid of a launch.
     """
     _check_parameters(layer, x=x, weight=weight, base=base, scale=scale, y=y)
+    if _forward_stages(layer) >= MAX_FORWARD_STAGES:
+        raise ValueError(
+            f"{layer.inputs} inputs of {layer.basis.name} take {_forward_stages(layer)} stages; "
+            f"expected less than {MAX_FORWARD_STAGES}: split the layer"
+        )
     splits = _splits(layer)
     if splits > 1 and workspace == 0:
         raise ValueError(f"no workspace; expected {workspace_bytes(layer)} bytes")
     tile = _row_tile(FORWARD_TILES, layer.rows)
     grid = (_ceil(layer.rows, tile.rows), _ceil(layer.outputs, FORWARD_COLUMNS), splits)
-    stage_rows = FORWARD_INPUTS * (2 * layer.basis.chunk_size + layer.basis.has_base)
+    stage_rows = FORWARD_INPUTS * (2 * layer.basis.chunk_size(MAX_PAIRS) + layer.basis.has_base)
     arguments = _pack(
         layer,
         x=x,
@@ -246,13 +259,17 @@ def weight_grad(
     _check_parameters(layer, x=x, grad_y=grad_y, grad_weight=grad_weight, scale=scale)
     inputs = 8 * WEIGHT_GRAD_WARPS
     grid = (_ceil(layer.outputs, WEIGHT_GRAD_COLUMNS), _ceil(layer.inputs, inputs), 1)
+    threads = WEIGHT_GRAD_WARPS * 32
     stage_bytes = WEIGHT_GRAD_ROWS * (WEIGHT_GRAD_COLUMNS * layer.element.size + 32)
+    shared_bytes = WEIGHT_GRAD_STAGES * stage_bytes
+    if layer.rows > WEIGHT_GRAD_ROWS * WEIGHT_GRAD_TILES_PER_PART:
+        shared_bytes += layer.basis.chunk_size(WEIGHT_GRAD_MAX_PAIRS) * 16 * threads * 4
     return [
         Launch(
             f"weight_grad<{_name(layer)}, {WEIGHT_GRAD_WARPS}>",
             _checked_grid(grid, layer),
-            WEIGHT_GRAD_WARPS * 32,
-            WEIGHT_GRAD_STAGES * stage_bytes,
+            threads,
+            shared_bytes,
             _pack(
                 layer,
                 x=x,
@@ -285,7 +302,7 @@ def input_grad(
     """
     _check_parameters(layer, x=x, weight=weight, base=base, scale=scale, grad_y=grad_y, y=grad_x)
     tile = _row_tile(INPUT_GRAD_TILES, layer.rows)
-    chunk = layer.basis.chunk_size
+    chunk = layer.basis.chunk_size(MAX_PAIRS)
     inputs = 8 if chunk <= 5 else 4
     blocks = _ceil(layer.inputs, inputs)
     depth = _ceil(blocks, MAX_GRID[1])
@@ -336,25 +353,24 @@ def _name(layer: Layer) -> str:
 
 
 def _row_tile(tiles: tuple[RowTile, ...], rows: int) -> RowTile:
-    """The smallest tile that holds all rows; beyond, the one that leaves fewest rows idle,
-    the largest of equals."""
-    for tile in tiles:
-        if rows <= tile.rows:
-            return tile
-    return min(reversed(tiles[-2:]), key=lambda tile: _ceil(rows, tile.rows) * tile.rows)
+    """The tile that costs least in all: the rows of its blocks, idle or not, and for each block
+    the weights that it reads."""
+    return min(tiles, key=lambda tile: _ceil(rows, tile.rows) * (tile.rows + READ_ROWS))
 
 
 def _forward_stages(layer: Layer) -> int:
-    return _ceil(layer.inputs, FORWARD_INPUTS) * layer.basis.num_chunks
+    return _ceil(layer.inputs, FORWARD_INPUTS) * layer.basis.num_chunks(MAX_PAIRS)
 
 
 def _splits(layer: Layer) -> int:
     """Parts of the sum over K: as many as keep all multiprocessors busy, within the workspace."""
     tile = _row_tile(FORWARD_TILES, layer.rows)
     blocks = _ceil(layer.rows, tile.rows) * _ceil(layer.outputs, FORWARD_COLUMNS)
-    wanted = _ceil(BLOCKS_PER_SM * layer.device.sms, blocks)
-    affordable = max(1, WORKSPACE_BYTES // (layer.rows * layer.outputs * 4))
     stages = _forward_stages(layer)
+    busy = _ceil(BLOCKS_PER_SM * layer.device.sms, blocks)
+    accurate = _ceil(stages * layer.basis.chunk_size(MAX_PAIRS), MAX_STEPS)
+    wanted = max(busy, accurate)
+    affordable = max(1, WORKSPACE_BYTES // (layer.rows * layer.outputs * 4))
     # A split shorter than the pipeline would wait for memory most of its time.
     useful = _ceil(stages, FORWARD_STAGES)
     splits = min(wanted, affordable, useful, MAX_GRID[2])

@@ -14,9 +14,8 @@
 
 // A pipeline stage holds at most MAX_PAIRS pairs, which bounds shared memory and registers for
 // any number of functions; every chunk of a long basis has about the same length.
-template <class Basis>
+template <class Basis, int MAX_PAIRS = 8>
 struct Chunks {
-  static const int MAX_PAIRS = 8;
   static const int PAIRS = (Basis::NUM_FUNCTIONS + 1) / 2;
   static const int COUNT = (PAIRS + MAX_PAIRS - 1) / MAX_PAIRS;
   static const int SIZE = (PAIRS + COUNT - 1) / COUNT;

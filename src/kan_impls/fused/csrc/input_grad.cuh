@@ -8,8 +8,8 @@
 // n = 2 * input + parity. The sums of input t, even and odd, thus end in one thread, which
 // multiplies them by the derivatives. A stage holds 32 outputs of the weights of GROUPS * 4 inputs
 // and a chunk of pairs, of the scale, and of grad_y.
-// K may be summed in any order: a thread reads 4 neighbouring outputs at once, from `offset`, and
-// step s (0, 1) of 8 takes its neighbours 2s as k = t and 2s + 1 as k = t + 4.
+// K may be summed in any order: a thread reads 8 outputs, in two halves of 4 neighbours from
+// `offset` on, and step s (0..3) takes number 2s of them as k = t and 2s + 1 as k = t + 4.
 template <class Basis, class T, int WARPS>
 struct InputGradTile {
   static const int GROUPS = Chunks<Basis>::SIZE <= 5 ? 2 : 1;  // as registers and memory allow
@@ -77,40 +77,51 @@ struct InputGradWarp {
 
   __device__ __forceinline__ void add_stage(const Problem& problem, const T* stage, int warp,
                                             int first_pair) {
-    KAN_NO_UNROLL for (int half = 0; half < 2; half++) {
-      const T* mine = stage + Tile::offset(lane.t, half);
-      const T* grad_y = mine + (Tile::GRAD_ROW + 16 * warp + lane.g) * Tile::STRIDE;
+    const T* grad_y = stage + (Tile::GRAD_ROW + 16 * warp + lane.g) * Tile::STRIDE;
+    Operand<4> a[4];
+    KAN_UNROLL for (int half = 0; half < 2; half++) {
       float upper[4], lower[4];
-      load4(upper, grad_y), load4(lower, grad_y + 8 * Tile::STRIDE);
-      Operand<4> a[2];
+      load4(upper, grad_y + Tile::offset(lane.t, half));
+      load4(lower, grad_y + 8 * Tile::STRIDE + Tile::offset(lane.t, half));
       KAN_UNROLL for (int s = 0; s < 2; s++) {
         float v[4] = {upper[2 * s], lower[2 * s], upper[2 * s + 1], lower[2 * s + 1]};
-        a[s] = operand<PRECISION>(v);
+        a[2 * half + s] = operand<PRECISION>(v);
       }
-      KAN_UNROLL for (int group = 0; group < Tile::GROUPS; group++) {
-        add_group(problem, mine, group, first_pair, a);
-      }
+    }
+    KAN_UNROLL for (int group = 0; group < Tile::GROUPS; group++) {
+      add_group(problem, stage, group, first_pair, a);
     }
   }
 
-  __device__ __forceinline__ void add_group(const Problem& problem, const T* mine, int group,
-                                            int first_pair, const Operand<4> (&a)[2]) {
-    float scale[4] = {1.f, 1.f, 1.f, 1.f};
+  __device__ __forceinline__ void add_group(const Problem& problem, const T* stage, int group,
+                                            int first_pair, const Operand<4> (&a)[4]) {
+    float scale[8] = {1.f, 1.f, 1.f, 1.f, 1.f, 1.f, 1.f, 1.f};
     if (Basis::HAS_BASE && problem.scale != nullptr) {
-      load4(scale, mine + (Tile::SCALE_ROW + 4 * group + lane.g / 2) * Tile::STRIDE);
+      load_halves(scale, stage + (Tile::SCALE_ROW + 4 * group + lane.g / 2) * Tile::STRIDE);
     }
     KAN_UNROLL for (int h = 0; h < SIZE; h++) {
       if (!Chunks<Basis>::inside(first_pair + h)) break;
-      float weight[4];
-      load4(weight, mine + ((group * SIZE + h) * 8 + lane.g) * Tile::STRIDE);
+      float weight[8];
+      load_halves(weight, stage + ((group * SIZE + h) * 8 + lane.g) * Tile::STRIDE);
       if (Basis::HAS_BASE) {
         bool is_silu = first_pair + h == 0 && lane.g % 2 == 0;  // its weights take no scale
-        KAN_UNROLL for (int n = 0; n < 4; n++) weight[n] *= is_silu ? 1.f : scale[n];
+        KAN_UNROLL for (int n = 0; n < 8; n++) weight[n] *= is_silu ? 1.f : scale[n];
       }
-      KAN_UNROLL for (int s = 0; s < 2; s++) {
+      // The stage on its own first: a long sum of few large parts is more accurate.
+      float part[4] = {0.f, 0.f, 0.f, 0.f};
+      KAN_UNROLL for (int s = 0; s < 4; s++) {
         float v[2] = {weight[2 * s], weight[2 * s + 1]};
-        add_product<PRECISION>(total[group][h], a[s], operand<PRECISION>(v));
+        add_product<PRECISION>(part, a[s], operand<PRECISION>(v));
       }
+      KAN_UNROLL for (int n = 0; n < 4; n++) total[group][h][n] += part[n];
+    }
+  }
+
+  __device__ __forceinline__ void load_halves(float (&v)[8], const T* row) {
+    KAN_UNROLL for (int half = 0; half < 2; half++) {
+      float part[4];
+      load4(part, row + Tile::offset(lane.t, half));
+      KAN_UNROLL for (int n = 0; n < 4; n++) v[4 * half + n] = part[n];
     }
   }
 

@@ -4,6 +4,10 @@
 #include "tensor_core.cuh"
 #include "tile.cuh"
 
+// Every pair takes 16 registers of a thread for its sums: more than 6 would spill.
+template <class Basis>
+using WeightGradChunks = Chunks<Basis, 6>;
+
 // A warp takes 8 inputs (row g of a product: the even function of input g, row g + 8 the odd one),
 // all pairs of a chunk and 32 columns. Its k is a row of the batch: rows t and t + 4 of 8. As in
 // the forward pass, column g of product c is column 4g + c, so that grad_y is read by fours.
@@ -15,11 +19,13 @@ struct WeightGradTile {
   static const int STAGES = 3;
   static const int STRIDE = COLUMNS + 32 / sizeof(T);  // 32 bytes more: no bank conflicts
   static const int STAGE_SIZE = ROWS * STRIDE;
+  // The sums over so many tiles of rows move to shared memory, where larger batches add them up.
+  static const int TILES_PER_PART = 32;
 };
 
 template <class Basis, class T, Precision PRECISION>
 struct WeightGradWarp {
-  static const int SIZE = Chunks<Basis>::SIZE;
+  static const int SIZE = WeightGradChunks<Basis>::SIZE;
   float total[SIZE][4][4];
   float scale_total[8];  // sum_f weight * phi^T grad_y of the 8 columns of this thread
   Lane lane;
@@ -32,6 +38,25 @@ struct WeightGradWarp {
   __device__ __forceinline__ void clear() {
     KAN_UNROLL for (int h = 0; h < SIZE; h++) {
       KAN_UNROLL for (int n = 0; n < 16; n++) total[h][n / 4][n % 4] = 0.f;
+    }
+  }
+
+  // Moves the sums into those of all parts: a sum of few large parts is more accurate than one of
+  // thousands of steps. Every thread has its own, `THREADS` apart.
+  template <int THREADS>
+  __device__ __forceinline__ void move_part(float* parts, bool first) {
+    KAN_UNROLL for (int n = 0; n < SIZE * 16; n++) {
+      float* part = parts + n * THREADS + threadIdx.x;
+      float before = first ? 0.f : *part;
+      *part = before + total[n / 16][n / 4 % 4][n % 4];
+    }
+    clear();
+  }
+
+  template <int THREADS>
+  __device__ __forceinline__ void add_parts(const float* parts) {
+    KAN_UNROLL for (int n = 0; n < SIZE * 16; n++) {
+      total[n / 16][n / 4 % 4][n % 4] += parts[n * THREADS + threadIdx.x];
     }
   }
 
@@ -49,7 +74,7 @@ struct WeightGradWarp {
       b[c] = operand<PRECISION>(v);
     }
     KAN_UNROLL for (int h = 0; h < SIZE; h++) {
-      if (!Chunks<Basis>::inside(first_pair + h)) break;
+      if (!WeightGradChunks<Basis>::inside(first_pair + h)) break;
       float v[4] = {phi[0].even(), phi[0].odd(), phi[1].even(), phi[1].odd()};
       Operand<4> a = operand<PRECISION>(v);
       KAN_UNROLL for (int c = 0; c < 4; c++) add_product<PRECISION>(total[h][c], a, b[c]);
@@ -112,9 +137,10 @@ struct WeightGradWarp {
 template <class Basis, class T, Precision PRECISION, int WARPS>
 __global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem problem) {
   typedef WeightGradTile<T, WARPS> Tile;
-  const int CHUNKS = Chunks<Basis>::COUNT;
+  const int CHUNKS = WeightGradChunks<Basis>::COUNT, THREADS = WARPS * 32;
   DYNAMIC_SHARED(shared);
   T* stages = (T*)shared;
+  float* parts = (float*)(stages + Tile::STAGES * Tile::STAGE_SIZE);  // of batches with several
 
   WeightGradWarp<Basis, T, PRECISION> sum;
   int column = blockIdx.x * Tile::COLUMNS;
@@ -130,7 +156,7 @@ __global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem probl
         bool there = first_row + row < problem.rows;
         return there ? (const T*)problem.grad_y + (first_row + row) * problem.outputs : nullptr;
       };
-      copy_tile<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, WARPS * 32>(
+      copy_tile<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, THREADS>(
           stages + loads % Tile::STAGES * Tile::STAGE_SIZE, (const T*)problem.grad_y, column,
           problem.outputs, problem.vectorized, row_start);
       loaded.advance(tiles);
@@ -151,8 +177,9 @@ __global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem probl
     __syncthreads();  // this stage is there, and the one before it free for the next load
     load_stage();
     const T* stage = stages + used % Tile::STAGES * Tile::STAGE_SIZE;
-    int first_pair = Chunks<Basis>::first_pair(at.chunk);
+    int first_pair = WeightGradChunks<Basis>::first_pair(at.chunk);
     long long first_row = (long long)at.tile * Tile::ROWS;
+    bool first_part = at.tile < Tile::TILES_PER_PART;
     at.advance(tiles);
     for (int step = 0; step < Tile::ROWS; step += 8) {
       float now[2] = {x[0], x[1]};
@@ -160,7 +187,12 @@ __global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem probl
       load_inputs(last ? (long long)at.tile * Tile::ROWS : first_row + step + 8);
       sum.add_rows(problem, stage + step * Tile::STRIDE, Tile::STRIDE, first_pair, now);
     }
-    if (at.tile == 0) sum.finish_chunk(problem, first_pair, input, column);
+    if (at.tile == 0) {
+      if (!first_part) sum.template add_parts<THREADS>(parts);
+      sum.finish_chunk(problem, first_pair, input, column);
+    } else if (at.tile % Tile::TILES_PER_PART == 0) {
+      sum.template move_part<THREADS>(parts, first_part);
+    }
   }
   if (Basis::HAS_BASE) sum.store_scale(problem, input, column);
 }

@@ -1,0 +1,468 @@
+"""The fused CUDA kernels, compiled for the CPU: the same source, the same launches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kan_impls.fused import kernels
+from kan_impls.fused.kernels import Device, Element, Launch, Layer, Precision
+from tests import emulated_layer
+from tests.emulated_layer import Buffer, Case, errors, with_kinds
+from tests.emulator import build
+from tests.emulator.build import EmulationError, Emulator
+from tests.reference import bspline_derivative_ref, bspline_ref
+
+pytestmark = pytest.mark.skipif(
+    build.find_compiler() is None, reason="g++ is not installed: CUDA kernels cannot be emulated"
+)
+
+ACCURATE, TF32 = Precision.ACCURATE, Precision.TF32
+BFLOAT16 = Element.BFLOAT16
+
+# Relative errors in the norm. A float32 sum of 10,000 terms is good for 7e-7; TF32 has 11 bits,
+# and bfloat16 results 8.
+LIMITS = {ACCURATE: 1e-6, TF32: 1e-3}
+BFLOAT16_LIMIT = 3e-3
+
+# Shapes: one and several blocks of rows, inputs and columns, none of them full; more pipeline
+# stages than the pipeline holds; one and several splits of K.
+SHORT_FOURIER = Case(20, 7, 36, harmonics=3)
+SHORT_SPLINE = Case(20, 7, 40, grid=(3, 2), scale=True, grid_range=(-1.5, 2.0))
+CASES = [
+    *with_kinds(SHORT_FOURIER),
+    *with_kinds(replace(SHORT_FOURIER, shift=1)),
+    Case(1, 1, 1, harmonics=3),
+    Case(113, 3, 11, harmonics=3, precision=TF32),
+    Case(100, 2, 5, harmonics=3),
+    Case(250, 2, 5, harmonics=3, bias=False),
+    Case(20, 45, 130, harmonics=3, sms=12),  # splits, and 5 stages of outputs
+    Case(20, 45, 130, harmonics=3, sms=1),  # one split of 12 stages
+    Case(20, 45, 136, harmonics=3, sms=12, element=BFLOAT16, precision=TF32),
+    Case(70, 3, 40, harmonics=17),  # 3 chunks, the last one short
+    Case(113, 1, 11, harmonics=17, precision=TF32, shift=1),
+    Case(20, 2, 36, harmonics=17, element=BFLOAT16, precision=TF32),
+    *with_kinds(SHORT_SPLINE),
+    *with_kinds(replace(SHORT_SPLINE, scale=False, shift=1)),
+    Case(113, 9, 36, grid=(3, 2), scale=True, bias=False),
+    Case(1, 1, 1, grid=(5, 3), bias=False),
+    Case(20, 16, 36, grid=(5, 3), scale=True, sms=12),
+    Case(20, 3, 100, grid=(14, 3), scale=True),  # 18 functions: 2 chunks, an even number
+    Case(20, 3, 36, grid=(14, 3), scale=True, element=BFLOAT16, precision=TF32),
+    Case(70, 3, 11, grid=(3, 1), scale=True, precision=TF32),
+]
+
+# Sums of 10,000 terms: y, the gradients of the weights, the gradient of x.
+LONG_Y = Case(2, 1700, 66, harmonics=3, bias=False, sms=1, passes=("forward",))
+LONG_WEIGHT_GRAD = Case(10_000, 1, 8, harmonics=3, passes=("weight_grad",))
+LONG_INPUT_GRAD = Case(4, 1, 10_000, harmonics=3, passes=("input_grad",))
+LONG_SPLINE_WEIGHT_GRAD = Case(10_000, 1, 8, grid=(3, 1), scale=True, passes=("weight_grad",))
+
+# Where faults are planted.
+FAULT_CASE = Case(100, 45, 130, harmonics=3, sms=1)
+FORWARD_FAULT_CASE = replace(FAULT_CASE, rows=20, passes=("forward",))
+
+
+def compiled(cases: Iterable[Case]) -> dict[str, Emulator]:
+    """An emulator for every basis of the cases, compiled side by side."""
+    names: dict[str, dict[str, None]] = {}
+    for case in cases:
+        names.setdefault(case.basis.name, {}).update(dict.fromkeys(case.kernels()))
+    with ThreadPoolExecutor() as pool:
+        built = pool.map(lambda kernels: Emulator(None, list(kernels)), names.values())
+        return dict(zip(names, built, strict=True))
+
+
+@pytest.fixture(scope="module")
+def emulators():
+    long = [LONG_Y, LONG_WEIGHT_GRAD, LONG_INPUT_GRAD, LONG_SPLINE_WEIGHT_GRAD]
+    long = [replace(case, precision=precision) for case in long for precision in LIMITS]
+    return compiled([*CASES, *long, FAULT_CASE, FORWARD_FAULT_CASE])
+
+
+def limit_of(case: Case, result: str) -> float:
+    is_bfloat16 = case.element is BFLOAT16 and result != "grad_x"
+    return BFLOAT16_LIMIT if is_bfloat16 else LIMITS[case.precision]
+
+
+def check(case: Case, emulator: Emulator, seed: int = 0) -> None:
+    for result, error in errors(case, emulator, seed).items():
+        assert error <= limit_of(case, result), f"{result} of {case} is off by {error:.1e}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_results_are_those_of_the_definitions(emulators, case):
+    check(case, emulators[case.basis.name])
+
+
+@pytest.mark.parametrize("case", [CASES[0], SHORT_SPLINE], ids=str)
+def test_results_do_not_depend_on_the_order_of_threads(emulators, case):
+    emulator = emulators[case.basis.name]
+    first, *others = (emulated_layer.run(case, emulator, seed) for seed in range(4))
+    for other in others:
+        for name, value in first.items():
+            np.testing.assert_array_equal(other[name], value)
+
+
+@pytest.mark.parametrize("precision", LIMITS, ids=lambda precision: precision.value)
+@pytest.mark.parametrize(
+    "case",
+    [LONG_Y, LONG_WEIGHT_GRAD, LONG_INPUT_GRAD, LONG_SPLINE_WEIGHT_GRAD],
+    ids=["y", "weight_grad", "input_grad", "spline weight_grad"],
+)
+def test_sums_of_10_000_terms_stay_accurate(emulators, case, precision):
+    case = replace(case, precision=precision)
+    check(case, emulators[case.basis.name])
+
+
+# Values of the bases, one thread per x.
+EVALUATE = r"""
+#include "bases.cuh"
+
+// workspace, grad_x: (rows, functions), values and slopes.
+template <class Basis>
+__global__ void evaluate(Problem problem) {
+  long long row = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+  if (row >= problem.rows) return;
+  for (int chunk = 0; chunk < Chunks<Basis>::COUNT; chunk++) {
+    int first = Chunks<Basis>::first_pair(chunk);
+    Basis phi;
+    phi.start(problem.x[row], first, problem);
+    for (int h = first; h < first + Chunks<Basis>::SIZE && Chunks<Basis>::inside(h); h++) {
+      long long at = row * Basis::NUM_FUNCTIONS + 2 * h;
+      problem.workspace[at] = phi.even();
+      problem.grad_x[at] = phi.even_slope();
+      if (2 * h + 1 < Basis::NUM_FUNCTIONS) {
+        problem.workspace[at + 1] = phi.odd();
+        problem.grad_x[at + 1] = phi.odd_slope();
+      }
+      phi.next();
+    }
+  }
+}
+
+// x: one float, overwritten by the address of the last row of the weights.
+template <class Basis>
+__global__ void last_row(Problem problem) {
+  const char* row = (const char*)function_row<Basis>(
+      problem, (const float*)problem.weight, (const float*)problem.base,
+      Basis::NUM_FUNCTIONS - 1, problem.inputs - 1);
+  *(long long*)problem.y = row - (const char*)problem.weight;
+}
+"""
+SPLINES = [(5, 1), (5, 2), (5, 3), (300, 3)]
+
+
+@pytest.fixture(scope="module")
+def evaluator():
+    names = ["Fourier<5>", "Fourier<300>", *(f"BSpline<{g}, {k}>" for g, k in SPLINES)]
+    return Emulator(EVALUATE, [*(f"evaluate<{name}>" for name in names), "last_row<Fourier<300>>"])
+
+
+def evaluate(evaluator: Emulator, basis: kernels.Basis, x: np.ndarray):
+    """Values and slopes at x (float32), each of shape (x, functions)."""
+    layer = Layer(basis, len(x), 1, 1, Element.FLOAT, ACCURATE, Device(90, 1))
+    shape = (len(x), basis.num_functions)
+    values, slopes = Buffer(shape, Element.FLOAT), Buffer(shape, Element.FLOAT)
+    x_buffer = Buffer(x.shape, Element.FLOAT).write(x.astype(np.float64))
+    addresses = {"x": x_buffer.address, "workspace": values.address, "grad_x": slopes.address}
+    arguments = kernels._pack(layer, **addresses)
+    evaluator.run(Launch(f"evaluate<{basis.name}>", (-(-len(x) // 64), 1, 1), 64, 0, arguments))
+    assert values.guards_intact()
+    return values.read(), slopes.read()
+
+
+def relative(actual, expected):
+    return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("harmonics", [5, 300])
+@pytest.mark.parametrize("largest", [3.2, 1e2, 1e4, 1e5])
+def test_harmonics_are_accurate_for_large_angles(evaluator, harmonics, largest):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-largest, largest, 200).astype(np.float32)
+    values, slopes = evaluate(evaluator, kernels.fourier(harmonics), x)
+    k = np.arange(1, harmonics + 1)
+    angle = x.astype(np.float64)[:, None] * k
+    cos, sin = np.cos(angle), np.sin(angle)
+    assert relative(values, np.stack([cos, sin], -1).reshape(values.shape)) <= 1e-6
+    assert relative(slopes, np.stack([-k * sin, k * cos], -1).reshape(values.shape)) <= 1e-6
+    # The worst function as well: an error of one harmonic would drown in the norm of 300.
+    assert np.abs(values[:, 0::2] - cos).max() <= 2e-6
+
+
+def test_harmonics_of_no_number_are_not_numbers(evaluator):
+    x = np.array([np.nan, np.inf, -np.inf], np.float32)
+    values, slopes = evaluate(evaluator, kernels.fourier(300), x)
+    assert np.isnan(values).all()
+    assert np.isnan(slopes).all()
+
+
+@pytest.mark.parametrize(("size", "order"), SPLINES)
+@pytest.mark.parametrize("low_high", [(-1.0, 1.0), (0.1, 0.7), (20.0, 21.0)])
+def test_splines_are_accurate_on_any_grid(evaluator, size, order, low_high):
+    low, high = low_high
+    step = (high - low) / size
+    rng = np.random.default_rng(0)
+    margin = (order + 1) * step
+    x = rng.uniform(low - margin, high + margin, 40).astype(np.float32)
+    basis = kernels.bspline(size, order, low, high)
+    values, slopes = evaluate(evaluator, basis, x)
+    knots = low + np.arange(-order, size + order + 1) * step
+    exact = x.astype(np.float64)
+    near = {i: np.abs(knots[i] + margin / 2 - exact) < 2 * margin for i in range(size + order)}
+
+    def expected(spline):
+        result = np.zeros((len(x), size + order))
+        for i, rows in near.items():
+            for b in np.flatnonzero(rows):
+                result[b, i] = spline(i, order, knots, exact[b])
+        return result
+
+    assert relative(values[:, 1:], expected(bspline_ref)) <= 5e-7
+    assert relative(slopes[:, 1:], expected(bspline_derivative_ref)) <= 5e-7
+    gate = 1 / (1 + np.exp(-exact))
+    assert relative(values[:, 0], exact * gate) <= 5e-7
+    assert relative(slopes[:, 0], gate * (1 + exact * (1 - gate))) <= 5e-7
+
+
+@pytest.mark.parametrize(("size", "order"), SPLINES[:3])
+def test_splines_end_at_the_last_knot(evaluator, size, order):
+    """The intervals are half-open: a knot belongs to the interval on its right."""
+    basis = kernels.bspline(size, order, 0, size)  # knots at the integers
+    first, last = -order, size + order
+    first, last, far = np.array([first, last, 1e30], np.float32)
+    below = np.nextafter(np.array([first, last]), -far)
+    x = np.array([first, below[0], last, below[1], far, -far])
+    values, slopes = evaluate(evaluator, basis, x)
+    outside = [1, 2, 4, 5]
+    assert (values[outside, 1:] == 0).all()
+    assert (slopes[outside, 1:] == 0).all()
+    if order == 1:  # a corner
+        assert slopes[0, 1] == 1
+        assert slopes[3, -1] == -1
+
+
+def test_splines_of_no_number(evaluator):
+    x = np.array([np.nan, np.inf, -np.inf, -200], np.float32)
+    values, _ = evaluate(evaluator, kernels.bspline(5, 3, -1, 1), x)
+    assert np.isnan(values[[0, 2], 0]).all()
+    assert values[1, 0] == np.inf
+    assert values[3, 0] == 0
+    assert (values[:, 1:] == 0).all()
+
+
+def test_weights_of_more_than_2_31_elements_are_addressed(evaluator):
+    inputs, outputs = 2**21 + 1, 2**30 + 3
+    layer = Layer(kernels.fourier(300), 1, inputs, outputs, Element.FLOAT, ACCURATE, Device(90, 1))
+    offset = np.zeros(1, np.int64)
+    arguments = kernels._pack(layer, x=1, weight=64, y=offset.ctypes.data)
+    evaluator.run(Launch("last_row<Fourier<300>>", (1, 1, 1), 1, 0, arguments))
+    assert offset[0] == (599 * inputs + inputs - 1) * outputs * 4
+
+
+# Faults: each edit plants one, which the named case must then show.
+
+
+def edited(pattern: str, replacement: str):
+    return lambda text: re.sub(pattern, replacement, text, flags=re.DOTALL)
+
+
+def is_caught(case: Case, emulator: Emulator) -> str:
+    """What shows the fault; an empty string if nothing does."""
+    try:
+        for seed in range(2):
+            found = errors(case, emulator, seed)
+            wrong = [name for name, error in found.items() if error > limit_of(case, name)]
+            if wrong:
+                return f"wrong {' '.join(wrong)}"
+    except (EmulationError, AssertionError) as error:
+        return str(error)
+    return ""
+
+
+FAULTS = {
+    "no barrier": (
+        FAULT_CASE,
+        edited(r"__syncthreads\(\);", ""),
+        "wrong y grad_weight grad_x",
+    ),
+    "a wait too few": (
+        FAULT_CASE,
+        edited("copy_wait<Tile::STAGES - 2>", "copy_wait<Tile::STAGES - 1>"),
+        "copies pending",
+    ),
+    "a row too many": (
+        FORWARD_FAULT_CASE,
+        edited(r"row >= problem.rows\) continue", "row > problem.rows) continue"),
+        "memory beside y",
+    ),
+    "a column too many": (
+        FORWARD_FAULT_CASE,
+        edited(r"column \+ c < columns\) row", "column + c <= columns) row"),
+        "wrong y|memory beside y",
+    ),
+    "an input too many": (
+        FORWARD_FAULT_CASE,
+        edited(r"input >= problem.inputs\) return", "input > problem.inputs) return"),
+        "wrong y",
+    ),
+    "a stage more than the plan": (
+        FORWARD_FAULT_CASE,
+        edited("STAGES = 4", "STAGES = 5"),
+        "of shared memory of",
+    ),
+    "the sum stays in the tensor core": (
+        LONG_WEIGHT_GRAD,
+        edited(
+            r"float step\[4\] = [^;]*;(.*?)KAN_UNROLL for \(int n = 0; n < 4; n\+\+\) total[^;]*;",
+            r"float (&step)[4] = total;\1",
+        ),
+        "wrong grad_weight",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def faulty():
+    def compile_fault(fault):
+        case, edit, _ = fault
+        return Emulator(None, case.kernels(), edit=edit)
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(FAULTS, pool.map(compile_fault, FAULTS.values()), strict=True))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_planted_faults_are_caught(faulty, name):
+    case, _, shown = FAULTS[name]
+    assert re.search(shown, is_caught(case, faulty[name]))
+
+
+@pytest.mark.parametrize("case", [FAULT_CASE, FORWARD_FAULT_CASE, LONG_WEIGHT_GRAD], ids=str)
+def test_without_a_fault_nothing_is_caught(emulators, case):
+    assert is_caught(case, emulators[case.basis.name]) == ""
+
+
+def test_too_little_shared_memory_is_caught(emulators):
+    case = FAULT_CASE
+    launches = [*emulated_layer._Run(case).launches()]
+    assert len(launches) == 3
+    for launch in launches:
+        less = launch.shared_bytes - 48  # the last row without the bytes that only space it
+        with pytest.raises(EmulationError, match="of shared memory of"):
+            emulators[case.basis.name].run(replace(launch, shared_bytes=less))
+
+
+# Launch plans
+
+
+def layer_of(rows=100, inputs=1000, outputs=1000, basis=None, sms=132, **kind) -> Layer:
+    kind = {"element": Element.FLOAT, "precision": ACCURATE, **kind}
+    basis = basis or kernels.fourier(5)
+    return Layer(basis, rows, inputs, outputs, device=Device(90, sms), **kind)
+
+
+def test_the_reference_layer_fills_the_gpu_once():
+    layer = layer_of()
+    assert kernels.workspace_bytes(layer) == 17 * 100 * 1000 * 4
+    product, reduction = kernels.forward(layer, x=64, weight=64, y=64, workspace=64)
+    assert product.kernel == "forward<Fourier<5>, float, ACCURATE, 7, 1>"
+    assert product.grid == (1, 16, 17)
+    assert reduction.grid == (391, 1, 1)
+
+
+@pytest.mark.parametrize("rows", [1, 100, 1000, 10**6])
+@pytest.mark.parametrize("outputs", [1, 1000, 10**5])
+def test_the_workspace_is_bounded(rows, outputs):
+    assert kernels.workspace_bytes(layer_of(rows, 1000, outputs)) <= kernels.WORKSPACE_BYTES
+
+
+@pytest.mark.parametrize("element", Element)
+def test_every_block_fits_every_gpu(element):
+    bases = [kernels.fourier(size) for size in (*range(1, 20), 300)]
+    bases += [kernels.bspline(size, k, -1, 1) for size in (*range(1, 20), 300) for k in (1, 2, 3)]
+    for basis in bases:
+        for rows in (1, 64, 112, 256, 1000):
+            layer = layer_of(rows, basis=basis, element=element, precision=TF32)
+            launches = [
+                *kernels.forward(layer, x=64, weight=64, base=64, y=64, workspace=64),
+                *kernels.weight_grad(layer, x=64, grad_y=64, grad_weight=64, grad_base=64),
+                *kernels.input_grad(layer, x=64, weight=64, base=64, grad_y=64, grad_x=64),
+            ]
+            assert max(launch.shared_bytes for launch in launches) <= 99 * 1024
+
+
+def test_a_layer_launches_only_kernels_that_are_listed():
+    standard = set(kernels.standard_kernels())
+    for rows in (1, 17, 64, 100, 113, 225, 1000):
+        launches = kernels.forward(layer_of(rows), x=64, weight=64, y=64, workspace=64)
+        launches += kernels.input_grad(layer_of(rows), x=64, weight=64, grad_y=64, grad_x=64)
+        launches += kernels.weight_grad(layer_of(rows), x=64, grad_y=64, grad_weight=64)
+        assert {launch.kernel for launch in launches} <= standard
+
+
+def test_mistakes_are_refused():
+    with pytest.raises(ValueError, match="rows is 0"):
+        layer_of(0)
+    with pytest.raises(ValueError, match="expected TF32"):
+        layer_of(element=BFLOAT16)
+    with pytest.raises(ValueError, match="no workspace"):
+        kernels.forward(layer_of(), x=64, weight=64, y=64)
+    with pytest.raises(ValueError, match="weight has the address 0"):
+        kernels.forward(layer_of(), x=64, weight=0, y=64, workspace=64)
+    spline = layer_of(basis=kernels.bspline(5, 3, -1, 1))
+    with pytest.raises(ValueError, match="base has the address 0"):
+        kernels.forward(spline, x=64, weight=64, y=64, workspace=64)
+    with pytest.raises(ValueError, match="takes no scale"):
+        kernels.forward(layer_of(), x=64, weight=64, y=64, workspace=64, scale=64)
+    with pytest.raises(ValueError, match="split the batch or the layer"):
+        kernels.forward(layer_of(1, 1, 2**31 - 1), x=64, weight=64, y=64, workspace=64)
+    with pytest.raises(ValueError, match="1, 2 or 3"):
+        kernels.bspline(5, 4, -1, 1)
+    with pytest.raises(ValueError, match="low < high"):
+        kernels.bspline(5, 3, 1, 1)
+
+
+# Sanitizers: every shape for memory and undefined behaviour, a small one for races.
+
+
+def check_under(sanitizer: str, index: int) -> None:
+    """In a process that has the sanitizer."""
+    check(CASES[index], Emulator(None, CASES[index].kernels(), sanitizer))
+
+
+def race() -> None:
+    """In a process that has the sanitizer."""
+    no_barrier = edited(r"__syncthreads\(\);", "")
+    emulator = Emulator(None, FORWARD_FAULT_CASE.kernels(), "thread", no_barrier)
+    emulated_layer.run(FORWARD_FAULT_CASE, emulator)
+
+
+@pytest.mark.sanitizer
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_memory_and_behaviour_are_defined(case):
+    arguments = ("address,undefined", CASES.index(case))
+    done = build.run_in_subprocess(check_under, *arguments, sanitize="address,undefined")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.sanitizer
+@pytest.mark.parametrize("case", [CASES[0], SHORT_SPLINE], ids=str)
+def test_threads_do_not_race(case):
+    arguments = ("thread", CASES.index(case))
+    done = build.run_in_subprocess(check_under, *arguments, sanitize="thread")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.sanitizer
+def test_a_removed_barrier_is_a_race():
+    done = build.run_in_subprocess(race, sanitize="thread")
+    assert done.returncode != 0
+    assert "data race" in done.stdout
+    assert "forward.cuh" in done.stdout
