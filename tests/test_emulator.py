@@ -53,7 +53,7 @@ KERNEL early_exit(Problem p) {  // threads that have exited keep no barrier clos
   if (threadIdx.x >= p.count) return;
   shared[threadIdx.x] = p.in[threadIdx.x];
   __syncthreads();
-  p.out[threadIdx.x] = shared[p.count - 1 - threadIdx.x];
+  p.out[threadIdx.x] = shared[p.count - 1 - threadIdx.x];  // of every block
 }
 
 KERNEL diverge(Problem p) {
@@ -519,13 +519,13 @@ def test_compiled_once(run):
     assert Emulator(SOURCE, KERNELS).path == run.emulator.path
 
 
-def launch_under_sanitizer(sanitize, kernel, shared, count, without):
+def launch_under_sanitizer(sanitize, kernel, shared, count, without, workers):
     """In a process of its own: misuse<6> reads beyond the input if `count` is its size."""
     edit = without_barrier if without else None
     run = Runner(Emulator(SOURCE, SANITIZED, sanitize, edit))
     values = ramp(96 * 8)
     for seed in (0, 1):
-        run(kernel, values, values.size, count, 4, 96, shared=shared, seed=seed)
+        run(kernel, values, values.size, count, 4, 96, shared, seed, workers)
 
 
 # Those that a test launches under a sanitizer: compiled together, and once.
@@ -535,12 +535,11 @@ SANITIZED = [
 ]
 
 
-def sanitized(sanitize, kernel, shared=384, count=96, without=False):
+def sanitized(sanitize, kernel, shared=384, count=96, without=False, workers=1):
     if build.find_runtime(sanitize) is None:
         pytest.skip(f"{sanitize} sanitizer is not installed beside g++")
-    return build.run_in_subprocess(
-        launch_under_sanitizer, sanitize, kernel, shared, count, without, sanitize=sanitize
-    )
+    arguments = (sanitize, kernel, shared, count, without, workers)
+    return build.run_in_subprocess(launch_under_sanitizer, *arguments, sanitize=sanitize)
 
 
 each_sanitizer = pytest.mark.parametrize("sanitize", build.SANITIZERS)
@@ -582,6 +581,13 @@ def assert_names(done, error, *comments):
 def test_tsan_names_both_lines_of_a_missing_barrier():
     done = sanitized("thread", "reverse<0>", without=True)
     assert_names(done, "ThreadSanitizer: data race", "write", "read")
+
+
+@pytest.mark.sanitizer
+def test_tsan_names_blocks_that_write_the_same_value():
+    done = sanitized("thread", "early_exit<0>", workers=2)
+    assert_names(done, "ThreadSanitizer: data race", "of every block")
+    assert sanitized("thread", "reverse<0>", workers=2).returncode == 0
 
 
 @pytest.mark.sanitizer

@@ -101,7 +101,8 @@ class Emulator:
     `source` is CUDA source text; None means kernels.cu of this repository. `kernels` are C++
     name expressions, each a `__global__` function of one parameter. `sanitize` is a key of
     `SANITIZERS`. `edit` plants a change: a function from old to new text for every file, or the
-    new text of some files by name (a given `source` is the file "source.cu").
+    new text of some files by name (a given `source` is the file "source.cu"; it may include
+    this repository's .cuh files).
 
     Raises EmulationError if g++ is missing or refuses the source, or the edit changes nothing.
     """
@@ -122,7 +123,8 @@ class Emulator:
 
     def run(self, launch: Launch, seed: int = 0, threads: int = 1) -> None:
         """Run one launch; `seed` orders threads and blocks (0: ascending) and `threads` is how
-        many OS threads share the blocks. The arrays that launch.arguments points to must live.
+        many OS threads share the blocks; TSan sees races between blocks only with two. The arrays
+        that launch.arguments points to must live.
 
         Raises EmulationError if the launch is refused or fails.
         """
@@ -202,13 +204,15 @@ def _compile(files: Mapping[str, str], kernels: Sequence[str], sanitize: str | N
     flags = [*FLAGS, f"-I{HERE}"]
     if sanitize is not None:
         flags += [f"-fsanitize={sanitize}", *SANITIZERS[sanitize]]
-    if not files or "source.cu" in files:
-        flags.append(f"-I{CSRC}")  # after the folder of the including file, as always
+    included = _sources(HERE)
+    if not files or ("source.cu" in files and ".cuh" in files["source.cu"]):
+        flags.append(f"-I{CSRC}")
+        included += _sources(CSRC)
     exports = [f"EMULATION_EXPORT({_exported(i)}, {name})" for i, name in enumerate(kernels)]
     main = next(iter(files), str(CSRC / "kernels.cu"))
     wrapper = "\n".join([f'#include "{main}"', '#include "cuda_emulation.h"', *exports, ""])
 
-    unedited = {str(path): path.read_text() for path in (*_sources(HERE), *_sources(CSRC))}
+    unedited = {str(path): path.read_text() for path in included}
     key = [_version(compiler), flags, wrapper, dict(files), unedited]
     folder = _cache() / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     library = folder / "kernels.so"

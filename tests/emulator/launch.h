@@ -92,14 +92,15 @@ class Launch {
   std::string run() {
     FaultHandler faults;
     std::vector<std::thread> others;
-    for (unsigned i = 1; i < request_.workers; i++) others.emplace_back([this] { work(); });
-    work();
+    for (unsigned i = 1; i < request_.workers; i++) others.emplace_back([=] { work(i); });
+    work(0);
     for (std::thread& thread : others) thread.join();
     return failure_;
   }
 
  private:
-  void work() {
+  // One of the OS threads. Nothing orders it with the others, so TSan sees races between blocks.
+  void work(unsigned worker) {
     SignalStack signals;
     const unsigned* grid = request_.grid;
     Block block(dim3(grid[0], grid[1], grid[2]), request_.threads, request_.shared_bytes, body_,
@@ -107,7 +108,7 @@ class Launch {
     Unobserved emulator;
     if (!block.open()) return fail("not enough memory for the stacks and the shared memory");
     the_block = &block;
-    for (size_t i; !failed_ && (i = next_++) < order_.size();) {
+    for (size_t i = worker; i < order_.size() && !failed_; i += request_.workers) {
       unsigned number = order_[i];
       uint3 index{number % grid[0], number / grid[0] % grid[1], number / grid[0] / grid[1]};
       uint64_t seed = request_.seed ? Random{request_.seed + number}() | 1 : 0;
@@ -124,7 +125,6 @@ class Launch {
   void (*body_)(const void*);
   const void* argument_;
   std::vector<unsigned> order_;
-  std::atomic<size_t> next_{0};
   std::atomic<bool> failed_{false};
   std::string failure_;
 };
@@ -138,6 +138,7 @@ inline std::string rejection(const Request& request, size_t parameter_bytes) {
              "; expected 1 to " + std::to_string(limits[i]);
   if (request.threads < 1 || request.threads > 1024)
     return "threads is " + std::to_string(request.threads) + "; expected 1 to 1024";
+  if (request.workers < 1) return "no OS thread is to run it; expected 1 or more";
   if (request.argument_bytes != parameter_bytes)
     return "the arguments have " + std::to_string(request.argument_bytes) +
            " bytes; expected the kernel's " + std::to_string(parameter_bytes);
