@@ -61,6 +61,20 @@ FOURIER_CONFIGS = (
     {"in_features": 2, "out_features": 5, "grid_size": 4, "bias": False},
 )
 
+SPLINE_CONFIGS = (
+    {"in_features": 3, "out_features": 2, "grid_size": 5, "spline_order": 3},
+    {"in_features": 1, "out_features": 1, "grid_size": 2, "spline_order": 2},
+    {"in_features": 13, "out_features": 7, "grid_size": 9, "spline_order": 5},
+    {
+        "in_features": 2,
+        "out_features": 5,
+        "grid_size": 7,
+        "spline_order": 1,
+        "grid_range": (-2, 0.5),
+        "enable_standalone_scale_spline": False,
+    },
+)
+
 ROWS: dict[str, Row] = {
     "mlp": Row(
         affine_ref,
@@ -79,19 +93,7 @@ ROWS: dict[str, Row] = {
     "efficient_kan": Row(
         efficient_kan_ref,
         kan_ref(efficient_kan_ref, MODEL_WIDTHS),
-        (
-            {"in_features": 3, "out_features": 2, "grid_size": 5, "spline_order": 3},
-            {"in_features": 1, "out_features": 1, "grid_size": 2, "spline_order": 2},
-            {"in_features": 13, "out_features": 7, "grid_size": 9, "spline_order": 5},
-            {
-                "in_features": 2,
-                "out_features": 5,
-                "grid_size": 7,
-                "spline_order": 1,
-                "grid_range": (-2, 0.5),
-                "enable_standalone_scale_spline": False,
-            },
-        ),
+        SPLINE_CONFIGS,
         parameters=10_010_000,
         # Autograd keeps, for each order of the recurrence, two factors and the basis below.
         saved_per_input=lambda config: (
@@ -122,6 +124,16 @@ ROWS: dict[str, Row] = {
         # One rounding for each power since the last exact angle, however large x is.
         amplification=lambda config, largest: min(config.get("grid_size", 5), 8),
         golden="fourier_kan",
+    ),
+    "fused_efficient_kan": Row(
+        efficient_kan_ref,
+        kan_ref(efficient_kan_ref, MODEL_WIDTHS),
+        SPLINE_CONFIGS,
+        parameters=10_010_000,
+        saved_per_input=lambda config: 0,
+        # The recurrence adds up positive terms and rounds once more with each order.
+        amplification=lambda config, largest: config.get("spline_order", 3),
+        golden="efficient_kan",
     ),
 }
 

@@ -12,13 +12,19 @@ from torch import nn
 
 from kan_impls import mlp
 from kan_impls.variant import Variant
-from kan_impls.variants import efficient_kan, fourier_kan, fused_fourier_kan
+from kan_impls.variants import (
+    efficient_kan,
+    fourier_kan,
+    fused_efficient_kan,
+    fused_fourier_kan,
+)
 
 BUILT_IN = (
     mlp.VARIANT,
     efficient_kan.VARIANT,
     fourier_kan.VARIANT,
     fused_fourier_kan.VARIANT,
+    fused_efficient_kan.VARIANT,
 )
 
 # An installed package adds variants by entry points of this group, each a `Variant`.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kan_impls.published import UNCHANGED, Layout
+from kan_impls.spline_layer import SplineLayer
 
 
 def load(module: nn.Module, state_dict: Mapping[str, Tensor], layout: str | None = None) -> None:
@@ -32,6 +33,9 @@ def load(module: nn.Module, state_dict: Mapping[str, Tensor], layout: str | None
     with torch.no_grad():
         for key, value in values.items():
             slots[key].tensor.copy_(value)
+    for child in module.modules():
+        if isinstance(child, SplineLayer):
+            child.grid_changed()
 
 
 def export(module: nn.Module, grads: bool = False, layout: str | None = None) -> dict[str, Tensor]:

@@ -6,10 +6,13 @@ Kolmogorov-Arnold networks: arXiv 2404.19756.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from kan_impls.basis.block import Block, add_slopes
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,19 @@ class BSplineBasis:
         Returns:
             Shape `(..., in_features, num_basis)`.
         """
+        return self._of_order(self.spline_order, x, knots)
+
+    def derivative(self, x: Tensor, knots: Tensor) -> Tensor:
+        """Derivatives at x, in the shape of `value`, from the splines of one order less."""
+        phi = self._of_order(self.spline_order - 1, x, knots)
+        start, end = knots[:, : -self.spline_order], knots[:, self.spline_order :]
+        phi = phi * (self.spline_order * _reciprocal(end - start))
+        return phi[..., :-1] - phi[..., 1:]
+
+    def _of_order(self, highest: int, x: Tensor, knots: Tensor) -> Tensor:
         x = x.unsqueeze(-1)
         phi = ((x >= knots[:, :-1]) & (x < knots[:, 1:])).to(x.dtype)
-        for order in range(1, self.spline_order + 1):
+        for order in range(1, highest + 1):
             start, end = knots[:, : -(order + 1)], knots[:, order + 1 :]
             rising = (x - start) * _reciprocal(knots[:, order:-1] - start)
             falling = (end - x) * _reciprocal(end - knots[:, 1:-order])
@@ -71,6 +84,47 @@ class BSplineBasis:
         """
         phi = self.value(samples.double(), knots.double())
         return torch.linalg.pinv(phi.transpose(0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class KnotBSplineBasis:
+    """B-splines together with their knots, as a product takes them.
+
+    Args:
+        spline: the splines.
+        knots: the knots of each feature.
+    """
+
+    spline: BSplineBasis
+    knots: Tensor
+
+    @property
+    def num_basis(self) -> int:
+        return self.spline.num_basis
+
+    @property
+    def elements_per_input(self) -> int:
+        # Four terms of a step of the recurrence; values and slopes, each also transposed.
+        return 4 * self.knots.shape[1] + 4 * self.num_basis
+
+    def of_inputs(self, inputs: slice) -> KnotBSplineBasis:
+        return KnotBSplineBasis(self.spline, self.knots[inputs])
+
+    def value(self, x: Tensor) -> Tensor:
+        """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
+        return self.spline.value(x, self.knots.to(x.dtype))
+
+    def blocks(self, x: Tensor, with_slopes: bool = False) -> Iterator[Block]:
+        """Yield all functions at once, shape `(num_basis, *x.shape)`."""
+        knots = self.knots.to(x.dtype)
+        values = self.spline.value(x.t(), knots).permute(2, 1, 0).contiguous()
+        slopes = None
+        if with_slopes:
+            slopes = self.spline.derivative(x.t(), knots).permute(2, 1, 0).contiguous()
+        yield Block(slice(0, self.num_basis), values, slopes)
+
+    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
+        add_slopes(grad_x, block, slots, grad_phi)
 
 
 def _reciprocal(width: Tensor) -> Tensor:

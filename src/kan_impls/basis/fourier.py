@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kan_impls.basis.block import Block
+
 # The rounding of exp(ix) is amplified k times in its k-th power; beyond the eighth, powers
 # start again from the exact angle, which keeps the float32 error below 1e-6 at every k.
 MAX_POWER = 8
@@ -28,6 +30,15 @@ class FourierBasis:
     @property
     def num_basis(self) -> int:
         return 2 * self.grid_size
+
+    @property
+    def elements_per_input(self) -> int:
+        # The powers, and the block where it is another; ten for the angle, cosine and sine of
+        # exact powers in float64.
+        return (1 + (self.num_basis > self.block_size)) * self.block_size + 10
+
+    def of_inputs(self, inputs: slice) -> FourierBasis:
+        return self
 
     def value(self, x: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
@@ -48,17 +59,16 @@ class FourierBasis:
         """Number of functions in a block of `blocks`."""
         return 2 * min(self.grid_size, MAX_POWER)
 
-    def blocks(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def blocks(self, x: Tensor, with_slopes: bool = False) -> Iterator[Block]:
         """Yield the values at x, some consecutive functions at a time, in buffers that are reused.
+
+        The slopes are the values themselves, times k and in another order.
 
         exp(ikx) is the k-th power of exp(ix), and a block of powers takes squares (of the
         powers half as high) and products by exp(ix) instead of a cosine and a sine each.
 
         Args:
             x: any shape, float32 or float64.
-
-        Yields:
-            The functions of the block, and their values, shape `(functions, *x.shape)`.
         """
         harmonics = self.block_size // 2
         powers = x.new_empty((2 * harmonics, *x.shape))
@@ -81,25 +91,16 @@ class FourierBasis:
                 for c, s, *out in zip(cos, sin, *_parts(block[: 2 * size]), strict=False):
                     _multiply(c, s, *turn, out=out)
             values = block if first else powers
-            yield slice(2 * first, 2 * (first + size)), values[: 2 * size]
+            yield Block(slice(2 * first, 2 * (first + size)), values[: 2 * size])
 
-    def add_input_grad(
-        self, grad_x: Tensor, function: int, block: Tensor, slot: int, grad_phi: Tensor
-    ) -> None:
-        """Add what one function contributes to the gradient of x, in place.
-
-        Args:
-            grad_x: the shape of x.
-            function: which function it is.
-            block: the block that holds its values.
-            slot: its position in the block.
-            grad_phi: the gradient with respect to its values, in the shape of x.
-        """
-        k = function // 2 + 1
-        if function % 2:  # sin(kx)' = k cos(kx)
-            grad_x.addcmul_(grad_phi, block[slot - 1], value=k)
-        else:  # cos(kx)' = -k sin(kx)
-            grad_x.addcmul_(grad_phi, block[slot + 1], value=-k)
+    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
+        for slot, own in enumerate(grad_phi, slots.start):
+            function = block.functions.start + slot
+            k = function // 2 + 1
+            if function % 2:  # sin(kx)' = k cos(kx)
+                grad_x.addcmul_(own, block.values[slot - 1], value=k)
+            else:  # cos(kx)' = -k sin(kx)
+                grad_x.addcmul_(own, block.values[slot + 1], value=-k)
 
 
 def _parts(block: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:

@@ -1,137 +1,264 @@
-"""The operator `fourier_product`: dispatch, autograd, and what torch.compile sees."""
+"""The operator `basis_product`: autocast, autograd, torch.func, and what torch.compile sees."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from kan_impls.basis.block import BlockBasis
+from kan_impls.basis.bspline import BSplineBasis, KnotBSplineBasis
 from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.silu import SiluBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import product
+from kan_impls.fused.product import Term
 
 
-def fourier_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`y[...,o] = bias[o] + sum_ki phi_k(x[...,i]) weight[k,i,o]` over the Fourier basis.
+class BasisSpec(NamedTuple):
+    """A basis by name and numbers, which is what an operator can take as arguments.
 
-    Saves x and the weights for the backward pass, nothing of the basis. Under autocast
+    Args:
+        kind: "fourier"; "uniform_bspline" with the options spline order, first knot and step;
+            or "bspline" with the option spline order, and knots of each input.
+        options: its numbers.
+    """
+
+    kind: str
+    options: tuple[float, ...] = ()
+
+
+class Operands(NamedTuple):
+    """The tensors of a product, in the order of the operator's arguments.
+
+    Args:
+        x: shape `(rows, in_features)`.
+        weight: shape `(num_basis, in_features, out_features)`.
+        scale: shape `(in_features, out_features)`, multiplies the weights of all functions.
+        base_weight: shape `(in_features, out_features)`, the weights of SiLU(x).
+        bias: shape `(out_features,)`.
+        knots: shape `(in_features, number of knots)`, of the kind "bspline".
+    """
+
+    x: Tensor
+    weight: Tensor
+    scale: Tensor | None = None
+    base_weight: Tensor | None = None
+    bias: Tensor | None = None
+    knots: Tensor | None = None
+
+
+def basis_product(operands: Operands, basis: BasisSpec, backend: str = "auto") -> Tensor:
+    """`y = bias + SiLU(x) base_weight + sum_ki phi_k(x_i) scale_io weight_kio`.
+
+    Saves x and the parameters for the backward pass, nothing of the basis. Under autocast
     the basis is evaluated in float32 and the product taken in the autocast dtype.
 
     Args:
-        x: shape `(..., in_features)`.
-        weight: shape `(2 * grid_size, in_features, out_features)`; functions in the order
-            cos(x), sin(x), cos(2x), and so on.
-        bias: shape `(out_features,)`, or None.
+        operands: x of any leading shape `(..., in_features)`; tensors that are None are left out.
+        basis: the functions phi.
+        backend: as in `kan_impls.fused.dispatch`.
 
     Returns:
         Shape `(..., out_features)`.
     """
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-        weight = weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    rows = x.reshape(-1, x.shape[-1])
+    operands = _autocast(operands)
+    if torch._C._are_functorch_transforms_active():
+        return _formula(operands, basis)
+    x = operands.x
+    operands = operands._replace(x=x.reshape(-1, x.shape[-1]))
     if torch.compiler.is_compiling():
-        y = _forward_op(rows, weight, bias)
+        y = _forward_op(*operands, basis.kind, list(basis.options), backend)
     else:
         # An autograd.Function costs the host a fifth of what a custom operator does.
-        y = _FourierProduct.apply(rows, weight, bias)
-    return y.view(*x.shape[:-1], weight.shape[2])
+        y = _BasisProduct.apply(basis, backend, *operands)
+    return y.view(*x.shape[:-1], y.shape[-1])
 
 
-def _basis(weight: Tensor) -> FourierBasis:
-    return FourierBasis(weight.shape[0] // 2)
+def _autocast(operands: Operands) -> Operands:
+    device = operands.x.device.type
+    if not torch.is_autocast_enabled(device) or operands.weight.dtype == torch.float64:
+        return operands
+    dtype = torch.get_autocast_dtype(device)
+
+    def cast(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(dtype)
+
+    return operands._replace(
+        weight=operands.weight.to(dtype),
+        scale=cast(operands.scale),
+        base_weight=cast(operands.base_weight),
+        bias=cast(operands.bias),
+    )
 
 
-def _grad_bias(grad_y: Tensor) -> Tensor:
-    return grad_y.sum(0)
+def _terms(operands: Operands, basis: BasisSpec) -> list[Term]:
+    terms = [Term(_basis(operands, basis), operands.weight, operands.scale)]
+    if operands.base_weight is not None:
+        terms.append(Term(SiluBasis(), operands.base_weight.unsqueeze(0)))
+    return terms
 
 
-class _FourierProduct(torch.autograd.Function):
+def _basis(operands: Operands, basis: BasisSpec) -> BlockBasis:
+    num_basis = operands.weight.shape[0]
+    if basis.kind == "fourier":
+        return FourierBasis(num_basis // 2)
+    order = int(basis.options[0])
+    if basis.kind == "uniform_bspline":
+        return UniformBSplineBasis(num_basis, order, *basis.options[1:])
+    if basis.kind == "bspline" and operands.knots is not None:
+        return KnotBSplineBasis(BSplineBasis(num_basis - order, order), operands.knots)
+    raise ValueError(
+        f"the basis is {basis.kind!r}; expected 'fourier', 'uniform_bspline', or 'bspline' with "
+        "knots: pass one of these"
+    )
+
+
+def _formula(operands: Operands, basis: BasisSpec) -> Tensor:
+    """`basis_product` by PyTorch's own operators: any transform and derivative, at the price of
+    the basis in memory."""
+    x, dtype = operands.x, operands.weight.dtype
+    wide = x.to(torch.promote_types(torch.promote_types(x.dtype, dtype), torch.float32))
+    y: Any = 0 if operands.bias is None else operands.bias
+    for term in _terms(operands, basis):
+        weight = term.weight if term.scale is None else term.weight * term.scale
+        phi = term.basis.value(wide).to(dtype)
+        y = y + torch.einsum("...ik,kio->...o", phi, weight)
+    return y
+
+
+class _BasisProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return product.forward(x, weight, bias, _basis(weight))
+    def forward(ctx: Any, basis: BasisSpec, backend: str, *tensors: Tensor | None) -> Tensor:
+        operands = Operands(*tensors)  # type: ignore[arg-type]
+        ctx.save_for_backward(*tensors)
+        ctx.basis, ctx.backend = basis, backend
+        return product.forward(operands.x, _terms(operands, basis), operands.bias)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        differentiate = _differentiable_backward if torch.is_grad_enabled() else product.backward
-        grad_x, grad_weight = differentiate(
-            grad_y, x, weight, _basis(weight), needs_x, needs_weight
-        )
-        return grad_x, grad_weight, _grad_bias(grad_y) if needs_bias else None
+        operands, needs = Operands(*ctx.saved_tensors), ctx.needs_input_grad[2:]
+        differentiate = _differentiable_backward if torch.is_grad_enabled() else _backward
+        return (None, None, *differentiate(grad_y, operands, ctx.basis, needs))
+
+
+def _backward(
+    grad_y: Tensor, operands: Operands, basis: BasisSpec, needs: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of those operands that need one, in their places."""
+    x, weight, scale, base_weight, bias, _ = needs
+    terms = _terms(operands, basis)
+    grad_x, (own, *base) = product.backward(
+        grad_y, operands.x, terms, x, [(weight, scale), (base_weight, False)][: len(terms)]
+    )
+    grad_base = base[0].weight if base else None
+    return [
+        grad_x,
+        own.weight,
+        own.scale,
+        None if grad_base is None else grad_base.squeeze(0),
+        grad_y.sum(0) if bias else None,
+        None,
+    ]
 
 
 def _differentiable_backward(
-    grad_y: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    basis: FourierBasis,
-    needs_grad_x: bool,
-    needs_grad_weight: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    """`product.backward` for `create_graph=True`: by PyTorch formulas that autograd can
-    differentiate again, at the price of the basis in memory."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    grad_x = grad_weight = None
-    if needs_grad_x:
-        grad_phi = torch.einsum("bo,kio->bik", grad_y, weight)
-        grad_x = (grad_phi * basis.derivative(wide)).sum(-1).to(x.dtype)
-    if needs_grad_weight:
-        grad_weight = torch.einsum("bik,bo->kio", basis.value(wide).to(weight.dtype), grad_y)
-    return grad_x, grad_weight
+    grad_y: Tensor, operands: Operands, basis: BasisSpec, needs: Sequence[bool]
+) -> list[Tensor | None]:
+    """`_backward` for `create_graph=True`: autograd's own, of the formula."""
+    wanted = [v for v, needed in zip(operands, needs, strict=True) if needed and v is not None]
+    found = iter(torch.autograd.grad(_formula(operands, basis), wanted, grad_y, create_graph=True))
+    return [next(found) if needed else None for needed in needs]
 
 
 # What torch.compile sees: two opaque operators, because the blocks' buffers and their
 # reuse are what keeps the memory small, and a traced graph would not keep them.
 
 
-@torch.library.custom_op("kan_impls::fourier_product", mutates_args=())
-def _forward_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return product.forward(x, weight, bias, _basis(weight))
+@torch.library.custom_op("kan_impls::basis_product", mutates_args=())
+def _forward_op(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    knots: Tensor | None,
+    kind: str,
+    options: list[float],
+    backend: str,
+) -> Tensor:
+    operands = Operands(x, weight, scale, base_weight, bias, knots)
+    return product.forward(x, _terms(operands, BasisSpec(kind, tuple(options))), bias)
 
 
 @_forward_op.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    knots: Tensor | None,
+    kind: str,
+    options: list[float],
+    backend: str,
+) -> Tensor:
     return weight.new_empty(x.shape[0], weight.shape[2])
 
 
-@torch.library.custom_op("kan_impls::fourier_product_backward", mutates_args=())
+@torch.library.custom_op("kan_impls::basis_product_backward", mutates_args=())
 def _backward_op(
-    grad_y: Tensor, x: Tensor, weight: Tensor, needs_grad_x: bool, needs_grad_weight: bool
-) -> tuple[Tensor, Tensor]:
-    grads = product.backward(grad_y, x, weight, _basis(weight), needs_grad_x, needs_grad_weight)
-    # An operator returns tensors only: an empty one stands for "not needed".
-    return tuple(x.new_empty(0) if grad is None else grad for grad in grads)  # type: ignore[return-value]
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    knots: Tensor | None,
+    kind: str,
+    options: list[float],
+    backend: str,
+    needs: list[bool],
+) -> list[Tensor]:
+    operands = Operands(x, weight, scale, base_weight, bias, knots)
+    grads = _backward(grad_y, operands, BasisSpec(kind, tuple(options)), needs)
+    return [grad for grad in grads if grad is not None]
 
 
 @_backward_op.register_fake
 def _(
-    grad_y: Tensor, x: Tensor, weight: Tensor, needs_grad_x: bool, needs_grad_weight: bool
-) -> tuple[Tensor, Tensor]:
-    return (
-        torch.empty_like(x) if needs_grad_x else x.new_empty(0),
-        torch.empty_like(weight) if needs_grad_weight else x.new_empty(0),
-    )
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    base_weight: Tensor | None,
+    bias: Tensor | None,
+    knots: Tensor | None,
+    kind: str,
+    options: list[float],
+    backend: str,
+    needs: list[bool],
+) -> list[Tensor]:
+    operands = (x, weight, scale, base_weight, bias, knots)
+    return [
+        torch.empty_like(value)
+        for value, needed in zip(operands, needs, strict=True)
+        if needed and value is not None
+    ]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, _ = inputs
-    ctx.save_for_backward(x, weight)
+    ctx.save_for_backward(*inputs[: len(Operands._fields)])
+    ctx.rest = inputs[len(Operands._fields) :]
 
 
 def _compiled_backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight = ctx.saved_tensors
-    needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-    grad_x, grad_weight = _backward_op(grad_y, x, weight, needs_x, needs_weight)
-    return (
-        grad_x if needs_x else None,
-        grad_weight if needs_weight else None,
-        _grad_bias(grad_y) if needs_bias else None,
-    )
+    needs = list(ctx.needs_input_grad[: len(Operands._fields)])
+    found = iter(_backward_op(grad_y, *ctx.saved_tensors, *ctx.rest, needs))
+    grads = (next(found) if needed else None for needed in needs)
+    return (*grads, *(None for _ in ctx.rest))
 
 
 _forward_op.register_autograd(_compiled_backward, setup_context=_setup_context)

@@ -1,168 +1,285 @@
-"""The product form: some functions of the basis, then one library matrix product.
+"""The product form: some functions of some inputs, then one library matrix product.
 
-Nothing of the basis outlives its block, and rows are taken in chunks, so that the
-workspace stays within `WORKSPACE_BYTES` at any batch.
+Nothing of the basis outlives its block. Rows are taken in chunks, and inputs too where the
+weights are scaled, so that the workspace stays within `WORKSPACE_BYTES` at any batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.block import Block, BlockBasis
 
 # Large enough for some 150 rows of 1000 inputs and 5 harmonics, where the products run at full
-# speed; small enough to stay in a large cache. A single row may need more: 400 bytes per input
-# and 24 per output. 16-bit weights whose gradient takes several chunks add one float32 copy of
-# it, and a product as it is and in float32.
+# speed; small enough to stay in a large cache. A single row of a single input, or of all inputs
+# where the weights are not staged, may need more: 400 bytes per input and 24 per output.
 WORKSPACE_BYTES = 16 * 2**20
 
-# Elements of the gradient of the basis that are made at once: half a megabyte stays in the
-# second-level cache until it is used.
-GRAD_ELEMENTS = 2**17
+# Of these, what scaled weights and the sum of their gradient take: each a block of inputs deep.
+STAGE_BYTES = 2 * 2**20
+
+# Elements of a basis beside staged weights, and of the gradient of any basis, that are made at
+# once: half a megabyte stays in the second-level cache until it is used.
+BLOCK_ELEMENTS = 2**17
+
+# Rows that share a copy of staged weights at least: fewer, and copying would be felt.
+STAGED_ROWS = 128
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, basis: FourierBasis) -> Tensor:
-    """`y[b,o] = bias[o] + sum_ki phi_k(x[b,i]) weight[k,i,o]`.
+@dataclass(frozen=True)
+class Term:
+    """A basis and its weights, `sum_ki phi_k(x_i) scale_io weight_kio`.
+
+    Args:
+        basis: the functions.
+        weight: shape `(num_basis, in_features, out_features)`.
+        scale: shape `(in_features, out_features)`, or None for 1.
+    """
+
+    basis: BlockBasis
+    weight: Tensor
+    scale: Tensor | None = None
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether products take a copy of the weights, and sum their gradient elsewhere: where
+        a scale is to be applied, and where 16 bits are too few for a sum."""
+        return self.scale is not None or self.weight.dtype.itemsize < 4
+
+    def of_inputs(self, inputs: slice) -> Term:
+        """The part of the sum that some of the inputs make."""
+        scale = None if self.scale is None else self.scale[inputs]
+        return Term(self.basis.of_inputs(inputs), self.weight[:, inputs], scale)
+
+    def matrix(self, functions: slice, stage: _Stage) -> Tensor:
+        """Scaled weights of some functions, shape `(functions * in_features, out_features)`."""
+        weight = self.weight[functions]
+        if self.scale is not None:
+            weight = torch.mul(weight, self.scale, out=stage.like(weight))
+        return weight.flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class TermGrad:
+    """The gradients of a term's tensors; None where not needed."""
+
+    weight: Tensor | None
+    scale: Tensor | None
+
+
+class _Stage:
+    """Memory for one tensor at a time, taken once: fresh pages cost more than filling them."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def like(self, shaped: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """An uninitialised contiguous tensor, which is valid until the next call."""
+        dtype = dtype or shaped.dtype
+        size = shaped.numel() * dtype.itemsize
+        if self._memory is None or self._memory.numel() < size:
+            self._memory = torch.empty(size, dtype=torch.uint8, device=shaped.device)
+        return self._memory[:size].view(dtype).view(shaped.shape)
+
+
+def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
+    """`y[b,o] = bias[o] + sum over the terms`.
 
     Args:
         x: shape `(batch, in_features)`, any floating dtype.
-        weight: shape `(num_basis, in_features, out_features)`.
+        terms: one or more, of the same sizes and dtype.
         bias: shape `(out_features,)`, or None.
 
     Returns:
-        Shape `(batch, out_features)`, in the dtype of `weight`.
+        Shape `(batch, out_features)`, in the dtype of the weights.
     """
+    weight = terms[0].weight
     y = weight.new_empty(x.shape[0], weight.shape[2])
-    for rows in _chunks(x, weight, basis):
+    layout, stage = _Layout(x, terms), _Stage()
+    for rows in layout.rows():
         total = _accumulator(y[rows])
         if bias is None:
             total.zero_()
         else:
             total.copy_(bias.expand_as(total))
-        _add_forward(total, _columns(x[rows], weight), weight, basis)
+        for inputs in layout.inputs():
+            columns = layout.columns(x[rows, inputs])
+            for term in terms:
+                _add_forward(total, columns, term.of_inputs(inputs), stage)
         if total.dtype != y.dtype:
             y[rows] = total
     return y
 
 
-def _add_forward(total: Tensor, columns: Tensor, weight: Tensor, basis: FourierBasis) -> None:
-    """Add the products of one chunk to `total`, shape `(rows, out_features)`."""
-    for functions, phi in basis.blocks(columns):
-        _add_product(total, phi.flatten(0, 1).t(), weight[functions].flatten(0, 1))
+def _add_forward(total: Tensor, columns: Tensor, term: Term, stage: _Stage) -> None:
+    """Add a term to `total`, shape `(rows, out_features)`."""
+    for block in term.basis.blocks(columns):
+        matrix = term.matrix(block.functions, stage)
+        _add_product(total, block.values.flatten(0, 1).t(), matrix)
 
 
 def backward(
     grad_y: Tensor,
     x: Tensor,
-    weight: Tensor,
-    basis: FourierBasis,
+    terms: Sequence[Term],
     needs_grad_x: bool,
-    needs_grad_weight: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of `forward` with respect to x and weight, each None if not needed.
+    needs_grads: Sequence[tuple[bool, bool]],
+) -> tuple[Tensor | None, list[TermGrad]]:
+    """The gradients of `forward` with respect to x and to the terms' tensors.
 
     The basis is evaluated again, from x.
+
+    Args:
+        grad_y: shape `(batch, out_features)`.
+        x, terms: as in `forward`.
+        needs_grad_x: whether the gradient of x is needed.
+        needs_grads: for each term, whether those of its weight and of its scale are.
     """
     grad_x = torch.empty_like(x) if needs_grad_x else None
-    grad_weight = torch.empty_like(weight) if needs_grad_weight else None
-    total_weight = grad_weight
-    for rows in _chunks(x, weight, basis):
-        if grad_weight is not None and rows.start == 0 and rows.stop < x.shape[0]:
-            total_weight = _accumulator(grad_weight)
-        columns = _columns(x[rows], weight)
-        total_x = torch.zeros_like(columns) if needs_grad_x else None
-        _add_backward(
-            total_x, total_weight, grad_y[rows].contiguous(), columns, weight, basis,
-            is_first=rows.start == 0,
-        )  # fmt: skip
-        if grad_x is not None and total_x is not None:
-            grad_x[rows] = total_x.t()
-    if grad_weight is not None:
-        if x.shape[0] == 0:
-            grad_weight.zero_()
-        elif total_weight is not None and total_weight is not grad_weight:
-            grad_weight.copy_(total_weight)
-    return grad_x, grad_weight
+    grads = [
+        TermGrad(
+            torch.empty_like(term.weight) if needs_weight else None,
+            torch.empty_like(term.scale) if needs_scale and term.scale is not None else None,
+        )
+        for term, (needs_weight, needs_scale) in zip(terms, needs_grads, strict=True)
+    ]
+    layout, stage = _Layout(x, terms), _Stage()
+    totals = [_Stage() for _ in terms]
+    for inputs in layout.inputs():
+        parts = [
+            _Part(term, grad, inputs, stage, total)
+            for term, grad, total in zip(terms, grads, totals, strict=True)
+        ]
+        for rows in layout.rows():
+            columns = layout.columns(x[rows, inputs])
+            total_x = torch.zeros_like(columns) if needs_grad_x else None
+            cotangent = grad_y[rows].contiguous()
+            for part in parts:
+                part.add_rows(columns, cotangent, total_x, is_first=rows.start == 0)
+            if grad_x is not None and total_x is not None:
+                grad_x[rows, inputs] = total_x.t()
+        for part in parts:
+            part.finish(is_empty=x.shape[0] == 0)
+    return grad_x, grads
 
 
-def _add_backward(
-    grad_x: Tensor | None,
-    grad_weight: Tensor | None,
-    grad_y: Tensor,
-    columns: Tensor,
-    weight: Tensor,
-    basis: FourierBasis,
-    is_first: bool,
-) -> None:
-    """Add the contribution of one chunk to `grad_x`, shape `(in_features, rows)`, and to
-    `grad_weight`, which the first chunk overwrites."""
-    for functions, phi in basis.blocks(columns):
-        if grad_x is not None:
-            _add_input_grad(grad_x, functions, phi, grad_y, weight, basis)
-        if grad_weight is not None:
-            # With beta 0 the memory need not be cleared first.
-            target = grad_weight[functions].flatten(0, 1)
-            _add_product(target, phi.flatten(0, 1), grad_y, beta=0 if is_first else 1)
+class _Part:
+    """The backward pass of a term, for some of the inputs."""
+
+    def __init__(
+        self, term: Term, grad: TermGrad, inputs: slice, stage: _Stage, total: _Stage
+    ) -> None:
+        self.stage = stage
+        self.term = term.of_inputs(inputs)
+        self.grad_weight = None if grad.weight is None else grad.weight[:, inputs]
+        self.grad_scale = None if grad.scale is None else grad.scale[inputs]
+        self.total = self.grad_weight
+        if term.is_staged and (grad.weight is not None or grad.scale is not None):
+            weight = self.term.weight
+            self.total = total.like(weight, torch.promote_types(weight.dtype, torch.float32))
+
+    def add_rows(
+        self, columns: Tensor, grad_y: Tensor, grad_x: Tensor | None, is_first: bool
+    ) -> None:
+        """Add what some rows contribute to `grad_x`, of the shape of `columns`, and to the
+        gradient of the weights, which the first rows overwrite."""
+        for block in self.term.basis.blocks(columns, with_slopes=grad_x is not None):
+            if grad_x is not None:
+                _add_input_grad(grad_x, block, grad_y, self.term, self.stage)
+            if self.total is not None:
+                # With beta 0 the memory need not be cleared first.
+                target = self.total[block.functions].flatten(0, 1)
+                beta = 0 if is_first else 1
+                _add_product(target, block.values.flatten(0, 1), grad_y, beta=beta)
+
+    def finish(self, is_empty: bool) -> None:
+        """Turn the sum over all rows into the gradients."""
+        if self.total is None:
+            return
+        if is_empty:
+            self.total.zero_()
+        if self.grad_scale is not None:
+            own = self.stage.like(self.total, self.total.dtype)
+            self.grad_scale.copy_(torch.mul(self.total, self.term.weight, out=own).sum(0))
+        if self.grad_weight is not None and self.total is not self.grad_weight:
+            scale = 1 if self.term.scale is None else self.term.scale
+            torch.mul(self.total, scale, out=self.grad_weight)
 
 
 def _add_input_grad(
-    grad_x: Tensor,
-    functions: slice,
-    phi: Tensor,
-    grad_y: Tensor,
-    weight: Tensor,
-    basis: FourierBasis,
+    grad_x: Tensor, block: Block, grad_y: Tensor, term: Term, stage: _Stage
 ) -> None:
     """Add the contribution of one block to the gradient of x, shape `(in_features, rows)`."""
-    if weight.shape[2] == 1:
+    functions = block.functions
+    count = functions.stop - functions.start
+    if grad_y.shape[1] == 1:
         # The cotangent is then one factor per row: applied last, it is applied once.
         slope = torch.zeros_like(grad_x)
-        for slot, own in enumerate(weight[functions].to(grad_x.dtype)):
-            basis.add_input_grad(slope, functions.start + slot, phi, slot, own)
+        weight = term.matrix(functions, stage).view(-1, grad_x.shape[0], 1)
+        term.basis.add_input_grad(slope, block, slice(0, count), weight.to(grad_x.dtype))
         grad_x.addcmul_(slope, grad_y.t().to(grad_x.dtype))
         return
-    step = min(phi.shape[0], max(1, GRAD_ELEMENTS // max(1, grad_x.numel())))
-    buffer = weight.new_empty(step, *grad_x.shape)
-    for start in range(0, phi.shape[0], step):
-        grad_phi = buffer[: phi.shape[0] - start]
+    step = min(count, max(1, BLOCK_ELEMENTS // max(1, grad_x.numel())))
+    buffer = grad_y.new_empty(step, *grad_x.shape)
+    for start in range(0, count, step):
+        grad_phi = buffer[: count - start]
         first = functions.start + start
-        part = weight[first : first + grad_phi.shape[0]].flatten(0, 1)
+        part = term.matrix(slice(first, first + grad_phi.shape[0]), stage)
         torch.mm(part, grad_y.t(), out=grad_phi.flatten(0, 1))
-        for slot, own in enumerate(grad_phi, start):
-            basis.add_input_grad(grad_x, functions.start + slot, phi, slot, own)
+        slots = slice(start, start + grad_phi.shape[0])
+        term.basis.add_input_grad(grad_x, block, slots, grad_phi)
 
 
-def _wide_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
-    return torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
+class _Layout:
+    """How a product is cut into cells of rows and inputs."""
 
+    def __init__(self, x: Tensor, terms: Sequence[Term]) -> None:
+        weight = terms[0].weight
+        self.batch, self.in_features = x.shape
+        self.dtype = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
+        itemsize = self.dtype.itemsize
+        out_features = weight.shape[2]
+        self.inputs_at_once, limit = self.in_features, self.batch
+        staged = sum(term.basis.num_basis for term in terms if term.is_staged)
+        stages = 0
+        if staged:
+            stages = 2 * STAGE_BYTES
+            in_stage = STAGE_BYTES // (staged * out_features * itemsize)
+            in_cell = BLOCK_ELEMENTS // (staged * min(max(self.batch, 1), STAGED_ROWS))
+            self.inputs_at_once = min(self.in_features, max(1, min(in_stage, in_cell)))
+            limit = max(STAGED_ROWS, BLOCK_ELEMENTS // (staged * self.inputs_at_once))
+        # Per row and input: x as columns, twice while it changes its dtype, and its gradient;
+        # the basis, and in 16 bits a copy of it; the gradient of a function. Per row and
+        # output: grad_y, and a sum and a product in 16 bits.
+        elements = max(term.basis.elements_per_input for term in terms)
+        if weight.dtype.itemsize < 4:
+            elements *= 2
+        per_row = itemsize * (self.inputs_at_once * (4 + elements) + 3 * out_features)
+        most = min(limit, (WORKSPACE_BYTES - stages - BLOCK_ELEMENTS * itemsize) // per_row)
+        chunks = -(-self.batch // max(1, most))
+        self.rows_at_once = max(1, -(-self.batch // max(1, chunks)))
 
-def _columns(x: Tensor, weight: Tensor) -> Tensor:
-    """x as columns, shape `(in_features, rows)`, in at least float32.
+    def rows(self) -> Iterator[slice]:
+        """Slices of rows, nearly equal in size."""
+        for start in range(0, self.batch, self.rows_at_once):
+            yield slice(start, min(start + self.rows_at_once, self.batch))
 
-    In columns the values of a function are one contiguous matrix, and those of a block one
-    contiguous operand of a product.
-    """
-    return x.t().contiguous().to(_wide_dtype(x, weight))
+    def inputs(self) -> Iterator[slice]:
+        """Slices of inputs."""
+        for start in range(0, self.in_features, self.inputs_at_once):
+            yield slice(start, min(start + self.inputs_at_once, self.in_features))
 
+    def columns(self, x: Tensor) -> Tensor:
+        """A cell of x in columns, shape `(inputs, rows)`, in at least float32.
 
-def _chunks(x: Tensor, weight: Tensor, basis: FourierBasis) -> Iterator[slice]:
-    """Yield slices of rows, nearly equal in size, that keep the workspace within its limit."""
-    batch, in_features = x.shape
-    itemsize = _wide_dtype(x, weight).itemsize
-    # Per row and input: x as columns, twice while it changes its dtype, and its gradient; the
-    # powers, and the block where it is another; a 16-bit copy of the block; the gradient of a
-    # function; ten for the angle, cosine and sine of exact powers in float64. Per row and
-    # output: grad_y, and a sum and a product in 16 bits.
-    blocks = 1 + (basis.num_basis > basis.block_size) + (weight.dtype.itemsize < 4)
-    per_input = 3 + blocks * basis.block_size + 1 + 10
-    per_row = itemsize * (in_features * per_input + 3 * weight.shape[2])
-    most = max(1, (WORKSPACE_BYTES - GRAD_ELEMENTS * itemsize) // per_row)
-    size = -(-batch // max(1, -(-batch // most)))
-    for start in range(0, batch, max(1, size)):
-        yield slice(start, min(start + size, batch))
+        In columns the values of a function are one contiguous matrix, and those of a block
+        one contiguous operand of a product.
+        """
+        return x.t().contiguous().to(self.dtype)
 
 
 def _accumulator(result: Tensor) -> Tensor:

@@ -8,125 +8,26 @@ whose parameter names, shapes and initialisation are kept.
 
 from __future__ import annotations
 
-import math
 from functools import partial
-from typing import Any, cast
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kan_impls.basis.bspline import BSplineBasis
-from kan_impls.checks import check_input, check_interval, check_size
+from kan_impls.checks import check_input
 from kan_impls.layer import basis_linear, silu_linear
-from kan_impls.model import KAN
+from kan_impls.published import UNCHANGED, Layout
+from kan_impls.spline_layer import SplineKAN, SplineLayer
 from kan_impls.variant import Variant
 
-# Fitting one input feature takes (samples x num_basis) float64 numbers a few times over;
-# features are fitted together up to this many bytes of them.
-FIT_BYTES = 64 * 2**20
 
+class EfficientKANLayer(SplineLayer):
+    """A KAN layer of B-splines with a SiLU base branch, its parameters stored as published.
 
-class EfficientKANLayer(nn.Module):
-    """A KAN layer of B-splines with a SiLU base branch; no bias.
-
-    Within `grid_range` the splines sum to 1. Outside the range the spline part decays
-    (with the defaults the basis sums to 0.68 at x = 1.5) and is exactly 0 beyond the last
-    extended knot, `spline_order` grid steps outside the range; the base branch remains.
-
-    Args:
-        in_features, out_features: sizes of the last dimension of input and output.
-        grid_size: number of grid intervals over `grid_range`.
-        spline_order: degree of the spline pieces, 1 to `grid_size`.
-        scale_noise: range of the uniform noise, divided by `grid_size`, that the
-            splines are fitted to at initialisation.
-        scale_base, scale_spline: scales of the base branch and of the splines at
-            initialisation.
-        enable_standalone_scale_spline: whether each edge has a trained scale
-            `spline_scaler` of its spline.
-        grid_eps: weight of the uniform grid in `update_grid`; the rest is the grid of
-            equal sample counts.
-        grid_range: the interval that the initial grid covers.
-
-    Parameters: `base_weight` and `spline_scaler` of shape `(out_features, in_features)`,
-    `spline_weight` of shape `(out_features, in_features, grid_size + spline_order)`.
-    Buffer: `grid` of shape `(in_features, grid_size + 2 * spline_order + 1)`.
-
-    Shapes: `(..., in_features)` to `(..., out_features)`.
-
-    Raises:
-        ValueError: a size that is not positive, or a spline order above the grid size.
+    Arguments, parameters and behaviour outside the grid: see `SplineLayer`.
     """
 
-    grid: Tensor
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        grid_size: int = 5,
-        spline_order: int = 3,
-        scale_noise: float = 0.1,
-        scale_base: float = 1.0,
-        scale_spline: float = 1.0,
-        enable_standalone_scale_spline: bool = True,
-        grid_eps: float = 0.02,
-        grid_range: tuple[float, float] = (-1, 1),
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.in_features = check_size("in_features", in_features)
-        self.out_features = check_size("out_features", out_features)
-        self.basis = BSplineBasis(
-            check_size("grid_size", grid_size), check_size("spline_order", spline_order)
-        )
-        if spline_order > grid_size:
-            raise ValueError(
-                f"spline_order is {spline_order}; expected at most grid_size={grid_size}, "
-                "because a spline piece needs as many intervals as its order: "
-                "raise grid_size or lower spline_order"
-            )
-        self.scale_noise = scale_noise
-        self.scale_base = scale_base
-        self.scale_spline = scale_spline
-        self.grid_eps = grid_eps
-        self.grid_range = check_interval("grid_range", grid_range)
-
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        edges = (out_features, in_features)
-        self.base_weight = nn.Parameter(torch.empty(edges, **factory))
-        self.spline_weight = nn.Parameter(torch.empty((*edges, self.basis.num_basis), **factory))
-        if enable_standalone_scale_spline:
-            self.spline_scaler = nn.Parameter(torch.empty(edges, **factory))
-        else:
-            self.register_parameter("spline_scaler", None)
-        knots = self.basis.uniform_knots(self.grid_range)
-        self.register_buffer(
-            "grid", knots.to(self.base_weight).expand(in_features, -1).contiguous()
-        )
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew: Kaiming-uniform base and scaler, and the splines
-        that fit uniform noise at the knots best."""
-        nn.init.kaiming_uniform_(self.base_weight, a=math.sqrt(5) * self.scale_base)
-        grid_size, order = self.basis.grid_size, self.basis.spline_order
-        weight = self.spline_weight
-        noise = torch.rand(
-            grid_size + 1, self.in_features * self.out_features,
-            device=weight.device, dtype=weight.dtype,
-        )  # fmt: skip
-        noise = (noise - 0.5) * (self.scale_noise / grid_size)
-        # The grid is the same for every feature here, so one fit serves them all.
-        knots = self.basis.uniform_knots(self.grid_range)
-        fit = self.basis.fit_operator(knots[order:-order, None], knots[None])[0]
-        coefficients = fit.to(weight) @ noise
-        if self.spline_scaler is None:
-            coefficients *= self.scale_spline
-        else:
-            nn.init.kaiming_uniform_(self.spline_scaler, a=math.sqrt(5) * self.scale_spline)
-        weight.copy_(coefficients.view(-1, self.in_features, self.out_features).permute(2, 1, 0))
+    layout: ClassVar[Layout] = UNCHANGED
 
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.in_features, self.base_weight)
@@ -135,112 +36,13 @@ class EfficientKANLayer(nn.Module):
         phi = self.basis.value(x.to(wide), self.grid.to(wide)).to(x.dtype)
         return silu_linear(x, self.base_weight) + basis_linear(phi, self._edge_weight())
 
+    def grid_changed(self) -> None:
+        """Nothing: the recurrence takes any knots as they are."""
+
     def _edge_weight(self) -> Tensor:
         if self.spline_scaler is None:
             return self.spline_weight
         return self.spline_weight * self.spline_scaler.unsqueeze(-1)
-
-    @torch.no_grad()
-    def update_grid(self, x: Tensor, margin: float = 0.01) -> None:
-        """Move the knots to where the samples are, and refit the splines to themselves.
-
-        The new knots are a blend, by `grid_eps`, of uniform knots over the samples' range
-        plus `margin` on either side, and of knots with equally many samples between them.
-        The layer computes the same function at the samples, as closely as the new
-        splines can (least squares). The published implementation refits the scaled
-        splines but keeps the scale, and so applies it twice; this one does not.
-
-        Args:
-            x: samples, shape `(..., in_features)`; one or more, all finite.
-            margin: added to the samples' range, in units of x.
-
-        Raises:
-            ValueError: no sample, or one that is not finite.
-        """
-        check_input(x, self.in_features, self.base_weight)
-        samples = x.detach().reshape(-1, self.in_features).double()
-        if not samples.shape[0] or not samples.isfinite().all():
-            raise ValueError(
-                f"update_grid got x of shape {tuple(x.shape)} with "
-                f"{int((~samples.isfinite()).sum())} entries that are not finite; expected one "
-                "or more samples of finite numbers: pass a batch of real inputs to the layer"
-            )
-        knots = self._adapted_knots(samples, margin).to(self.grid.dtype)
-        per_feature = samples.shape[0] * self.basis.num_basis * samples.element_size()
-        for features in torch.arange(self.in_features, device=x.device).split(
-            max(1, FIT_BYTES // per_feature)
-        ):
-            phi = self.basis.value(samples[:, features], self.grid[features].double())
-            fit = self.basis.fit_operator(samples[:, features], knots[features])
-            refit = fit @ phi.transpose(0, 1)  # (features, num_basis, num_basis)
-            old = self.spline_weight[:, features].double()
-            self.spline_weight[:, features] = torch.einsum("ikl,oil->oik", refit, old).to(
-                self.spline_weight.dtype
-            )
-        self.grid.copy_(knots)
-
-    def _adapted_knots(self, samples: Tensor, margin: float) -> Tensor:
-        grid_size, order = self.basis.grid_size, self.basis.spline_order
-        ordered = samples.sort(dim=0).values
-        quantile = torch.linspace(0, samples.shape[0] - 1, grid_size + 1, device=samples.device)
-        adaptive = ordered[quantile.long()]
-        step = (ordered[-1] - ordered[0] + 2 * margin) / grid_size
-        index = torch.arange(-order, grid_size + order + 1, device=samples.device)[:, None]
-        uniform = ordered[0] - margin + index[order : order + grid_size + 1] * step
-        inner = self.grid_eps * uniform + (1 - self.grid_eps) * adaptive
-        below = inner[:1] + index[:order] * step
-        above = inner[-1:] + index[-order:] * step - grid_size * step
-        return torch.cat((below, inner, above)).T
-
-    def regularization_loss(
-        self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
-    ) -> Tensor:
-        """A penalty, shape `()`, on the size and the spread of the splines.
-
-        With `l = mean_k |spline_weight|` of each edge: `regularize_activation` times the
-        sum of l, plus `regularize_entropy` times the entropy of l over its sum. The paper
-        (arXiv 2404.19756, section 2.5.1) takes the spline's values instead of its
-        coefficients; efficient-kan does it so, because the values never exist at once.
-        """
-        size = self.spline_weight.abs().mean(-1)
-        total = size.sum()
-        # All splines zero: no size, and no spread either.
-        share = size / torch.where(total > 0, total, 1)
-        # 0 log 0 = 0; the clamp keeps the gradient of a spline that is zero finite.
-        entropy = -(share * share.clamp_min(torch.finfo(size.dtype).tiny).log()).sum()
-        return regularize_activation * total + regularize_entropy * entropy
-
-    def extra_repr(self) -> str:
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"grid_size={self.basis.grid_size}, spline_order={self.basis.spline_order}, "
-            f"grid_range={self.grid_range}"
-        )
-
-
-class EfficientKAN(KAN):
-    """Layers of `EfficientKANLayer`, with grid update and regularisation over all of them."""
-
-    @torch.no_grad()
-    def update_grid(self, x: Tensor, margin: float = 0.01) -> None:
-        """Update the grid of each layer to what reaches it from samples x,
-        shape `(..., widths[0])`."""
-        for layer in self._layers():
-            layer.update_grid(x, margin)
-            x = layer(x)
-
-    def regularization_loss(
-        self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
-    ) -> Tensor:
-        """The sum of the layers' penalties, shape `()`."""
-        losses = [
-            layer.regularization_loss(regularize_activation, regularize_entropy)
-            for layer in self._layers()
-        ]
-        return torch.stack(losses).sum()
-
-    def _layers(self) -> list[EfficientKANLayer]:
-        return [cast(EfficientKANLayer, layer) for layer in self.layers]
 
 
 VARIANT = Variant(
@@ -248,7 +50,7 @@ VARIANT = Variant(
     formula="SiLU(x) Wb^T + sum_ik B_k(x_i) (w * s)_oik",
     paper="arXiv 2404.19756",
     layer=EfficientKANLayer,
-    model=partial(EfficientKAN, EfficientKANLayer),
+    model=partial(SplineKAN, EfficientKANLayer),
     functions_per_input=lambda config: (
         1 + config.get("grid_size", 5) + config.get("spline_order", 3)
     ),

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from kan_impls.basis.fourier import initial_coefficients
 from kan_impls.checks import check_input, check_size
-from kan_impls.fused.op import fourier_product
+from kan_impls.fused.dispatch import Backend, check_backend
+from kan_impls.fused.op import BasisSpec, Operands, basis_product
 from kan_impls.model import KAN
 from kan_impls.published import Layout
 from kan_impls.variant import Variant
+
+FOURIER = BasisSpec("fourier")
 
 
 def _weight(coefficients: Tensor) -> Tensor:
@@ -42,6 +45,7 @@ class FusedFourierKANLayer(nn.Module):
         bias: whether to add a trained bias.
         smooth_initialization: divide the initial coefficients of harmonic k by k**2
             instead of sqrt(G).
+        backend: how the product is taken, see `kan_impls.fused.dispatch`.
 
     Parameters: `weight` of shape `(2 * grid_size, in_features, out_features)`, one linear map
     for each of cos(x), sin(x), cos(2x), and so on; `bias` of shape `(out_features,)`.
@@ -76,6 +80,7 @@ class FusedFourierKANLayer(nn.Module):
         grid_size: int = 5,
         bias: bool = True,
         smooth_initialization: bool = False,
+        backend: Backend = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -84,6 +89,7 @@ class FusedFourierKANLayer(nn.Module):
         self.out_features = check_size("out_features", out_features)
         self.grid_size = check_size("grid_size", grid_size)
         self.smooth_initialization = smooth_initialization
+        self.backend = check_backend(backend)
         # Function by function, then input by input: a block of functions is one contiguous
         # matrix, in the forward product as in both of the backward, and outputs lie side
         # by side for a kernel's coalesced reads.
@@ -112,7 +118,7 @@ class FusedFourierKANLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.in_features, self.weight)
-        return fourier_product(x, self.weight, self.bias)
+        return basis_product(Operands(x, self.weight, bias=self.bias), FOURIER, self.backend)
 
     def extra_repr(self) -> str:
         return (

@@ -1,0 +1,39 @@
+"""The base branch of the original KAN as a basis of one function, SiLU(x) = x sigmoid(x).
+
+Paper: arXiv 2404.19756, equation 2.10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kan_impls.basis.block import Block, add_slopes
+
+
+@dataclass(frozen=True)
+class SiluBasis:
+    """One function, SiLU. Domain: all real numbers."""
+
+    num_basis: int = 1
+    elements_per_input: int = 4
+
+    def of_inputs(self, inputs: slice) -> SiluBasis:
+        return self
+
+    def value(self, x: Tensor) -> Tensor:
+        return F.silu(x).unsqueeze(-1)
+
+    def blocks(self, x: Tensor, with_slopes: bool = False) -> Iterator[Block]:
+        gate = x.sigmoid()
+        value = x * gate
+        slopes = None
+        if with_slopes:  # gate * (1 + x - x * gate)
+            slopes = (1 + x).sub_(value).mul_(gate).unsqueeze(0)
+        yield Block(slice(0, 1), value.unsqueeze(0), slopes)
+
+    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
+        add_slopes(grad_x, block, slots, grad_phi)
