@@ -303,7 +303,8 @@ def input_grad(
     _check_parameters(layer, x=x, weight=weight, base=base, scale=scale, grad_y=grad_y, y=grad_x)
     tile = _row_tile(INPUT_GRAD_TILES, layer.rows)
     chunk = layer.basis.chunk_size(MAX_PAIRS)
-    inputs = 8 if chunk <= 5 else 4
+    groups = 2 if chunk <= 5 else 1
+    inputs = 4 * groups
     blocks = _ceil(layer.inputs, inputs)
     depth = _ceil(blocks, MAX_GRID[1])
     grid = (_ceil(layer.rows, tile.rows), _ceil(blocks, depth), depth)
@@ -317,7 +318,7 @@ def input_grad(
         Launch(
             f"input_grad<{_name(layer)}, {tile.warps}>",
             _checked_grid(grid, layer),
-            tile.warps * 32,
+            tile.warps * groups * 32,
             INPUT_GRAD_STAGES * stage_rows * row_bytes,
             arguments,
         )

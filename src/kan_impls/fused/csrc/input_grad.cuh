@@ -7,12 +7,14 @@
 // A product takes 16 rows of the batch and 8 columns: one function pair of 4 inputs, column
 // n = 2 * input + parity. The sums of input t, even and odd, thus end in one thread, which
 // multiplies them by the derivatives. A stage holds 32 outputs of the weights of GROUPS * 4 inputs
-// and a chunk of pairs, of the scale, and of grad_y.
+// and a chunk of pairs, of the scale, and of grad_y. Each warp takes 16 rows and one group of 4
+// inputs: several groups share what is read of grad_y.
 // K may be summed in any order: a thread reads 8 outputs, in two halves of 4 neighbours from
 // `offset` on, and step s (0..3) takes number 2s of them as k = t and 2s + 1 as k = t + 4.
 template <class Basis, class T, int WARPS>
 struct InputGradTile {
-  static const int GROUPS = Chunks<Basis>::SIZE <= 5 ? 2 : 1;  // as registers and memory allow
+  static const int GROUPS = Chunks<Basis>::SIZE <= 5 ? 2 : 1;  // as shared memory allows
+  static const int THREADS = 32 * WARPS * GROUPS;
   static const int INPUTS = 4 * GROUPS;
   static const int OUTPUTS = 32;
   static const int ROWS = 16 * WARPS;
@@ -51,7 +53,7 @@ __device__ __forceinline__ void load_input_grad_stage(const Problem& problem, T*
                                first_function + 2 * pair + row % 2,
                                first_input + 4 * group + row % 8 / 2);
   };
-  copy_tile<Tile::STAGE_ROWS, Tile::OUTPUTS, Tile::STRIDE, WARPS * 32>(
+  copy_tile<Tile::STAGE_ROWS, Tile::OUTPUTS, Tile::STRIDE, Tile::THREADS>(
       stage, (const T*)problem.grad_y, tile * Tile::OUTPUTS, problem.outputs, problem.vectorized,
       row_start);
 }
@@ -60,24 +62,24 @@ template <class Basis, class T, Precision PRECISION, int WARPS>
 struct InputGradWarp {
   typedef InputGradTile<Basis, T, WARPS> Tile;
   static const int SIZE = Chunks<Basis>::SIZE;
-  float total[Tile::GROUPS][SIZE][4];  // (row g, even), (g, odd), (g + 8, even), (g + 8, odd)
-  float grad[Tile::GROUPS][2];         // of input t in rows g and g + 8, over the chunks so far
+  float total[SIZE][4];  // (row g, even), (g, odd), (g + 8, even), (g + 8, odd)
+  float grad[2];         // of input t in rows g and g + 8, over the chunks so far
+  int row_tile, group;
   Lane lane;
 
   __device__ __forceinline__ InputGradWarp() {
+    row_tile = threadIdx.x / 32 % WARPS, group = threadIdx.x / 32 / WARPS;
+    grad[0] = grad[1] = 0.f;
     clear();
-    KAN_UNROLL for (int n = 0; n < 2 * Tile::GROUPS; n++) grad[n / 2][n % 2] = 0.f;
   }
 
   __device__ __forceinline__ void clear() {
-    KAN_UNROLL for (int n = 0; n < Tile::GROUPS * SIZE * 4; n++) {
-      total[n / (4 * SIZE)][n / 4 % SIZE][n % 4] = 0.f;
-    }
+    KAN_UNROLL for (int n = 0; n < SIZE * 4; n++) total[n / 4][n % 4] = 0.f;
   }
 
-  __device__ __forceinline__ void add_stage(const Problem& problem, const T* stage, int warp,
+  __device__ __forceinline__ void add_stage(const Problem& problem, const T* stage,
                                             int first_pair) {
-    const T* grad_y = stage + (Tile::GRAD_ROW + 16 * warp + lane.g) * Tile::STRIDE;
+    const T* grad_y = stage + (Tile::GRAD_ROW + 16 * row_tile + lane.g) * Tile::STRIDE;
     Operand<4> a[4];
     KAN_UNROLL for (int half = 0; half < 2; half++) {
       float upper[4], lower[4];
@@ -88,13 +90,11 @@ struct InputGradWarp {
         a[2 * half + s] = operand<PRECISION>(v);
       }
     }
-    KAN_UNROLL for (int group = 0; group < Tile::GROUPS; group++) {
-      add_group(problem, stage, group, first_pair, a);
-    }
+    add_products(problem, stage, first_pair, a);
   }
 
-  __device__ __forceinline__ void add_group(const Problem& problem, const T* stage, int group,
-                                            int first_pair, const Operand<4> (&a)[4]) {
+  __device__ __forceinline__ void add_products(const Problem& problem, const T* stage,
+                                               int first_pair, const Operand<4> (&a)[4]) {
     float scale[8] = {1.f, 1.f, 1.f, 1.f, 1.f, 1.f, 1.f, 1.f};
     if (Basis::HAS_BASE && problem.scale != nullptr) {
       load_halves(scale, stage + (Tile::SCALE_ROW + 4 * group + lane.g / 2) * Tile::STRIDE);
@@ -113,7 +113,7 @@ struct InputGradWarp {
         float v[2] = {weight[2 * s], weight[2 * s + 1]};
         add_product<PRECISION>(part, a[s], operand<PRECISION>(v));
       }
-      KAN_UNROLL for (int n = 0; n < 4; n++) total[group][h][n] += part[n];
+      KAN_UNROLL for (int n = 0; n < 4; n++) total[h][n] += part[n];
     }
   }
 
@@ -127,49 +127,58 @@ struct InputGradWarp {
 
   // Multiplies the sums of a chunk by the derivatives, and clears them.
   __device__ __forceinline__ void finish_chunk(const Problem& problem, int first_pair,
-                                               long long first_row, long long first_input) {
-    KAN_UNROLL for (int group = 0; group < Tile::GROUPS; group++) {
-      KAN_UNROLL for (int r = 0; r < 2; r++) {
-        long long row = first_row + lane.g + 8 * r, input = first_input + 4 * group + lane.t;
-        Basis phi;
-        phi.start(load_x(problem, row, input), first_pair, problem);
-        KAN_UNROLL for (int h = 0; h < SIZE; h++) {
-          if (!Chunks<Basis>::inside(first_pair + h)) break;
-          grad[group][r] = fmaf(phi.even_slope(), total[group][h][2 * r], grad[group][r]);
-          if (2 * (first_pair + h) + 1 < Basis::NUM_FUNCTIONS) {
-            grad[group][r] = fmaf(phi.odd_slope(), total[group][h][2 * r + 1], grad[group][r]);
-          }
-          phi.next();
+                                               long long block_row, long long block_input) {
+    KAN_UNROLL for (int r = 0; r < 2; r++) {
+      Basis phi;
+      phi.start(load_x(problem, row(block_row, r), input(block_input)), first_pair, problem);
+      KAN_UNROLL for (int h = 0; h < SIZE; h++) {
+        if (!Chunks<Basis>::inside(first_pair + h)) break;
+        grad[r] = fmaf(phi.even_slope(), total[h][2 * r], grad[r]);
+        if (2 * (first_pair + h) + 1 < Basis::NUM_FUNCTIONS) {
+          grad[r] = fmaf(phi.odd_slope(), total[h][2 * r + 1], grad[r]);
         }
+        phi.next();
       }
     }
     clear();
   }
 
-  __device__ __forceinline__ void store(const Problem& problem, long long first_row,
-                                        long long first_input) {
-    KAN_UNROLL for (int group = 0; group < Tile::GROUPS; group++) {
-      KAN_UNROLL for (int r = 0; r < 2; r++) {
-        long long row = first_row + lane.g + 8 * r, input = first_input + 4 * group + lane.t;
-        if (row < problem.rows && input < problem.inputs) {
-          problem.grad_x[row * problem.inputs + input] = grad[group][r];
-        }
+  __device__ __forceinline__ void store(const Problem& problem, long long block_row,
+                                        long long block_input) {
+    KAN_UNROLL for (int r = 0; r < 2; r++) {
+      if (row(block_row, r) < problem.rows && input(block_input) < problem.inputs) {
+        problem.grad_x[row(block_row, r) * problem.inputs + input(block_input)] = grad[r];
       }
     }
   }
+
+  __device__ __forceinline__ long long row(long long block_row, int r) const {
+    return block_row + 16 * row_tile + lane.g + 8 * r;
+  }
+  __device__ __forceinline__ long long input(long long block_input) const {
+    return block_input + 4 * group + lane.t;
+  }
 };
+
+// Blocks that the compiler shall let a multiprocessor hold, by its registers: with two blocks asked
+// for, some of the accurate kernels would spill; asked for nothing (0), they find 128 registers.
+template <class Basis, class T, Precision PRECISION, int WARPS>
+constexpr int input_grad_blocks() {
+  return PRECISION == ACCURATE ? 0 : InputGradTile<Basis, T, WARPS>::THREADS > 256 ? 1 : 2;
+}
 
 // Grid: (blocks of rows, blocks of inputs in y and z).
 template <class Basis, class T, Precision PRECISION, int WARPS>
-__global__ void __launch_bounds__(WARPS * 32, PRECISION == ACCURATE ? 1 : 2) input_grad(const Problem problem) {
+__global__ void __launch_bounds__(InputGradTile<Basis, T, WARPS>::THREADS,
+                                  input_grad_blocks<Basis, T, PRECISION, WARPS>())
+    input_grad(const Problem problem) {
   typedef InputGradTile<Basis, T, WARPS> Tile;
   const int CHUNKS = Chunks<Basis>::COUNT;
   DYNAMIC_SHARED(shared);
   T* stages = (T*)shared;
 
-  int warp = threadIdx.x / 32;
   long long first_input = ((long long)blockIdx.z * gridDim.y + blockIdx.y) * Tile::INPUTS;
-  long long block_row = (long long)blockIdx.x * Tile::ROWS, first_row = block_row + 16 * warp;
+  long long block_row = (long long)blockIdx.x * Tile::ROWS;
   int tiles = (problem.outputs + Tile::OUTPUTS - 1) / Tile::OUTPUTS;
   if (first_input >= problem.inputs) return;  // the whole block
 
@@ -194,9 +203,9 @@ __global__ void __launch_bounds__(WARPS * 32, PRECISION == ACCURATE ? 1 : 2) inp
     __syncthreads();  // this stage is there, and the one before it free for the next load
     load_stage();
     int first_pair = Chunks<Basis>::first_pair(at.chunk);
-    sum.add_stage(problem, stages + used % Tile::STAGES * Tile::STAGE_SIZE, warp, first_pair);
+    sum.add_stage(problem, stages + used % Tile::STAGES * Tile::STAGE_SIZE, first_pair);
     at.advance(tiles);
-    if (at.tile == 0) sum.finish_chunk(problem, first_pair, first_row, first_input);
+    if (at.tile == 0) sum.finish_chunk(problem, first_pair, block_row, first_input);
   }
-  sum.store(problem, first_row, first_input);
+  sum.store(problem, block_row, first_input);
 }

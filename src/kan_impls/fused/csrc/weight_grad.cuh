@@ -181,9 +181,10 @@ __global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem probl
     long long first_row = (long long)at.tile * Tile::ROWS;
     bool first_part = at.tile < Tile::TILES_PER_PART;
     at.advance(tiles);
-    for (int step = 0; step < Tile::ROWS; step += 8) {
+    int rows = (int)min((long long)Tile::ROWS, problem.rows - first_row);
+    for (int step = 0; step < rows; step += 8) {
       float now[2] = {x[0], x[1]};
-      bool last = step + 8 == Tile::ROWS;
+      bool last = step + 8 >= rows;
       load_inputs(last ? (long long)at.tile * Tile::ROWS : first_row + step + 8);
       sum.add_rows(problem, stage + step * Tile::STRIDE, Tile::STRIDE, first_pair, now);
     }
