@@ -1,10 +1,44 @@
-"""Which form of the product runs where."""
+"""Which form of the product runs: the fused CUDA kernels, or the product form.
+
+`backend="auto"` takes the kernels where they can be had and pay, `"product"` never does, and
+`"fused"` demands them and says why they cannot be had.
+
+The choices, and their reasons:
+
+- The kernels evaluate every basis function anew for each 64 outputs, which costs nothing while
+  the weights must be read from memory once anyhow. Beyond `MAX_ROWS` rows the products are what
+  takes the time; then evaluating once and calling the library's product is as good.
+- With at most `FEW_OUTPUTS` outputs nothing is evaluated twice, at any batch.
+- On GPUs whose tensor cores do TF32 at about twice the rate of float32 arithmetic
+  (`SLOW_TF32`), three products of TF32 take longer than one in float32, which the library
+  does: there only batches of at most `MEMORY_BOUND_ROWS` rows take the accurate kernels.
+
+These limits are estimates from the rates of data sheets, not measurements.
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
+import torch
+from torch import Tensor
+
+from kan_impls.fused import cuda, jit, kernels, product
+from kan_impls.fused.jit import CompileError, KernelUnavailable
+from kan_impls.fused.kernels import Precision
+from kan_impls.fused.operands import BasisSpec, Operands, terms_of
+
 Backend = Literal["auto", "fused", "product"]
+
+MAX_ROWS = 512
+FEW_OUTPUTS = 64
+MEMORY_BOUND_ROWS = 32
+SLOW_TF32 = (86, 87, 89, 120, 121)
+
+MAX_KERNEL_ORDER = 3
 
 
 def check_backend(backend: str) -> Backend:
@@ -19,3 +53,147 @@ def check_backend(backend: str) -> Backend:
             "pass 'auto' to let shape and device decide"
         )
     return backend  # type: ignore[return-value]
+
+
+def forward(operands: Operands, basis: BasisSpec, backend: str) -> Tensor:
+    """`y = bias + SiLU(x) base_weight + sum_ki phi_k(x_i) scale_io weight_kio`, `(rows, out)`.
+
+    Raises:
+        KernelUnavailable: with `backend="fused"`, where the kernels cannot be had.
+    """
+    if _takes_kernels(operands, basis, backend):
+        try:
+            return cuda.forward(operands, _kernel_basis(basis, operands.weight.shape[0]))
+        except (KernelUnavailable, CompileError) as error:
+            _give_up(operands, backend, error)
+    return product.forward(operands.x, terms_of(operands, basis), operands.bias)
+
+
+def backward(
+    grad_y: Tensor, operands: Operands, basis: BasisSpec, backend: str, needs: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of those operands that need one, in their places.
+
+    Raises:
+        KernelUnavailable: as `forward`.
+    """
+    if _takes_kernels(operands, basis, backend):
+        try:
+            kernel_basis = _kernel_basis(basis, operands.weight.shape[0])
+            return cuda.backward(grad_y, operands, kernel_basis, needs)
+        except (KernelUnavailable, CompileError) as error:
+            _give_up(operands, backend, error)
+    return _product_backward(grad_y, operands, basis, needs)
+
+
+def _product_backward(
+    grad_y: Tensor, operands: Operands, basis: BasisSpec, needs: Sequence[bool]
+) -> list[Tensor | None]:
+    x, weight, scale, base_weight, bias, _ = needs
+    terms = terms_of(operands, basis)
+    grad_x, (own, *base) = product.backward(
+        grad_y, operands.x, terms, x, [(weight, scale), (base_weight, False)][: len(terms)]
+    )
+    grad_base = base[0].weight if base else None
+    return [
+        grad_x,
+        own.weight,
+        own.scale,
+        None if grad_base is None else grad_base.squeeze(0),
+        grad_y.sum(0) if bias else None,
+        None,
+    ]
+
+
+def _takes_kernels(operands: Operands, basis: BasisSpec, backend: str) -> bool:
+    """Whether the kernels are to run.
+
+    Raises:
+        KernelUnavailable: they are demanded, and cannot.
+    """
+    if backend == "product" or operands.x.shape[0] == 0:
+        return False
+    if backend == "auto" and (operands.x.device.type != "cuda" or not _pay(operands)):
+        return False
+    obstacle = _obstacle(operands, basis)
+    if obstacle is None:
+        return True
+    if backend == "fused":
+        raise KernelUnavailable(obstacle)
+    _say_once(obstacle)
+    return False
+
+
+def _pay(operands: Operands) -> bool:
+    """Whether the kernels are the faster form of this shape on this GPU."""
+    rows, outputs = operands.x.shape[0], operands.weight.shape[2]
+    element = cuda.ELEMENTS.get(operands.weight.dtype)
+    if element is None:
+        return False
+    is_slow = cuda.device_of(operands.x.device.index).arch in SLOW_TF32
+    if is_slow and cuda.precision_of(element) is Precision.ACCURATE:
+        return rows <= MEMORY_BOUND_ROWS
+    return rows <= MAX_ROWS or outputs <= FEW_OUTPUTS
+
+
+def _obstacle(operands: Operands, basis: BasisSpec) -> str | None:
+    """Why the kernels cannot compute this, or None if they can."""
+    dtype = operands.weight.dtype
+    if dtype not in cuda.ELEMENTS:
+        return (
+            f"the parameters are {dtype}, and the fused kernels take float32 and bfloat16: convert "
+            "them, or take backend='auto' or 'product'"
+        )
+    if basis.kind == "bspline":
+        return (
+            "the knots are not equally spaced or not the same for all inputs, as after "
+            "update_grid, and the fused kernels know only equally spaced ones: take "
+            "backend='auto' or 'product'"
+        )
+    if basis.kind == "uniform_bspline" and basis.options[0] > MAX_KERNEL_ORDER:
+        return (
+            f"spline_order is {int(basis.options[0])}, and the fused kernels know 1 to "
+            f"{MAX_KERNEL_ORDER}: take backend='auto' or 'product'"
+        )
+    return _device_obstacle(operands.x.device)
+
+
+_obstacles: dict[torch.device, str | None] = {}
+_said: set[str] = set()
+
+
+def _device_obstacle(device: torch.device) -> str | None:
+    if device not in _obstacles:
+        try:
+            jit.available(device)
+            _obstacles[device] = None
+        except KernelUnavailable as error:
+            _obstacles[device] = str(error)
+    return _obstacles[device]
+
+
+def _give_up(operands: Operands, backend: str, error: Exception) -> None:
+    """Remember for the device that its kernels do not compile or load."""
+    if backend == "fused":
+        raise error
+    _obstacles[operands.x.device] = str(error)
+    _say_once(str(error))
+
+
+def _say_once(obstacle: str) -> None:
+    if obstacle not in _said:
+        _said.add(obstacle)
+        warnings.warn(
+            f"the fused kernels do not run, and the slower product form does: {obstacle}",
+            stacklevel=2,
+        )
+
+
+@lru_cache
+def _kernel_basis(basis: BasisSpec, num_basis: int) -> kernels.Basis:
+    if basis.kind == "fourier":
+        return kernels.fourier(num_basis // 2)
+    order, first_knot, step = basis.options
+    grid_size = num_basis - int(order)
+    low = first_knot + order * step
+    return kernels.bspline(grid_size, int(order), low, low + grid_size * step)

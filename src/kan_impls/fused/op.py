@@ -3,51 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kan_impls.basis.block import BlockBasis
-from kan_impls.basis.bspline import BSplineBasis, KnotBSplineBasis
-from kan_impls.basis.fourier import FourierBasis
-from kan_impls.basis.silu import SiluBasis
-from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import product
-from kan_impls.fused.product import Term
-
-
-class BasisSpec(NamedTuple):
-    """A basis by name and numbers, which is what an operator can take as arguments.
-
-    Args:
-        kind: "fourier"; "uniform_bspline" with the options spline order, first knot and step;
-            or "bspline" with the option spline order, and knots of each input.
-        options: its numbers.
-    """
-
-    kind: str
-    options: tuple[float, ...] = ()
-
-
-class Operands(NamedTuple):
-    """The tensors of a product, in the order of the operator's arguments.
-
-    Args:
-        x: shape `(rows, in_features)`.
-        weight: shape `(num_basis, in_features, out_features)`.
-        scale: shape `(in_features, out_features)`, multiplies the weights of all functions.
-        base_weight: shape `(in_features, out_features)`, the weights of SiLU(x).
-        bias: shape `(out_features,)`.
-        knots: shape `(in_features, number of knots)`, of the kind "bspline".
-    """
-
-    x: Tensor
-    weight: Tensor
-    scale: Tensor | None = None
-    base_weight: Tensor | None = None
-    bias: Tensor | None = None
-    knots: Tensor | None = None
+from kan_impls.fused import dispatch
+from kan_impls.fused.operands import BasisSpec, Operands, terms_of
 
 
 def basis_product(operands: Operands, basis: BasisSpec, backend: str = "auto") -> Tensor:
@@ -94,35 +56,13 @@ def _autocast(operands: Operands) -> Operands:
     )
 
 
-def _terms(operands: Operands, basis: BasisSpec) -> list[Term]:
-    terms = [Term(_basis(operands, basis), operands.weight, operands.scale)]
-    if operands.base_weight is not None:
-        terms.append(Term(SiluBasis(), operands.base_weight.unsqueeze(0)))
-    return terms
-
-
-def _basis(operands: Operands, basis: BasisSpec) -> BlockBasis:
-    num_basis = operands.weight.shape[0]
-    if basis.kind == "fourier":
-        return FourierBasis(num_basis // 2)
-    order = int(basis.options[0])
-    if basis.kind == "uniform_bspline":
-        return UniformBSplineBasis(num_basis, order, *basis.options[1:])
-    if basis.kind == "bspline" and operands.knots is not None:
-        return KnotBSplineBasis(BSplineBasis(num_basis - order, order), operands.knots)
-    raise ValueError(
-        f"the basis is {basis.kind!r}; expected 'fourier', 'uniform_bspline', or 'bspline' with "
-        "knots: pass one of these"
-    )
-
-
 def _formula(operands: Operands, basis: BasisSpec) -> Tensor:
     """`basis_product` by PyTorch's own operators: any transform and derivative, at the price of
     the basis in memory."""
     x, dtype = operands.x, operands.weight.dtype
     wide = x.to(torch.promote_types(torch.promote_types(x.dtype, dtype), torch.float32))
     y: Any = 0 if operands.bias is None else operands.bias
-    for term in _terms(operands, basis):
+    for term in terms_of(operands, basis):
         weight = term.weight if term.scale is None else term.weight * term.scale
         phi = term.basis.value(wide).to(dtype)
         y = y + torch.einsum("...ik,kio->...o", phi, weight)
@@ -135,39 +75,22 @@ class _BasisProduct(torch.autograd.Function):
         operands = Operands(*tensors)  # type: ignore[arg-type]
         ctx.save_for_backward(*tensors)
         ctx.basis, ctx.backend = basis, backend
-        return product.forward(operands.x, _terms(operands, basis), operands.bias)
+        return dispatch.forward(operands, basis, backend)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         operands, needs = Operands(*ctx.saved_tensors), ctx.needs_input_grad[2:]
-        differentiate = _differentiable_backward if torch.is_grad_enabled() else _backward
-        return (None, None, *differentiate(grad_y, operands, ctx.basis, needs))
-
-
-def _backward(
-    grad_y: Tensor, operands: Operands, basis: BasisSpec, needs: Sequence[bool]
-) -> list[Tensor | None]:
-    """The gradients of those operands that need one, in their places."""
-    x, weight, scale, base_weight, bias, _ = needs
-    terms = _terms(operands, basis)
-    grad_x, (own, *base) = product.backward(
-        grad_y, operands.x, terms, x, [(weight, scale), (base_weight, False)][: len(terms)]
-    )
-    grad_base = base[0].weight if base else None
-    return [
-        grad_x,
-        own.weight,
-        own.scale,
-        None if grad_base is None else grad_base.squeeze(0),
-        grad_y.sum(0) if bias else None,
-        None,
-    ]
+        if torch.is_grad_enabled():
+            grads = _differentiable_backward(grad_y, operands, ctx.basis, needs)
+        else:
+            grads = dispatch.backward(grad_y, operands, ctx.basis, ctx.backend, needs)
+        return (None, None, *grads)
 
 
 def _differentiable_backward(
     grad_y: Tensor, operands: Operands, basis: BasisSpec, needs: Sequence[bool]
 ) -> list[Tensor | None]:
-    """`_backward` for `create_graph=True`: autograd's own, of the formula."""
+    """The gradients for `create_graph=True`: autograd's own, of the formula."""
     wanted = [v for v, needed in zip(operands, needs, strict=True) if needed and v is not None]
     found = iter(torch.autograd.grad(_formula(operands, basis), wanted, grad_y, create_graph=True))
     return [next(found) if needed else None for needed in needs]
@@ -190,7 +113,7 @@ def _forward_op(
     backend: str,
 ) -> Tensor:
     operands = Operands(x, weight, scale, base_weight, bias, knots)
-    return product.forward(x, _terms(operands, BasisSpec(kind, tuple(options))), bias)
+    return dispatch.forward(operands, BasisSpec(kind, tuple(options)), backend)
 
 
 @_forward_op.register_fake
@@ -223,7 +146,7 @@ def _backward_op(
     needs: list[bool],
 ) -> list[Tensor]:
     operands = Operands(x, weight, scale, base_weight, bias, knots)
-    grads = _backward(grad_y, operands, BasisSpec(kind, tuple(options)), needs)
+    grads = dispatch.backward(grad_y, operands, BasisSpec(kind, tuple(options)), backend, needs)
     return [grad for grad in grads if grad is not None]
 
 

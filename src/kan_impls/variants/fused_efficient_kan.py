@@ -14,7 +14,8 @@ from torch import Tensor
 
 from kan_impls.checks import check_input
 from kan_impls.fused.dispatch import Backend, check_backend
-from kan_impls.fused.op import BasisSpec, Operands, basis_product
+from kan_impls.fused.op import basis_product
+from kan_impls.fused.operands import BasisSpec, Operands
 from kan_impls.published import Layout
 from kan_impls.spline_layer import SplineKAN, SplineLayer
 from kan_impls.variant import Variant
