@@ -21,8 +21,12 @@ struct Chunks {
   static const int SIZE = (PAIRS + COUNT - 1) / COUNT;
 
   // A constant where there is one chunk, so that the steps of the basis fold.
-  static __device__ __forceinline__ int first_pair(int chunk) { return COUNT == 1 ? 0 : chunk * SIZE; }
-  static __device__ __forceinline__ bool inside(int pair) { return COUNT * SIZE == PAIRS || pair < PAIRS; }
+  static __device__ __forceinline__ int first_pair(int chunk) {
+    return COUNT == 1 ? 0 : chunk * SIZE;
+  }
+  static __device__ __forceinline__ bool inside(int pair) {
+    return COUNT * SIZE == PAIRS || pair < PAIRS;
+  }
 };
 
 // The weights of one function and input: a row of outputs; null outside the layer.
@@ -193,10 +197,11 @@ struct BSpline {
       spline[degree] = rising;
     }
     KAN_UNROLL for (int n = 0; n < 2 * SLOTS; n++) {
-      float value = n <= ORDER ? spline[n] : 0.f, before = n > 0 && n <= ORDER + 1 ? spline[n - 1] : 0.f;
-      values[n] = odd_start ? before : value;
-      value = n <= ORDER ? slope[n] : 0.f, before = n > 0 && n <= ORDER + 1 ? slope[n - 1] : 0.f;
-      slopes[n] = (odd_start ? before : value) * inverse_step;
+      bool here = n <= ORDER, before = n > 0 && n <= ORDER + 1;
+      float value_here = here ? spline[n] : 0.f, value_before = before ? spline[n - 1] : 0.f;
+      float slope_here = here ? slope[n] : 0.f, slope_before = before ? slope[n - 1] : 0.f;
+      values[n] = odd_start ? value_before : value_here;
+      slopes[n] = (odd_start ? slope_before : slope_here) * inverse_step;
     }
   }
 };

@@ -87,7 +87,9 @@ struct ForwardWarp {
           }
           float v[2] = {even[c], odd[c]};
           Operand<2> b = operand<PRECISION>(v);
-          KAN_UNROLL for (int m = 0; m < TILES; m++) add_product<PRECISION>(total[m][j][c], a[m], b);
+          KAN_UNROLL for (int m = 0; m < TILES; m++) {
+            add_product<PRECISION>(total[m][j][c], a[m], b);
+          }
         }
       }
     }
@@ -119,7 +121,8 @@ struct ForwardWarp {
           KAN_UNROLL for (int c = 0; c < 4; c++) {
             v[c] = total[m / 2][j][c][m % 2 * 2 + side] + add[c];
           }
-          store_columns(out + row * problem.outputs, column, problem.outputs, problem.vectorized, v);
+          Out* to = out + row * problem.outputs;
+          store_columns(to, column, problem.outputs, problem.vectorized, v);
         }
       }
     }

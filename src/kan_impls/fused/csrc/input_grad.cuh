@@ -182,28 +182,25 @@ __global__ void __launch_bounds__(InputGradTile<Basis, T, WARPS>::THREADS,
   int tiles = (problem.outputs + Tile::OUTPUTS - 1) / Tile::OUTPUTS;
   if (first_input >= problem.inputs) return;  // the whole block
 
-  Cursor loaded = {0, 0};
-  int loads = 0;
+  Cursor<Tile::STAGES> loaded = {0, 0, 0};
   auto load_stage = [&]() {
     if (loaded.chunk < CHUNKS) {
-      T* stage = stages + loads % Tile::STAGES * Tile::STAGE_SIZE;
+      T* stage = stages + loaded.stage * Tile::STAGE_SIZE;
       load_input_grad_stage<Basis, T, WARPS>(problem, stage, loaded.chunk, loaded.tile, first_input,
                                              block_row);
       loaded.advance(tiles);
     }
-    loads++;
     copy_commit();
   };
 
   for (int ahead = 0; ahead < Tile::STAGES - 1; ahead++) load_stage();
   InputGradWarp<Basis, T, PRECISION, WARPS> sum;
-  int used = 0;
-  for (Cursor at = {0, 0}; at.chunk < CHUNKS; used++) {
+  for (Cursor<Tile::STAGES> at = {0, 0, 0}; at.chunk < CHUNKS;) {
     copy_wait<Tile::STAGES - 2>();
     __syncthreads();  // this stage is there, and the one before it free for the next load
     load_stage();
     int first_pair = Chunks<Basis>::first_pair(at.chunk);
-    sum.add_stage(problem, stages + used % Tile::STAGES * Tile::STAGE_SIZE, first_pair);
+    sum.add_stage(problem, stages + at.stage * Tile::STAGE_SIZE, first_pair);
     at.advance(tiles);
     if (at.tile == 0) sum.finish_chunk(problem, first_pair, block_row, first_input);
   }

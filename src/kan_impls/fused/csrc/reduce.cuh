@@ -12,6 +12,7 @@ __global__ void __launch_bounds__(256) reduce(const Problem problem) {
   for (int split = 0; split < problem.splits; split++) {
     total += problem.workspace[split * size + element];
   }
-  if (problem.bias != nullptr) total += to_float(((const T*)problem.bias)[element % problem.outputs]);
+  const T* bias = (const T*)problem.bias;
+  if (bias != nullptr) total += to_float(bias[element % problem.outputs]);
   ((T*)problem.y)[element] = from_float<T>(total);
 }

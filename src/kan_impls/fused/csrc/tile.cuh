@@ -22,22 +22,26 @@ __device__ __forceinline__ void copy_tile(T* tile, const T* readable, int column
       int row = n / PER_ROW, offset = n % PER_ROW * VECTOR;
       const T* from = row_start(row);
       bool valid = from != nullptr && column + offset < columns;
-      copy_async<16>(tile + row * STRIDE + offset, valid ? from + column + offset : readable, valid);
+      if (valid) from += column + offset;
+      copy_async<16>(tile + row * STRIDE + offset, valid ? from : readable, valid);
     }
   } else {
     KAN_NO_UNROLL for (int n = threadIdx.x; n < ROWS * COLUMNS; n += THREADS) {
       int row = n / COLUMNS, offset = n % COLUMNS;
       const T* from = row_start(row);
       bool valid = from != nullptr && column + offset < columns;
-      copy_element(tile + row * STRIDE + offset, valid ? from + column + offset : readable, valid);
+      if (valid) from += column + offset;
+      copy_element(tile + row * STRIDE + offset, valid ? from : readable, valid);
     }
   }
 }
 
-// Where a loop over chunks, and within each over tiles, has arrived.
+// Where a loop over chunks, and within each over tiles, has arrived, and its stage of the pipeline.
+template <int STAGES>
 struct Cursor {
-  int chunk, tile;
+  int chunk, tile, stage;
   __device__ __forceinline__ void advance(int tiles) {
     if (++tile == tiles) tile = 0, chunk++;
+    if (++stage == STAGES) stage = 0;
   }
 };

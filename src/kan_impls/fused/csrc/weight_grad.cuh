@@ -90,7 +90,10 @@ struct WeightGradWarp {
       int column = first_column + 4 * (2 * lane.t + side);
       float scale[4] = {1.f, 1.f, 1.f, 1.f};
       bool scaled = Basis::HAS_BASE && problem.scale != nullptr && input < problem.inputs;
-      if (scaled) load_row(problem, scale, (const T*)problem.scale + input * problem.outputs, column);
+      if (scaled) {
+        const T* row = (const T*)problem.scale + input * problem.outputs;
+        load_row(problem, scale, row, column);
+      }
       KAN_UNROLL for (int n = 0; n < 2 * SIZE; n++) {
         int function = 2 * first_pair + n;
         T* row = function_row<Basis>(problem, (T*)problem.grad_weight, (T*)problem.grad_base,
@@ -120,8 +123,9 @@ struct WeightGradWarp {
     KAN_UNROLL for (int side = 0; side < 2; side++) {
       float sum[4];
       KAN_UNROLL for (int c = 0; c < 4; c++) sum[c] = scale_total[4 * side + c];
-      store_columns((T*)problem.grad_scale + input * problem.outputs,
-                    first_column + 4 * (2 * lane.t + side), problem.outputs, problem.vectorized, sum);
+      T* row = (T*)problem.grad_scale + input * problem.outputs;
+      int column = first_column + 4 * (2 * lane.t + side);
+      store_columns(row, column, problem.outputs, problem.vectorized, sum);
     }
   }
 
@@ -147,8 +151,7 @@ __global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem probl
   long long input = (long long)blockIdx.y * Tile::INPUTS + threadIdx.x / 32 * 8 + sum.lane.g;
   int tiles = (int)((problem.rows + Tile::ROWS - 1) / Tile::ROWS);
 
-  Cursor loaded = {0, 0};
-  int loads = 0;
+  Cursor<Tile::STAGES> loaded = {0, 0, 0};
   auto load_stage = [&]() {
     if (loaded.chunk < CHUNKS) {
       long long first_row = (long long)loaded.tile * Tile::ROWS;
@@ -157,26 +160,26 @@ __global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem probl
         return there ? (const T*)problem.grad_y + (first_row + row) * problem.outputs : nullptr;
       };
       copy_tile<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, THREADS>(
-          stages + loads % Tile::STAGES * Tile::STAGE_SIZE, (const T*)problem.grad_y, column,
+          stages + loaded.stage * Tile::STAGE_SIZE, (const T*)problem.grad_y, column,
           problem.outputs, problem.vectorized, row_start);
       loaded.advance(tiles);
     }
-    loads++;
     copy_commit();
   };
   float x[2];
   auto load_inputs = [&](long long first_row) {
-    KAN_UNROLL for (int r = 0; r < 2; r++) x[r] = load_x(problem, first_row + sum.lane.t + 4 * r, input);
+    KAN_UNROLL for (int r = 0; r < 2; r++) {
+      x[r] = load_x(problem, first_row + sum.lane.t + 4 * r, input);
+    }
   };
 
   for (int ahead = 0; ahead < Tile::STAGES - 1; ahead++) load_stage();
   load_inputs(0);
-  int used = 0;
-  for (Cursor at = {0, 0}; at.chunk < CHUNKS; used++) {
+  for (Cursor<Tile::STAGES> at = {0, 0, 0}; at.chunk < CHUNKS;) {
     copy_wait<Tile::STAGES - 2>();
     __syncthreads();  // this stage is there, and the one before it free for the next load
     load_stage();
-    const T* stage = stages + used % Tile::STAGES * Tile::STAGE_SIZE;
+    const T* stage = stages + at.stage * Tile::STAGE_SIZE;
     int first_pair = WeightGradChunks<Basis>::first_pair(at.chunk);
     long long first_row = (long long)at.tile * Tile::ROWS;
     bool first_part = at.tile < Tile::TILES_PER_PART;
