@@ -38,6 +38,7 @@ lint: $(READY) ## format, lint, types, import contracts
 	$(BIN)/lint-imports
 
 check: lint test ## everything that must hold before a merge
+	$(BIN)/python -m pytest -m "compile or sanitizer"
 
 selftest: $(READY) ## the gate: planted faults go red, unchanged code stays green (20 minutes)
 	$(BIN)/python benchmarks/selftest.py

@@ -8,6 +8,7 @@ pytest_plugins = ["kan_impls.bench.plugin", "pytester"]
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped without one")
+    config.addinivalue_line("markers", "sanitizer: kernels emulated under ASan, UBSan or TSan")
     config.addinivalue_line("markers", "compile: every kernel for one more GPU; -m compile")
     config.addinivalue_line("markers", "growth: a case beyond the default ones; -m growth")
 
