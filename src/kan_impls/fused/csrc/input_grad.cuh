@@ -160,11 +160,12 @@ struct InputGradWarp {
   }
 };
 
-// Blocks that the compiler shall let a multiprocessor hold, by its registers: with two blocks asked
-// for, some of the accurate kernels would spill; asked for nothing (0), they find 128 registers.
+// Blocks that the compiler shall let a multiprocessor hold, by its registers. Asked for two, some
+// of the large accurate kernels would spill; asked for nothing (0), they find at most 128 registers.
 template <class Basis, class T, Precision PRECISION, int WARPS>
 constexpr int input_grad_blocks() {
-  return PRECISION == ACCURATE ? 0 : InputGradTile<Basis, T, WARPS>::THREADS > 256 ? 1 : 2;
+  const int THREADS = InputGradTile<Basis, T, WARPS>::THREADS;
+  return PRECISION == ACCURATE && THREADS > 128 ? 0 : THREADS > 256 ? 1 : 2;
 }
 
 // Grid: (blocks of rows, blocks of inputs in y and z).
