@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test bench compare accept growth lint check selftest clean help
+.PHONY: test bench compare accept growth lint check selftest gpu-check clean help
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -42,6 +42,9 @@ check: lint test ## everything that must hold before a merge
 
 selftest: $(READY) ## the gate: planted faults go red, unchanged code stays green (20 minutes)
 	$(BIN)/python benchmarks/selftest.py
+
+gpu-check: ## on a GPU: its tests, sanitizers and times, within 8 minutes; no network, no .venv
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu_check.py --out gpu-check
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

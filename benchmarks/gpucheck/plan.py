@@ -1,0 +1,198 @@
+"""The steps of the check: programs of this package, pytest, and the sanitizers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpucheck import junit, output
+from gpucheck.process import TAIL_CHARS, run_program
+from gpucheck.steps import FailedError, NotRunError, Step, TimedOutError
+
+ROOT = Path(__file__).resolve().parents[2]
+BUDGET_S = 475.0
+
+NO_CUDA = "no CUDA device"
+
+# The files whose tests take the `device` fixture, which --device chooses.
+CONTRACT = ("tests/test_contract.py", "tests/test_fused_product.py")
+
+TIMES_RESERVE_S = (
+    15.0  # of its limit the times take so much less, to start and to end by themselves
+)
+SMALL_TIMES_S = 5.0
+
+# Kernels of this package take a struct Problem, and so have the name in theirs.
+SANITIZERS = {
+    "memcheck": ("--report-api-errors", "no"),
+    "racecheck": ("--kernel-name", "kns=Problem"),
+}
+SUMMARY = re.compile(r"(?:ERROR SUMMARY: |RACECHECK SUMMARY: )(\d+)")
+FOUND_STATUS = 99
+
+
+class Check:
+    """What the steps share: the device, the folder of the results, and an empty kernel cache."""
+
+    def __init__(
+        self,
+        device: str,
+        small: bool,
+        out: Path,
+        cache: Path,
+        run: Callable[..., Any] = run_program,
+    ) -> None:
+        self.device, self.small, self.out, self.cache = device, small, out, cache
+        self._run_program = run
+        self.has_cuda = device == "cuda"
+
+    def steps(self) -> list[Step]:
+        """In order. Their limits fit into the budget together."""
+        return [
+            Step("environment", 30, self.environment),
+            Step("compile", 45, self.compile_times),
+            Step("gpu tests", 90, lambda limit: self.tests("gpu", ["tests", "-m", "gpu"], limit)),
+            Step(
+                "contract on cuda", 45,
+                lambda limit: self.tests("contract", [*CONTRACT, "-m", "not gpu"], limit),
+            ),
+            Step("memcheck", 50, lambda limit: self.sanitizer("memcheck", limit)),
+            Step("racecheck", 60, lambda limit: self.sanitizer("racecheck", limit)),
+            Step("times", 150, self.times),
+        ]  # fmt: skip
+
+    def environment(self, limit: float) -> dict[str, Any]:
+        try:
+            found = self._program("environment", limit, "--device", self.device)
+        except FailedError as error:
+            self.has_cuda &= bool(error.data.get("cuda_available", True))
+            raise
+        self.has_cuda &= bool(found["cuda_available"])
+        return found
+
+    def compile_times(self, limit: float) -> dict[str, Any]:
+        self._need_cuda()
+        return self._program("compile_times", limit)
+
+    def times(self, limit: float) -> dict[str, Any]:
+        seconds = SMALL_TIMES_S if self.small else max(5.0, limit - TIMES_RESERVE_S)
+        if self.device == "cuda":
+            self._need_cuda()
+        small = ["--small"] if self.small else []
+        return self._program(
+            "times", limit, "--device", self.device, "--seconds", f"{seconds:.0f}", *small
+        )
+
+    def tests(self, name: str, selection: Sequence[str], limit: float) -> dict[str, Any]:
+        """Run tests on the GPU; those that pass are counted, and none is a failure."""
+        self._need_cuda()
+        result = self.out / f"junit-{name}.xml"
+        result.unlink(missing_ok=True)
+        status, text = self._start(
+            name, limit,
+            [
+                sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short",
+                "--device=cuda", f"--junitxml={result}", *selection,
+            ],
+        )  # fmt: skip
+        if not result.exists():
+            raise FailedError(f"pytest exited with {status}", {"output": text[-TAIL_CHARS:]})
+        counts = junit.read(result)
+        if status != 0:
+            reason = f"{counts['failures']} failed, {counts['errors']} errors"
+            raise FailedError(reason, {**counts, "output": text[-TAIL_CHARS:]})
+        if counts["passed"] == 0:
+            raise FailedError("no test passed: all were skipped", counts)
+        return counts
+
+    def sanitizer(self, tool: str, limit: float) -> dict[str, Any]:
+        """The kernels under a sanitizer, then a planted fault, which it must see."""
+        self._need_cuda()
+        path = find_sanitizer()
+        if path is None:
+            raise NotRunError("compute-sanitizer is not installed: it comes with the CUDA toolkit")
+        command = [
+            str(path), "--tool", tool, "--target-processes", "all",
+            "--error-exitcode", str(FOUND_STATUS), *SANITIZERS[tool],
+            sys.executable, "-m", "gpucheck.sanitized",
+        ]  # fmt: skip
+        # Every tensor an allocation of its own, so that its end is known.
+        extra = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        status, text = self._start(tool, 0.6 * limit, command, extra)
+        data = {"summary": summary_lines(text), "output": text[-TAIL_CHARS:]}
+        if status != 0 or not is_clean(text):
+            raise FailedError(f"exit status {status}, {data['summary'] or 'no summary'}", data)
+        try:
+            status, text = self._start(tool, 0.4 * limit, [*command, "--plant"], extra)
+        except TimedOutError as error:
+            raise TimedOutError(f"the planted fault: {error}", data) from None
+        if status == 0 or not finds_something(text):
+            data["output"] = text[-TAIL_CHARS:]
+            raise FailedError("a planted fault was not seen: its silence says nothing", data)
+        return {"summary": data["summary"], "planted": summary_lines(text)}
+
+    def _need_cuda(self) -> None:
+        if not self.has_cuda:
+            raise NotRunError(NO_CUDA)
+
+    def _program(self, name: str, limit: float, *arguments: str) -> dict[str, Any]:
+        """Run a program of this package that leaves its findings in a file.
+
+        Raises:
+            FailedError: with what it had found until then.
+        """
+        result = self.out / f"{name}.json"
+        result.unlink(missing_ok=True)
+        command = [sys.executable, "-m", f"gpucheck.{name}", str(result), *arguments]
+        try:
+            status, text = self._start(name, limit, command)
+        except TimedOutError as error:
+            raise TimedOutError(str(error), {**error.data, **output.read(result)}) from None
+        found = output.read(result)
+        if status != 0:
+            lines = text.strip().splitlines() or [""]
+            reason = f"exit status {status}: {lines[-1][:300]}"
+            raise FailedError(reason, {**found, "output": text[-TAIL_CHARS:]})
+        return found
+
+    def _start(
+        self, name: str, limit: float, command: Sequence[str], extra: dict[str, str] | None = None
+    ) -> tuple[int, str]:
+        paths = [ROOT / "src", ROOT / "benchmarks", ROOT, os.environ.get("PYTHONPATH", "")]
+        environment = {
+            "PYTHONPATH": os.pathsep.join(str(path) for path in paths if str(path)),
+            "PYTHONUNBUFFERED": "1",
+            "KAN_IMPLS_CACHE": str(self.cache),
+            **(extra or {}),
+        }
+        return self._run_program(command, limit, environment, self.out / f"{name}.log", ROOT)
+
+
+def find_sanitizer() -> Path | None:
+    """compute-sanitizer on the path or in a toolkit."""
+    folders = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    candidates = [shutil.which("compute-sanitizer")]
+    candidates += [f"{folder}/bin/compute-sanitizer" for folder in folders if folder]
+    for candidate in candidates:
+        if candidate and os.access(candidate, os.X_OK):
+            return Path(candidate)
+    return None
+
+
+def summary_lines(text: str) -> str:
+    return "; ".join(line.strip("= ") for line in text.splitlines() if SUMMARY.search(line))
+
+
+def is_clean(text: str) -> bool:
+    """Whether a sanitizer reported, and reported nothing."""
+    counts = SUMMARY.findall(text)
+    return bool(counts) and all(int(count) == 0 for count in counts)
+
+
+def finds_something(text: str) -> bool:
+    return any(int(count) > 0 for count in SUMMARY.findall(text))
