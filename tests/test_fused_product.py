@@ -71,8 +71,9 @@ def cut(monkeypatch, rows, inputs):
         def __init__(self, x, terms):
             super().__init__(x, terms)
             self.rows_at_once = rows
-            if any(term.is_staged for term in terms):
-                self.inputs_at_once = inputs
+            for term in terms:
+                if term.is_staged:
+                    self._inputs_at_once[id(term)] = inputs
 
     monkeypatch.setattr(product, "_Layout", Cut)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -24,11 +26,35 @@ class Block:
     slopes: Tensor | None = None
 
 
+class Scratch:
+    """Memory for one tensor at a time, taken once: fresh pages cost more than filling them."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+        self._views: dict[tuple[object, ...], Tensor] = {}
+
+    def empty(self, like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """An uninitialised contiguous tensor on the device of `like`, and of its dtype if none
+        is given; it is valid until the next call."""
+        key = (*shape, dtype or like.dtype)
+        if key not in self._views:
+            self._views[key] = self._view(like, shape, dtype or like.dtype)
+        return self._views[key]
+
+    def _view(self, like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        size = math.prod(shape) * dtype.itemsize
+        if self._memory is None or self._memory.numel() < size:
+            self._views.clear()
+            self._memory = torch.empty(size, dtype=torch.uint8, device=like.device)
+        return self._memory[:size].view(dtype).view(shape)
+
+
 class BlockBasis(Protocol):
     """What a product needs of a basis.
 
     x has the shape `(in_features, rows)`, in float32 or float64: in columns the values of a
-    function are one contiguous matrix, and those of a block one contiguous operand.
+    function are one contiguous matrix, and those of a block one contiguous operand. What can be
+    computed of x alone is prepared once, for all inputs; the functions follow for some of them.
     """
 
     @property
@@ -51,8 +77,14 @@ class BlockBasis(Protocol):
         shape `(..., in_features)` to `(..., in_features, num_basis)`."""
         ...
 
-    def blocks(self, x: Tensor, with_slopes: bool = False) -> Iterator[Block]:
-        """Yield the values at x, block by block, in buffers that are reused."""
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What `blocks` needs of x, each of the shape of x."""
+        ...
+
+    def blocks(
+        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
+    ) -> Iterator[Block]:
+        """Yield the values, block by block, in buffers that are reused, of `scratch` or not."""
         ...
 
     def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:

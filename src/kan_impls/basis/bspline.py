@@ -6,13 +6,13 @@ Kolmogorov-Arnold networks: arXiv 2404.19756.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kan_impls.basis.block import Block, add_slopes
+from kan_impls.basis.block import Block, Scratch, add_slopes
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,14 @@ class KnotBSplineBasis:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
         return self.spline.value(x, self.knots.to(x.dtype))
 
-    def blocks(self, x: Tensor, with_slopes: bool = False) -> Iterator[Block]:
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x,)
+
+    def blocks(
+        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
+    ) -> Iterator[Block]:
         """Yield all functions at once, shape `(num_basis, *x.shape)`."""
+        (x,) = prepared
         knots = self.knots.to(x.dtype)
         values = self.spline.value(x.t(), knots).permute(2, 1, 0).contiguous()
         slopes = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kan_impls.basis.block import Block
+from kan_impls.basis.block import Block, Scratch
 
 # The rounding of exp(ix) is amplified k times in its k-th power; beyond the eighth, powers
 # start again from the exact angle, which keeps the float32 error below 1e-6 at every k.
@@ -59,17 +59,20 @@ class FourierBasis:
         """Number of functions in a block of `blocks`."""
         return 2 * min(self.grid_size, MAX_POWER)
 
-    def blocks(self, x: Tensor, with_slopes: bool = False) -> Iterator[Block]:
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x,)
+
+    def blocks(
+        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
+    ) -> Iterator[Block]:
         """Yield the values at x, some consecutive functions at a time, in buffers that are reused.
 
         The slopes are the values themselves, times k and in another order.
 
         exp(ikx) is the k-th power of exp(ix), and a block of powers takes squares (of the
         powers half as high) and products by exp(ix) instead of a cosine and a sine each.
-
-        Args:
-            x: any shape, float32 or float64.
         """
+        (x,) = prepared
         harmonics = self.block_size // 2
         powers = x.new_empty((2 * harmonics, *x.shape))
         cos, sin = _parts(powers)

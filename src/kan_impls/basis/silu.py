@@ -5,13 +5,13 @@ Paper: arXiv 2404.19756, equation 2.10.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from kan_impls.basis.block import Block, add_slopes
+from kan_impls.basis.block import Block, Scratch, add_slopes
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,13 @@ class SiluBasis:
     def value(self, x: Tensor) -> Tensor:
         return F.silu(x).unsqueeze(-1)
 
-    def blocks(self, x: Tensor, with_slopes: bool = False) -> Iterator[Block]:
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x,)
+
+    def blocks(
+        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
+    ) -> Iterator[Block]:
+        (x,) = prepared
         gate = x.sigmoid()
         value = x * gate
         slopes = None

@@ -11,14 +11,13 @@ Paper: Schoenberg, *Contributions to the problem of approximation of equidistant
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kan_impls.basis.block import Block, add_slopes
+from kan_impls.basis.block import Block, Scratch, add_slopes
 from kan_impls.basis.bspline import BSplineBasis
 
 
@@ -43,9 +42,8 @@ class UniformBSplineBasis:
 
     @property
     def elements_per_input(self) -> int:
-        # The distance and a power's base and value; values and slopes; position, cell and
-        # fraction in float64 and float32.
-        return 5 * self.num_basis + 12
+        # The buffers of `blocks`; position and cell in float64, and what is prepared.
+        return 5 * self.num_basis + 8
 
     def of_inputs(self, inputs: slice) -> UniformBSplineBasis:
         return self
@@ -59,32 +57,40 @@ class UniformBSplineBasis:
         spline = BSplineBasis(self.num_basis - self.spline_order, self.spline_order)
         return spline.value(x, knots.unsqueeze(0))
 
-    def blocks(self, x: Tensor, with_slopes: bool = False) -> Iterator[Block]:
-        """Yield all functions at once, shape `(num_basis, *x.shape)`."""
-        # Cell and fraction, split in float64, give the distance all digits of a float32.
-        position = (x.double() - self.first_knot) / self.step
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The cell of x, counted from the first knot, and the fraction in it."""
+        # Split in float64, they give distances all digits of a float32.
+        position = x.double().sub(self.first_knot).mul_(1 / self.step)
         cell = position.floor()
-        fraction = (position - cell).to(x.dtype)
-        half_width = (self.spline_order + 1) / 2
-        centres = torch.arange(self.num_basis, device=x.device, dtype=x.dtype) + half_width
-        distance = (cell.to(x.dtype) - centres.view(-1, *(1,) * x.ndim)).add_(fraction)
-        yield Block(slice(0, self.num_basis), *self._bells(distance, with_slopes))
+        return cell.to(x.dtype), position.sub_(cell).to(x.dtype)
 
-    def _bells(self, distance: Tensor, with_slopes: bool) -> tuple[Tensor, Tensor | None]:
-        """The bell, and its slope divided by `_slope_scale`, at distances in steps."""
-        order = self.spline_order
+    def blocks(
+        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
+    ) -> Iterator[Block]:
+        """Yield all functions at once, shape `(num_basis, *x.shape)`."""
+        cell, fraction = prepared
+        shape = (5 if with_slopes else 4, self.num_basis, *cell.shape)
+        buffers = scratch.empty(cell, shape)
+        distance, base, power, values, *slopes = buffers
+        half_width = (self.spline_order + 1) / 2
+        centres = torch.arange(
+            half_width, self.num_basis + half_width - 0.5, device=cell.device, dtype=cell.dtype
+        )
+        torch.sub(cell, centres.view(-1, *(1,) * cell.ndim), out=distance).add_(fraction)
         # Bases of powers are scaled so that no division by order! remains.
         scale = self._base_scale
-        base = torch.rsub(distance.abs(), scale * (order + 1) / 2, alpha=scale).relu_()
-        values = base.pow(order)
-        slopes = _slope_power(base, order) if with_slopes else None
-        for j in range(1, order // 2 + 1):
-            base = F.softshrink(base, scale)  # (base - scale)+, since base >= 0
-            coefficient = (-1) ** j * math.comb(order + 1, j)
-            values.add_(base.pow(order), alpha=coefficient)
-            if slopes is not None:
-                slopes.add_(_slope_power(base, order), alpha=coefficient)
-        return values, None if slopes is None else slopes.copysign_(distance)
+        torch.abs(distance, out=base).mul_(-scale).add_(scale * half_width).relu_()
+        sums = [(values, self.spline_order), *((own, self.spline_order - 1) for own in slopes)]
+        for total, exponent in sums:
+            _power(base, exponent, out=total)
+        for j in range(1, self.spline_order // 2 + 1):
+            base.sub_(scale).relu_()
+            for total, exponent in sums:
+                coefficient = (-1) ** j * math.comb(self.spline_order + 1, j)
+                total.add_(_power(base, exponent, out=power), alpha=coefficient)
+        for own in slopes:
+            own.copysign_(distance)
+        yield Block(slice(0, self.num_basis), values, *slopes)
 
     @property
     def _base_scale(self) -> float:
@@ -100,6 +106,6 @@ class UniformBSplineBasis:
         add_slopes(grad_x, block, slots, grad_phi, self._slope_scale)
 
 
-def _slope_power(base: Tensor, order: int) -> Tensor:
-    # sign: base**0 inside the support only.
-    return base.pow(order - 1) if order > 1 else base.sign()
+def _power(base: Tensor, exponent: int, out: Tensor) -> Tensor:
+    # base**0 is 1 inside the support only.
+    return torch.pow(base, exponent, out=out) if exponent else torch.sign(base, out=out)

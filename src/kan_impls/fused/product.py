@@ -12,19 +12,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kan_impls.basis.block import Block, BlockBasis
+from kan_impls.basis.block import Block, BlockBasis, Scratch
 
-# Large enough for some 150 rows of 1000 inputs and 5 harmonics, where the products run at full
+# Large enough for some 130 rows of 1000 inputs and 5 harmonics, where the products run at full
 # speed; small enough to stay in a large cache. A single row of a single input, or of all inputs
 # where the weights are not staged, may need more: 400 bytes per input and 24 per output.
-WORKSPACE_BYTES = 16 * 2**20
+WORKSPACE_BYTES = 15 * 2**20
 
 # Of these, what scaled weights and the sum of their gradient take: each a block of inputs deep.
-STAGE_BYTES = 2 * 2**20
+STAGE_BYTES = 4 * 2**20
 
 # Elements of a basis beside staged weights, and of the gradient of any basis, that are made at
-# once: half a megabyte stays in the second-level cache until it is used.
-BLOCK_ELEMENTS = 2**17
+# once: a megabyte stays in the second-level cache until it is used.
+BLOCK_ELEMENTS = 2**18
 
 # Rows that share a copy of staged weights at least: fewer, and copying would be felt.
 STAGED_ROWS = 128
@@ -55,11 +55,11 @@ class Term:
         scale = None if self.scale is None else self.scale[inputs]
         return Term(self.basis.of_inputs(inputs), self.weight[:, inputs], scale)
 
-    def matrix(self, functions: slice, stage: _Stage) -> Tensor:
+    def matrix(self, functions: slice, scratch: Scratch) -> Tensor:
         """Scaled weights of some functions, shape `(functions * in_features, out_features)`."""
         weight = self.weight[functions]
         if self.scale is not None:
-            weight = torch.mul(weight, self.scale, out=stage.like(weight))
+            weight = torch.mul(weight, self.scale, out=scratch.empty(weight, weight.shape))
         return weight.flatten(0, 1)
 
 
@@ -71,19 +71,14 @@ class TermGrad:
     scale: Tensor | None
 
 
-class _Stage:
-    """Memory for one tensor at a time, taken once: fresh pages cost more than filling them."""
+class _Memory:
+    """What the cells of a pass share."""
 
     def __init__(self) -> None:
-        self._memory: Tensor | None = None
-
-    def like(self, shaped: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """An uninitialised contiguous tensor, which is valid until the next call."""
-        dtype = dtype or shaped.dtype
-        size = shaped.numel() * dtype.itemsize
-        if self._memory is None or self._memory.numel() < size:
-            self._memory = torch.empty(size, dtype=torch.uint8, device=shaped.device)
-        return self._memory[:size].view(dtype).view(shaped.shape)
+        self.basis = Scratch()
+        self.weights = Scratch()  # scaled ones
+        self.total = Scratch()  # their gradient
+        self.grad_phi = Scratch()
 
 
 def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
@@ -99,26 +94,28 @@ def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
     """
     weight = terms[0].weight
     y = weight.new_empty(x.shape[0], weight.shape[2])
-    layout, stage = _Layout(x, terms), _Stage()
+    layout, memory = _Layout(x, terms), _Memory()
     for rows in layout.rows():
         total = _accumulator(y[rows])
         if bias is None:
             total.zero_()
         else:
             total.copy_(bias.expand_as(total))
-        for inputs in layout.inputs():
-            columns = layout.columns(x[rows, inputs])
-            for term in terms:
-                _add_forward(total, columns, term.of_inputs(inputs), stage)
+        columns = layout.columns(x[rows])
+        for term in terms:
+            prepared = term.basis.prepare(columns)
+            for inputs in layout.inputs(term):
+                own = [part[inputs] for part in prepared]
+                _add_forward(total, own, term.of_inputs(inputs), memory)
         if total.dtype != y.dtype:
             y[rows] = total
     return y
 
 
-def _add_forward(total: Tensor, columns: Tensor, term: Term, stage: _Stage) -> None:
+def _add_forward(total: Tensor, prepared: Sequence[Tensor], term: Term, memory: _Memory) -> None:
     """Add a term to `total`, shape `(rows, out_features)`."""
-    for block in term.basis.blocks(columns):
-        matrix = term.matrix(block.functions, stage)
+    for block in term.basis.blocks(prepared, memory.basis):
+        matrix = term.matrix(block.functions, memory.weights)
         _add_product(total, block.values.flatten(0, 1).t(), matrix)
 
 
@@ -147,49 +144,64 @@ def backward(
         )
         for term, (needs_weight, needs_scale) in zip(terms, needs_grads, strict=True)
     ]
-    layout, stage = _Layout(x, terms), _Stage()
-    totals = [_Stage() for _ in terms]
-    for inputs in layout.inputs():
-        parts = [
-            _Part(term, grad, inputs, stage, total)
-            for term, grad, total in zip(terms, grads, totals, strict=True)
-        ]
-        for rows in layout.rows():
-            columns = layout.columns(x[rows, inputs])
-            total_x = torch.zeros_like(columns) if needs_grad_x else None
-            cotangent = grad_y[rows].contiguous()
-            for part in parts:
-                part.add_rows(columns, cotangent, total_x, is_first=rows.start == 0)
-            if grad_x is not None and total_x is not None:
-                grad_x[rows, inputs] = total_x.t()
-        for part in parts:
+    layout, memory = _Layout(x, terms), _Memory()
+    for term, grad in zip(terms, grads, strict=True):
+        cells = _Cells(x, term, layout)
+        for inputs in layout.inputs(term):
+            part = _Part(term, grad, inputs, memory)
+            for rows in layout.rows():
+                prepared = cells.prepared(rows, inputs)
+                total_x = torch.zeros_like(prepared[0]) if needs_grad_x else None
+                is_first = rows.start == 0
+                part.add_rows(prepared, grad_y[rows].contiguous(), total_x, is_first)
+                if grad_x is None or total_x is None:
+                    continue
+                if term is terms[0]:
+                    grad_x[rows, inputs] = total_x.t()
+                else:
+                    grad_x[rows, inputs] += total_x.t()
             part.finish(is_empty=x.shape[0] == 0)
     return grad_x, grads
+
+
+class _Cells:
+    """What a basis prepares of x, cell by cell; of all inputs at once where that is all rows."""
+
+    def __init__(self, x: Tensor, term: Term, layout: _Layout) -> None:
+        self.x, self.basis, self.layout = x, term.basis, layout
+        self._whole: tuple[Tensor, ...] | None = None
+        if layout.rows_at_once >= x.shape[0]:
+            self._whole = self.basis.prepare(layout.columns(x))
+
+    def prepared(self, rows: slice, inputs: slice) -> Sequence[Tensor]:
+        """Each of shape `(inputs, rows)`."""
+        if self._whole is not None:
+            return [part[inputs] for part in self._whole]
+        return self.basis.prepare(self.layout.columns(self.x[rows, inputs]))
 
 
 class _Part:
     """The backward pass of a term, for some of the inputs."""
 
-    def __init__(
-        self, term: Term, grad: TermGrad, inputs: slice, stage: _Stage, total: _Stage
-    ) -> None:
-        self.stage = stage
+    def __init__(self, term: Term, grad: TermGrad, inputs: slice, memory: _Memory) -> None:
+        self.memory = memory
         self.term = term.of_inputs(inputs)
         self.grad_weight = None if grad.weight is None else grad.weight[:, inputs]
         self.grad_scale = None if grad.scale is None else grad.scale[inputs]
         self.total = self.grad_weight
         if term.is_staged and (grad.weight is not None or grad.scale is not None):
             weight = self.term.weight
-            self.total = total.like(weight, torch.promote_types(weight.dtype, torch.float32))
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            self.total = memory.total.empty(weight, weight.shape, wide)
 
     def add_rows(
-        self, columns: Tensor, grad_y: Tensor, grad_x: Tensor | None, is_first: bool
+        self, prepared: Sequence[Tensor], grad_y: Tensor, grad_x: Tensor | None, is_first: bool
     ) -> None:
-        """Add what some rows contribute to `grad_x`, of the shape of `columns`, and to the
+        """Add what some rows contribute to `grad_x`, shape `(inputs, rows)`, and to the
         gradient of the weights, which the first rows overwrite."""
-        for block in self.term.basis.blocks(columns, with_slopes=grad_x is not None):
+        for block in self.term.basis.blocks(prepared, self.memory.basis, grad_x is not None):
             if grad_x is not None:
-                _add_input_grad(grad_x, block, grad_y, self.term, self.stage)
+                _add_input_grad(grad_x, block, grad_y, self.term, self.memory)
             if self.total is not None:
                 # With beta 0 the memory need not be cleared first.
                 target = self.total[block.functions].flatten(0, 1)
@@ -203,7 +215,7 @@ class _Part:
         if is_empty:
             self.total.zero_()
         if self.grad_scale is not None:
-            own = self.stage.like(self.total, self.total.dtype)
+            own = self.memory.weights.empty(self.total, self.total.shape)
             self.grad_scale.copy_(torch.mul(self.total, self.term.weight, out=own).sum(0))
         if self.grad_weight is not None and self.total is not self.grad_weight:
             scale = 1 if self.term.scale is None else self.term.scale
@@ -211,7 +223,7 @@ class _Part:
 
 
 def _add_input_grad(
-    grad_x: Tensor, block: Block, grad_y: Tensor, term: Term, stage: _Stage
+    grad_x: Tensor, block: Block, grad_y: Tensor, term: Term, memory: _Memory
 ) -> None:
     """Add the contribution of one block to the gradient of x, shape `(in_features, rows)`."""
     functions = block.functions
@@ -219,16 +231,16 @@ def _add_input_grad(
     if grad_y.shape[1] == 1:
         # The cotangent is then one factor per row: applied last, it is applied once.
         slope = torch.zeros_like(grad_x)
-        weight = term.matrix(functions, stage).view(-1, grad_x.shape[0], 1)
+        weight = term.matrix(functions, memory.weights).view(-1, grad_x.shape[0], 1)
         term.basis.add_input_grad(slope, block, slice(0, count), weight.to(grad_x.dtype))
         grad_x.addcmul_(slope, grad_y.t().to(grad_x.dtype))
         return
     step = min(count, max(1, BLOCK_ELEMENTS // max(1, grad_x.numel())))
-    buffer = grad_y.new_empty(step, *grad_x.shape)
+    buffer = memory.grad_phi.empty(grad_y, (step, *grad_x.shape))
     for start in range(0, count, step):
         grad_phi = buffer[: count - start]
         first = functions.start + start
-        part = term.matrix(slice(first, first + grad_phi.shape[0]), stage)
+        part = term.matrix(slice(first, first + grad_phi.shape[0]), memory.weights)
         torch.mm(part, grad_y.t(), out=grad_phi.flatten(0, 1))
         slots = slice(start, start + grad_phi.shape[0])
         term.basis.add_input_grad(grad_x, block, slots, grad_phi)
@@ -241,24 +253,27 @@ class _Layout:
         weight = terms[0].weight
         self.batch, self.in_features = x.shape
         self.dtype = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
-        itemsize = self.dtype.itemsize
-        out_features = weight.shape[2]
-        self.inputs_at_once, limit = self.in_features, self.batch
-        staged = sum(term.basis.num_basis for term in terms if term.is_staged)
-        stages = 0
-        if staged:
-            stages = 2 * STAGE_BYTES
-            in_stage = STAGE_BYTES // (staged * out_features * itemsize)
-            in_cell = BLOCK_ELEMENTS // (staged * min(max(self.batch, 1), STAGED_ROWS))
-            self.inputs_at_once = min(self.in_features, max(1, min(in_stage, in_cell)))
-            limit = max(STAGED_ROWS, BLOCK_ELEMENTS // (staged * self.inputs_at_once))
-        # Per row and input: x as columns, twice while it changes its dtype, and its gradient;
-        # the basis, and in 16 bits a copy of it; the gradient of a function. Per row and
-        # output: grad_y, and a sum and a product in 16 bits.
-        elements = max(term.basis.elements_per_input for term in terms)
-        if weight.dtype.itemsize < 4:
-            elements *= 2
-        per_row = itemsize * (self.inputs_at_once * (4 + elements) + 3 * out_features)
+        itemsize, out_features = self.dtype.itemsize, weight.shape[2]
+        stages, limit = 0, self.batch
+        self._inputs_at_once = {}
+        for term in terms:
+            num_basis, at_once = term.basis.num_basis, self.in_features
+            if term.is_staged:
+                stages = 2 * STAGE_BYTES
+                in_stage = STAGE_BYTES // (num_basis * out_features * itemsize)
+                in_cell = BLOCK_ELEMENTS // (num_basis * min(max(self.batch, 1), STAGED_ROWS))
+                at_once = min(at_once, max(1, min(in_stage, in_cell)))
+                limit = min(limit, max(STAGED_ROWS, BLOCK_ELEMENTS // (num_basis * at_once)))
+            self._inputs_at_once[id(term)] = at_once
+        # Per row and input: x as columns, twice while it changes its dtype, what is prepared of
+        # it, and its gradient. In a cell: the basis, and in 16 bits a copy of it; the gradient
+        # of a function. Per row and output: grad_y, and a sum and a product in 16 bits.
+        copies = 1 if weight.dtype.itemsize >= 4 else 2
+        in_cell = max(
+            self._inputs_at_once[id(term)] * (copies * term.basis.elements_per_input + 1)
+            for term in terms
+        )
+        per_row = itemsize * (8 * self.in_features + in_cell + (2 * copies - 1) * out_features)
         most = min(limit, (WORKSPACE_BYTES - stages - BLOCK_ELEMENTS * itemsize) // per_row)
         chunks = -(-self.batch // max(1, most))
         self.rows_at_once = max(1, -(-self.batch // max(1, chunks)))
@@ -268,10 +283,11 @@ class _Layout:
         for start in range(0, self.batch, self.rows_at_once):
             yield slice(start, min(start + self.rows_at_once, self.batch))
 
-    def inputs(self) -> Iterator[slice]:
-        """Slices of inputs."""
-        for start in range(0, self.in_features, self.inputs_at_once):
-            yield slice(start, min(start + self.inputs_at_once, self.in_features))
+    def inputs(self, term: Term) -> Iterator[slice]:
+        """Slices of inputs, as many as the stages of a term hold."""
+        at_once = self._inputs_at_once[id(term)]
+        for start in range(0, self.in_features, at_once):
+            yield slice(start, min(start + at_once, self.in_features))
 
     def columns(self, x: Tensor) -> Tensor:
         """A cell of x in columns, shape `(inputs, rows)`, in at least float32.
@@ -291,7 +307,8 @@ def _accumulator(result: Tensor) -> Tensor:
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, beta: float = 1) -> None:
     """`total = beta * total + left @ right`, the product taken in the dtype of `right`."""
-    left = left.to(right.dtype)
+    if left.dtype != right.dtype:
+        left = left.to(right.dtype)
     if total.dtype == right.dtype:
         total.addmm_(left, right, beta=beta)
     elif beta:
