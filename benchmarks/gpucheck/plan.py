@@ -54,16 +54,16 @@ class Check:
     def steps(self) -> list[Step]:
         """In order. Their limits fit into the budget together."""
         return [
-            Step("environment", 30, self.environment),
-            Step("compile", 45, self.compile_times),
-            Step("gpu tests", 90, lambda limit: self.tests("gpu", ["tests", "-m", "gpu"], limit)),
+            Step("environment", 20, self.environment),
+            Step("compile", 40, self.compile_times),
+            Step("gpu tests", 120, lambda limit: self.tests("gpu", ["tests", "-m", "gpu"], limit)),
             Step(
-                "contract on cuda", 45,
+                "contract on cuda", 60,
                 lambda limit: self.tests("contract", [*CONTRACT, "-m", "not gpu"], limit),
             ),
-            Step("memcheck", 50, lambda limit: self.sanitizer("memcheck", limit)),
-            Step("racecheck", 60, lambda limit: self.sanitizer("racecheck", limit)),
-            Step("times", 150, self.times),
+            Step("memcheck", 45, lambda limit: self.sanitizer("memcheck", limit)),
+            Step("racecheck", 55, lambda limit: self.sanitizer("racecheck", limit)),
+            Step("times", 125, self.times),
         ]  # fmt: skip
 
     def environment(self, limit: float) -> dict[str, Any]:

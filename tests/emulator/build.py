@@ -48,7 +48,7 @@ RUNTIMES = {
     # The longest history: a report names the earlier access only as far as it reaches.
     "thread": (
         "libtsan.so",
-        {"TSAN_OPTIONS": "halt_on_error=1:history_size=7:ignore_noninstrumented_modules=1"},
+        {"TSAN_OPTIONS": "halt_on_error=1:history_size=7"},
     ),
 }
 

@@ -214,12 +214,15 @@ class _Part:
             return
         if is_empty:
             self.total.zero_()
-        if self.grad_scale is not None:
-            own = self.memory.weights.empty(self.total, self.total.shape)
-            self.grad_scale.copy_(torch.mul(self.total, self.term.weight, out=own).sum(0))
         if self.grad_weight is not None and self.total is not self.grad_weight:
             scale = 1 if self.term.scale is None else self.term.scale
             torch.mul(self.total, scale, out=self.grad_weight)
+        if self.grad_scale is not None:
+            own = self.total.mul_(self.term.weight)
+            if own.dtype == self.grad_scale.dtype:
+                torch.sum(own, 0, out=self.grad_scale)
+            else:
+                self.grad_scale.copy_(own.sum(0))
 
 
 def _add_input_grad(
@@ -259,11 +262,12 @@ class _Layout:
         for term in terms:
             num_basis, at_once = term.basis.num_basis, self.in_features
             if term.is_staged:
-                stages = 2 * STAGE_BYTES
-                in_stage = STAGE_BYTES // (num_basis * out_features * itemsize)
+                per_input = num_basis * out_features * itemsize
+                in_stage = STAGE_BYTES // per_input
                 in_cell = BLOCK_ELEMENTS // (num_basis * min(max(self.batch, 1), STAGED_ROWS))
                 at_once = min(at_once, max(1, min(in_stage, in_cell)))
                 limit = min(limit, max(STAGED_ROWS, BLOCK_ELEMENTS // (num_basis * at_once)))
+                stages = max(stages, 2 * per_input * at_once)
             self._inputs_at_once[id(term)] = at_once
         # Per row and input: x as columns, twice while it changes its dtype, what is prepared of
         # it, and its gradient. In a cell: the basis, and in 16 bits a copy of it; the gradient
