@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # where the check finds its own package, too
 
-from gpucheck import junit, output, plan, report, rounds, steps, times  # noqa: E402
+from gpucheck import junit, output, plan, report, rounds, steps, stopwatch, times  # noqa: E402
 from gpucheck.process import run_program  # noqa: E402
 from gpucheck.rounds import Budget, Subject  # noqa: E402
 from gpucheck.steps import FailedError, NotRunError, Step, TimedOutError  # noqa: E402
@@ -179,6 +179,75 @@ def test_the_times_are_told_to_end_before_their_limit(tmp_path):
     assert command[command.index("--seconds") + 1] == "85"
 
 
+# The stop-watch
+
+
+class FakeEvent:
+    """An event that the GPU passes when `gpu.launched` work is done."""
+
+    def __init__(self, gpu):
+        self.gpu = gpu
+
+    def record(self):
+        self.at = self.gpu.busy_until = max(self.gpu.busy_until, self.gpu.now)
+
+    def query(self):
+        return self.gpu.now >= self.at
+
+    def synchronize(self):
+        self.gpu.now = max(self.gpu.now, self.at)
+
+    def elapsed_time(self, other):
+        return (other.at - self.at) * 1e3
+
+
+class FakeGpu:
+    """Launching takes the host 1 ms, the work 10 us; a cycle is a nanosecond."""
+
+    def __init__(self, monkeypatch):
+        self.now = self.busy_until = 0.0
+        fake = SimpleNamespace(
+            Event=lambda enable_timing: FakeEvent(self),
+            _sleep=lambda cycles: self.put(cycles * 1e-9),
+        )
+        monkeypatch.setattr(stopwatch.torch, "cuda", fake)
+        buffer = SimpleNamespace(zero_=lambda: self.put(20e-6))
+        monkeypatch.setattr(stopwatch, "_flush_buffer", lambda device: buffer)
+
+    def put(self, seconds):
+        self.busy_until = max(self.busy_until, self.now) + seconds
+
+    def work(self):
+        self.now += 1e-3
+        self.put(10e-6)
+
+
+def test_a_cold_run_is_timed_without_the_host(monkeypatch):
+    gpu = FakeGpu(monkeypatch)
+    cold = stopwatch._Cold(gpu.work, lambda: None, None)
+    assert cold() == pytest.approx(10e-6)
+    assert cold._cycles == 1_000_000  # 1 ms and the flush: just enough
+
+
+def test_the_gpu_is_kept_busy_for_as_long_as_launching_takes(monkeypatch):
+    gpu = FakeGpu(monkeypatch)
+
+    def slow():
+        for _ in range(3):
+            gpu.work()
+
+    cold = stopwatch._Cold(slow, lambda: None, None)
+    assert cold() == pytest.approx(30e-6)
+    assert cold._cycles == 4_000_000
+
+
+def test_back_to_back_runs_count_the_host(monkeypatch):
+    gpu = FakeGpu(monkeypatch)
+    warm = stopwatch._BackToBack(gpu.work)
+    assert warm() == pytest.approx(1e-3, rel=0.6)  # the first event waits for the host, too
+    assert warm._runs == 2
+
+
 JUNIT = """<testsuites><testsuite tests="4" failures="1" errors="0" skipped="1">
 <testcase classname="a" name="good"><properties><property name="kind" value="seven"/></properties>
 </testcase><testcase classname="a" name="also"/>
@@ -217,7 +286,38 @@ def pytest_run(status, text):
 )
 def test_tests_that_did_not_pass_are_a_failure(tmp_path, status, text, message):
     with pytest.raises(FailedError, match=message):
-        check(tmp_path, {"gpu": pytest_run(status, text)}).tests("gpu", ["tests"], 60)
+        check(tmp_path, {"gpu-0": pytest_run(status, text)}).tests("gpu", [["tests"]], 60)
+
+
+def test_parts_of_the_tests_run_side_by_side_and_are_counted_together(tmp_path):
+    good = JUNIT.replace("failure", "properties")
+    ended = TimedOutError(
+        "ended", {"output": "a.py::one PASSED [ 3%]\na.py::two[x y] FAILED [ 6%]\na.py::three "}
+    )
+    results = {"all-0": pytest_run(0, good), "all-1": pytest_run(1, JUNIT), "all-2": ended}
+    shards = [["a"], ["b"], ["c"]]
+    with pytest.raises(TimedOutError, match="all-1: 1 failed, 0 errors; all-2 ended") as caught:
+        check(tmp_path, results).tests("all", shards, 60)
+    found = caught.value.data
+    assert (found["tests"], found["passed"], found["failures"], found["skipped"]) == (10, 6, 2, 2)
+    assert found["failed_tests"] == {"a::bad": "1 != 2", "a.py::two[x y]": ""}
+    assert found["skip_reasons"] == {"one GPU": 2}
+    del results["all-1"], results["all-2"]
+    results["all-1"] = pytest_run(0, good)
+    counted = check(tmp_path, results).tests("all", shards[:2], 60)
+    assert (counted["tests"], counted["passed"]) == (8, 6)
+
+
+def test_every_test_of_the_contract_is_in_one_part():
+    file, *keywords = plan.CONTRACT[0][0], *(part[2] for part in plan.CONTRACT[:3])
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", file]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    names = [line for line in done.stdout.splitlines() if "::" in line]
+    assert len(names) > 100
+    *wanted, rest = keywords
+    assert rest == "not fused"
+    for name in names:
+        assert sum(keyword in name for keyword in wanted) == ("fused" in name), name
 
 
 CLEAN = "========= ERROR SUMMARY: 0 errors\n"

@@ -7,8 +7,9 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpucheck import junit, output
 from gpucheck.process import TAIL_CHARS, run_program
@@ -19,8 +20,15 @@ BUDGET_S = 475.0
 
 NO_CUDA = "no CUDA device"
 
-# The files whose tests take the `device` fixture, which --device chooses.
-CONTRACT = ("tests/test_contract.py", "tests/test_fused_product.py")
+GPU_TESTS = (("tests", "-m", "gpu"),)
+# Tests that take the `device` fixture, which --device chooses; in parts of about equal length,
+# since their oracles take the time, on the CPU.
+CONTRACT = (
+    ("tests/test_contract.py", "-k", "fused_fourier_kan"),
+    ("tests/test_contract.py", "-k", "fused_efficient_kan"),
+    ("tests/test_contract.py", "-k", "not fused"),
+    ("tests/test_fused_product.py", "-m", "not gpu"),
+)
 
 TIMES_RESERVE_S = (
     15.0  # of its limit the times take so much less, to start and to end by themselves
@@ -34,6 +42,15 @@ SANITIZERS = {
 }
 SUMMARY = re.compile(r"(?:ERROR SUMMARY: |RACECHECK SUMMARY: )(\d+)")
 FOUND_STATUS = 99
+
+
+class Shard(NamedTuple):
+    """What became of a run of pytest; `problem` is empty if nothing failed."""
+
+    counts: dict[str, Any]
+    problem: str
+    output: str
+    timed_out: bool = False
 
 
 class Check:
@@ -56,11 +73,8 @@ class Check:
         return [
             Step("environment", 20, self.environment),
             Step("compile", 40, self.compile_times),
-            Step("gpu tests", 120, lambda limit: self.tests("gpu", ["tests", "-m", "gpu"], limit)),
-            Step(
-                "contract on cuda", 60,
-                lambda limit: self.tests("contract", [*CONTRACT, "-m", "not gpu"], limit),
-            ),
+            Step("gpu tests", 120, lambda limit: self.tests("gpu", GPU_TESTS, limit)),
+            Step("contract on cuda", 60, lambda limit: self.tests("contract", CONTRACT, limit)),
             Step("memcheck", 45, lambda limit: self.sanitizer("memcheck", limit)),
             Step("racecheck", 55, lambda limit: self.sanitizer("racecheck", limit)),
             Step("times", 125, self.times),
@@ -88,27 +102,43 @@ class Check:
             "times", limit, "--device", self.device, "--seconds", f"{seconds:.0f}", *small
         )
 
-    def tests(self, name: str, selection: Sequence[str], limit: float) -> dict[str, Any]:
-        """Run tests on the GPU; those that pass are counted, and none is a failure."""
+    def tests(self, name: str, shards: Sequence[Sequence[str]], limit: float) -> dict[str, Any]:
+        """Run tests on the GPU, a process for each shard; those that pass are counted, and none
+        is a failure."""
         self._need_cuda()
+
+        def run(number: int) -> Shard:
+            return self._shard(f"{name}-{number}", shards[number], limit)
+
+        with ThreadPoolExecutor(len(shards)) as threads:
+            ran = list(threads.map(run, range(len(shards))))
+        data = junit.merge([shard.counts for shard in ran])
+        bad = [shard for shard in ran if shard.problem]
+        if bad:
+            data["output"] = "\n".join(shard.output[-TAIL_CHARS:] for shard in bad)
+            kind = TimedOutError if any(shard.timed_out for shard in bad) else FailedError
+            raise kind("; ".join(shard.problem for shard in bad), data)
+        if data["passed"] == 0:
+            raise FailedError("no test passed: all were skipped", data)
+        return data
+
+    def _shard(self, name: str, selection: Sequence[str], limit: float) -> Shard:
         result = self.out / f"junit-{name}.xml"
         result.unlink(missing_ok=True)
-        status, text = self._start(
-            name, limit,
-            [
-                sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short",
-                "--device=cuda", f"--junitxml={result}", *selection,
-            ],
-        )  # fmt: skip
+        command = [
+            sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--tb=short",
+            "--device=cuda", f"--junitxml={result}", *selection,
+        ]  # fmt: skip
+        try:
+            status, text = self._start(name, limit, command)
+        except TimedOutError as error:
+            text = error.data.get("output", "")
+            return Shard(junit.read_log(text), f"{name} {error}", text, timed_out=True)
         if not result.exists():
-            raise FailedError(f"pytest exited with {status}", {"output": text[-TAIL_CHARS:]})
+            return Shard(junit.read_log(text), f"{name}: pytest exited with {status}", text)
         counts = junit.read(result)
-        if status != 0:
-            reason = f"{counts['failures']} failed, {counts['errors']} errors"
-            raise FailedError(reason, {**counts, "output": text[-TAIL_CHARS:]})
-        if counts["passed"] == 0:
-            raise FailedError("no test passed: all were skipped", counts)
-        return counts
+        problem = f"{name}: {counts['failures']} failed, {counts['errors']} errors"
+        return Shard(counts, problem if status != 0 else "", text)
 
     def sanitizer(self, tool: str, limit: float) -> dict[str, Any]:
         """The kernels under a sanitizer, then a planted fault, which it must see."""
@@ -123,7 +153,11 @@ class Check:
         ]  # fmt: skip
         # Every tensor an allocation of its own, so that its end is known.
         extra = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        status, text = self._start(tool, 0.6 * limit, command, extra)
+        try:
+            status, text = self._start(tool, 0.6 * limit, command, extra)
+        except TimedOutError as error:
+            tail = str(error.data.get("output", ""))[-TAIL_CHARS:]
+            raise TimedOutError(str(error), {"output": tail}) from None
         data = {"summary": summary_lines(text), "output": text[-TAIL_CHARS:]}
         if status != 0 or not is_clean(text):
             raise FailedError(f"exit status {status}, {data['summary'] or 'no summary'}", data)
@@ -152,7 +186,8 @@ class Check:
         try:
             status, text = self._start(name, limit, command)
         except TimedOutError as error:
-            raise TimedOutError(str(error), {**error.data, **output.read(result)}) from None
+            tail = str(error.data.get("output", ""))[-TAIL_CHARS:]
+            raise TimedOutError(str(error), {"output": tail, **output.read(result)}) from None
         found = output.read(result)
         if status != 0:
             lines = text.strip().splitlines() or [""]
@@ -176,6 +211,7 @@ class Check:
 def find_sanitizer() -> Path | None:
     """compute-sanitizer on the path or in a toolkit."""
     folders = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    folders += sorted(map(str, Path("/usr/local").glob("cuda-*")), reverse=True)
     candidates = [shutil.which("compute-sanitizer")]
     candidates += [f"{folder}/bin/compute-sanitizer" for folder in folders if folder]
     for candidate in candidates:

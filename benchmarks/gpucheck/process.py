@@ -20,7 +20,7 @@ def run_program(
     """Exit status and output, which is also appended to `log`.
 
     Raises:
-        TimedOutError: the limit passed; the data hold the tail of the output.
+        TimedOutError: the limit passed; the data hold the output until then.
     """
     with log.open("a+b") as file:
         start = file.seek(0, os.SEEK_END)
@@ -37,7 +37,7 @@ def run_program(
             status = process.wait(limit_s)
         except subprocess.TimeoutExpired:
             reason = f"ended at its limit of {limit_s:.0f} s"
-            raise TimedOutError(reason, {"output": _since(log, start)[-TAIL_CHARS:]}) from None
+            raise TimedOutError(reason, {"output": _since(log, start)}) from None
         finally:
             _end(process)
     return status, _since(log, start)
