@@ -46,10 +46,8 @@ RUNTIMES = {
         },
     ),
     # The longest history: a report names the earlier access only as far as it reaches.
-    "thread": (
-        "libtsan.so",
-        {"TSAN_OPTIONS": "halt_on_error=1:history_size=7"},
-    ),
+    # ignore_noninstrumented_modules stays off: it would hide the races of what copies land.
+    "thread": ("libtsan.so", {"TSAN_OPTIONS": "halt_on_error=1:history_size=7"}),
 }
 
 Edit = Callable[[str], str] | Mapping[str, str]
