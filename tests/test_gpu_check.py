@@ -14,10 +14,26 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # where the check finds its own package, too
 
-from gpucheck import junit, output, plan, report, rounds, steps, stopwatch, times  # noqa: E402
+from gpucheck import (  # noqa: E402
+    compile_times,
+    environment,
+    junit,
+    output,
+    plan,
+    report,
+    rounds,
+    sanitized,
+    steps,
+    stopwatch,
+    times,
+)
 from gpucheck.process import run_program  # noqa: E402
 from gpucheck.rounds import Budget, Subject  # noqa: E402
 from gpucheck.steps import FailedError, NotRunError, Step, TimedOutError  # noqa: E402
+
+from kan_impls.fused import compiler, kernels  # noqa: E402
+from tests.fused_helpers import needs_nvrtc  # noqa: E402
+from tests.tensor_core_models import KERNEL, PROBE  # noqa: E402
 
 
 class Clock:
@@ -320,6 +336,13 @@ def test_every_test_of_the_contract_is_in_one_part():
         assert sum(keyword in name for keyword in wanted) == ("fused" in name), name
 
 
+def test_only_files_with_gpu_tests_are_imported(tmp_path):
+    (tmp_path / "test_b.py").write_text("@pytest.mark.gpu")
+    (tmp_path / "test_a.py").write_text("import absent")
+    assert plan.gpu_tests(tmp_path) == [[str(tmp_path / "test_b.py"), "-m", "gpu"]]
+    assert str(ROOT / "tests/test_gpu.py") in plan.gpu_tests()[0]
+
+
 CLEAN = "========= ERROR SUMMARY: 0 errors\n"
 DIRTY = "========= ERROR SUMMARY: 2 errors\n"
 RACES = "========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)\n"
@@ -352,6 +375,53 @@ def test_without_the_sanitizer_it_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "find_sanitizer", lambda: None)
     with pytest.raises(NotRunError, match="compute-sanitizer is not installed"):
         check(tmp_path, {}).sanitizer("memcheck", 60)
+
+
+SMI = """#!/bin/sh
+case "$1" in *event_reasons*) echo 'Field "x" is not a valid field to query.'; exit 2;; esac
+echo "NVIDIA H200, 580.1, 345 MHz, 1980 MHz, 3201 MHz, 3201 MHz"
+echo "NVIDIA H200, second"
+"""
+
+
+def test_an_older_driver_is_asked_for_less(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text(SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = environment.nvidia_smi()
+    assert (found["name"], found["driver_version"]) == ("NVIDIA H200", "580.1")
+    assert found["clocks.max.sm"] == "1980 MHz"
+    assert environment.clocks()["clocks.sm"]  # the first value of whatever is answered
+
+
+def test_without_a_driver_there_is_a_reason(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert environment.nvidia_smi() == {"error": "nvidia-smi is not installed"}
+
+
+def test_the_reference_has_kernels_of_every_pass_and_mode():
+    names = compile_times.reference_kernels(kernels.Device(90, 132))
+    assert set(names) <= set(kernels.standard_kernels())
+    for basis in ("Fourier<5>", "BSpline<5, 3>"):
+        for which in ("forward", "weight_grad", "input_grad"):
+            assert sum(name.startswith(f"{which}<{basis}") for name in names) == 3
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("name", sanitized.PLANTS.values())
+def test_the_planted_faults_compile(name):
+    files = {**compiler.sources(), compiler.MAIN: sanitized.PLANTED}
+    symbol = compiler.compile_kernel(name, "sm_90", files).symbol
+    assert "Problem" in symbol  # which is what --kernel-name looks for
+    ours = compiler.compile_kernel("reduce<float>", "sm_90").symbol
+    assert "Problem" in ours
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("option", ["--fmad=true", "--fmad=false"])
+def test_the_probe_of_the_tensor_core_compiles(option):
+    files = {**compiler.sources(), compiler.MAIN: PROBE}
+    assert compiler.compile_kernel(KERNEL, "sm_90", files, (*compiler.OPTIONS, option)).image
 
 
 # Rounds

@@ -20,7 +20,8 @@ BUDGET_S = 475.0
 
 NO_CUDA = "no CUDA device"
 
-GPU_TESTS = (("tests", "-m", "gpu"),)
+# Only files that have such tests: others may import what is not installed there.
+GPU_MARK = "mark.gpu"
 # Tests that take the `device` fixture, which --device chooses; in parts of about equal length,
 # since their oracles take the time, on the CPU.
 CONTRACT = (
@@ -73,7 +74,7 @@ class Check:
         return [
             Step("environment", 20, self.environment),
             Step("compile", 40, self.compile_times),
-            Step("gpu tests", 120, lambda limit: self.tests("gpu", GPU_TESTS, limit)),
+            Step("gpu tests", 120, lambda limit: self.tests("gpu", gpu_tests(), limit)),
             Step("contract on cuda", 60, lambda limit: self.tests("contract", CONTRACT, limit)),
             Step("memcheck", 45, lambda limit: self.sanitizer("memcheck", limit)),
             Step("racecheck", 55, lambda limit: self.sanitizer("racecheck", limit)),
@@ -162,7 +163,7 @@ class Check:
         if status != 0 or not is_clean(text):
             raise FailedError(f"exit status {status}, {data['summary'] or 'no summary'}", data)
         try:
-            status, text = self._start(tool, 0.4 * limit, [*command, "--plant"], extra)
+            status, text = self._start(tool, 0.4 * limit, [*command, "--plant", tool], extra)
         except TimedOutError as error:
             raise TimedOutError(f"the planted fault: {error}", data) from None
         if status == 0 or not finds_something(text):
@@ -206,6 +207,12 @@ class Check:
             **(extra or {}),
         }
         return self._run_program(command, limit, environment, self.out / f"{name}.log", ROOT)
+
+
+def gpu_tests(folder: Path = ROOT / "tests") -> list[list[str]]:
+    """Arguments of pytest for the tests that need a GPU."""
+    files = [file for file in sorted(folder.glob("test_*.py")) if GPU_MARK in file.read_text()]
+    return [[*map(str, files), "-m", "gpu"]]
 
 
 def find_sanitizer() -> Path | None:

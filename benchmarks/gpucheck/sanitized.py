@@ -1,9 +1,9 @@
 """The program that the sanitizers watch: every kernel at small odd shapes, in all modes.
 
-    compute-sanitizer --tool memcheck python -m gpucheck.sanitized [--plant]
+    compute-sanitizer --tool memcheck python -m gpucheck.sanitized [--plant memcheck]
 
---plant launches a kernel with a race in shared memory and a write beyond its tensor instead:
-a sanitizer that reports nothing then, sees nothing.
+--plant launches instead a kernel with a fault for the named tool, a write beyond its tensor or a
+race in shared memory: a sanitizer that reports nothing then, sees nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ LAYERS = (
 # The name of the argument's type is what the sanitizers choose kernels by.
 PLANTED = r"""
 #include "problem.cuh"
-template <int N>
+template <int RACE>
 __global__ void planted(const Problem problem) {
-  __shared__ float shared[N];
-  shared[threadIdx.x] = threadIdx.x;  // no barrier
-  float other = shared[N - 1 - threadIdx.x];
-  problem.grad_x[(threadIdx.x ? 0 : 1 << 22) + threadIdx.x] = other;
+  __shared__ float shared[128];
+  shared[threadIdx.x] = threadIdx.x;
+  if (!RACE) __syncthreads();
+  long long beyond = !RACE && threadIdx.x == 0 ? 1 << 22 : 0;
+  problem.grad_x[beyond + threadIdx.x] = shared[127 - threadIdx.x];
 }
 """
+PLANTS = {"memcheck": "planted<0>", "racecheck": "planted<1>"}
 
 
 @contextlib.contextmanager
@@ -67,19 +69,19 @@ def run_all() -> None:
                 layer.zero_grad()
 
 
-def run_planted() -> None:
+def run_planted(kernel: str) -> None:
     files = {**compiler.sources(), compiler.MAIN: PLANTED}
     compiler.sources = lambda: files  # type: ignore[assignment]
     layer = Layer(kernels.fourier(1), 1, 1, 1, Element.FLOAT, Precision.TF32, kernels.Device(90, 1))
     target = torch.zeros(128, device="cuda")
     arguments = kernels._pack(layer, x=target.data_ptr(), grad_x=target.data_ptr())
-    jit.launch(Launch("planted<128>", (1, 1, 1), 128, 0, arguments), target.device)
+    jit.launch(Launch(kernel, (1, 1, 1), 128, 0, arguments), target.device)
     torch.cuda.synchronize()
 
 
 if __name__ == "__main__":
     if "--plant" in sys.argv:
-        run_planted()
+        run_planted(PLANTS[sys.argv[-1]])
     else:
         run_all()
     torch.cuda.synchronize()

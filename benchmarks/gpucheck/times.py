@@ -242,7 +242,7 @@ class Times:
         width = self.sizes.width
         # x, y, gradients, and what the product form holds of the basis besides its workspace.
         needed = 4 * (6 * rows * width + 3 * kind.terms * width * width) + 2**28
-        if needed > free_bytes(self.device):
+        if self.device.type == "cuda" and needed > free_bytes(self.device):
             self.found["sweep"].append({**place, "skipped": f"needs {needed / 1e9:.1f} GB"})
             return
         with impl.products_in(mode):
