@@ -1,4 +1,4 @@
-"""A pytest plugin that makes the fused Fourier layer worse, to see the gate notice.
+"""A pytest plugin that makes the fused layers' product form worse, to see the gate notice.
 
 `PLANT=slow pytest -p planted ...`: a fifth more matrix product in forward and backward.
 `PLANT=alloc pytest -p planted ...`: 4 KiB more in forward and backward.
@@ -13,11 +13,11 @@ from kan_impls.fused import product
 FAULT = os.environ["PLANT"]
 
 
-def _waste(x, weight):
+def _waste(x, terms):
     if FAULT == "alloc":
         return torch.empty(1024)
     # A fifth of the layer's own product: as many rows and outputs, a fifth of the depth.
-    matrix = weight.detach().flatten(0, 1)
+    matrix = terms[0].weight.detach().flatten(0, 1)
     part = matrix[: max(1, matrix.shape[0] // 5)]
     return torch.ones(x.shape[0], part.shape[0]) @ part
 
