@@ -190,6 +190,20 @@ def test_gradients_of_gradients_take_the_same_first_gradients(device, kind):
 
 
 @each_kind
+def test_deterministic_algorithms_give_the_same(device, kind):
+    layer = build(device, kind)
+    x, grad_y = random_like(layer, 9, IN_FEATURES), random_like(layer, 9, OUT_FEATURES)
+    expected = run(layer, x, grad_y)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        torch.use_deterministic_algorithms(True)  # which also fills fresh memory with NaN
+        actual = run(layer, x, grad_y)
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert_close(actual, expected, 0)
+
+
+@each_kind
 def test_gradients_per_sample(device, kind):
     layer = build(device, kind)
     parameters = dict(layer.named_parameters())

@@ -39,7 +39,7 @@ SMALL_TIMES_S = 5.0
 # Kernels of this package take a struct Problem, and so have the name in theirs.
 SANITIZERS = {
     "memcheck": ("--report-api-errors", "no"),
-    "racecheck": ("--kernel-name", "kns=Problem"),
+    "racecheck": ("--report-api-errors", "no", "--kernel-name", "kns=Problem"),
 }
 SUMMARY = re.compile(r"(?:ERROR SUMMARY: |RACECHECK SUMMARY: )(\d+)")
 FOUND_STATUS = 99

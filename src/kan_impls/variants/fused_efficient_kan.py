@@ -39,7 +39,8 @@ class FusedEfficientKANLayer(SplineLayer):
     spaced knots, as after initialisation, the splines are evaluated by their local form;
     after `update_grid`, by the recurrence on each input's own knots.
 
-    Arguments and behaviour outside the grid: see `SplineLayer`. Parameters: `base_weight` and
+    Arguments and behaviour outside the grid: see `SplineLayer`, and for `backend`
+    `kan_impls.fused.dispatch`. Parameters: `base_weight` and
     `spline_scaler` of shape `(in_features, out_features)`, `spline_weight` of shape
     `(grid_size + spline_order, in_features, out_features)`: function by function, outputs side
     by side. `kan_impls.upstream` reads and writes the published layout. With the same seed the
