@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 import kan_impls
@@ -327,6 +328,18 @@ def test_follows_a_grid_that_counts_no_writes(device):
         y = layer(x)
     expected = run_ref(efficient_kan_ref, layer, x, torch.zeros_like(y)).y
     assert relative_error(to_numpy(y), expected) <= BOUNDS[torch.float64]
+
+
+def test_runs_without_values(device):
+    with FakeTensorMode():
+        layer = kan_impls.create_layer("fused_efficient_kan", 5, 7)
+        assert layer(torch.rand(9, 5, requires_grad=True)).sum().backward() is None
+    meta = kan_impls.create_layer("fused_efficient_kan", 5, 7, device="meta")
+    layer = meta.to_empty(device=device)
+    layer.load_state_dict(build(device, "splines", grid_size=5).state_dict())
+    x = random_like(layer, 9, IN_FEATURES)
+    assert operator_arguments(layer, x)[6] == "uniform_bspline"
+    assert layer(x).isfinite().all()
 
 
 def test_equally_spaced_knots_take_the_local_form(device):

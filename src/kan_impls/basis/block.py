@@ -103,6 +103,9 @@ class BlockBasis(Protocol):
 def add_slopes(
     grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor, scale: float = 1
 ) -> None:
-    """`BlockBasis.add_input_grad` of a basis whose derivatives are `scale * block.slopes`."""
+    """`BlockBasis.add_input_grad` of a basis whose derivatives are `scale * block.slopes`.
+
+    Each slope is used once: the products take its memory.
+    """
     assert block.slopes is not None
-    grad_x.add_((block.slopes[slots] * grad_phi).sum(0), alpha=scale)
+    grad_x.add_(block.slopes[slots].mul_(grad_phi).sum(0), alpha=scale)

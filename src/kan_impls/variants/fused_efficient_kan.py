@@ -86,8 +86,9 @@ class FusedEfficientKANLayer(SplineLayer):
             dtype,
         )
         self.backend = check_backend(backend)
-        first, last = self.basis.uniform_knots(self.grid_range)[[0, -1]].tolist()
-        self._basis = self._uniform(first, last)
+        low, high = self.grid_range
+        beyond = spline_order * (high - low) / grid_size
+        self._basis = self._uniform(low - beyond, high + beyond)
         self._seen: tuple[Tensor | None, float] = (None, 0)
         self.grid_changed()
 
