@@ -39,6 +39,7 @@ def build(kind, in_features=6, out_features=5, **options):
 def forget(monkeypatch):
     """Nothing is known of any device, and nothing has been said."""
     monkeypatch.setattr(dispatch, "_obstacles", {})
+    monkeypatch.setattr(dispatch, "_broken", {})
     monkeypatch.setattr(dispatch, "_said", set())
 
 
@@ -229,8 +230,11 @@ def test_what_runs_on_a_gpu(monkeypatch, set_precision, wanted, change):
         def __init__(self, *shape):
             self.shape = shape
 
-    operands = Operands(OnGpu(sizes["rows"], 1000), OnGpu(10, 1000, sizes["outputs"]))
     basis = sizes.get("basis", BasisSpec("fourier"))
+    base = None if basis.kind == "fourier" else OnGpu(1000, sizes["outputs"])
+    operands = Operands(
+        OnGpu(sizes["rows"], 1000), OnGpu(10, 1000, sizes["outputs"]), base_weight=base
+    )
     assert dispatch._takes_kernels(operands, basis, "auto") is wanted
     assert not dispatch._takes_kernels(operands, basis, "product")
 
@@ -249,6 +253,7 @@ def test_demanded_kernels_name_what_is_missing(monkeypatch, kind):
         ({"dtype": torch.float64}, "are torch.float64, .* take float32 and bfloat16"),
         ({"spline_order": 4}, "spline_order is 4, and the fused kernels know 1 to 3"),
         ({"moved": True}, "the knots are not equally spaced"),
+        ({"dtype": torch.bfloat16, "grid_size": 5}, "or rounded to 16 bits"),
     ],
 )
 def test_demanded_kernels_name_what_they_cannot_compute(monkeypatch, options, message):
@@ -263,6 +268,52 @@ def test_demanded_kernels_name_what_they_cannot_compute(monkeypatch, options, me
         layer(x)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": "bfloat16"}, "differ in dtype"),
+        ({"bias": "float64"}, "differ in dtype"),
+        ({"base_weight": None}, "only with them"),
+        ({"kind": "fourier"}, "only with them"),
+        (
+            {"weight": torch.empty(1, device="meta").expand(6, 6, kernels.MAX_OUTPUTS + 1)},
+            "outputs",
+        ),
+    ],
+    ids=str,
+)
+def test_operands_that_the_kernels_would_misread(monkeypatch, change, message):
+    forget(monkeypatch)
+    monkeypatch.setattr(jit, "available", lambda device: None)
+    change = dict(change)
+    basis = BasisSpec("uniform_bspline", (2, -2.0, 0.5))
+    if change.pop("kind", None):
+        basis = BasisSpec("fourier")
+    edges = torch.zeros(6, 5)
+    tensors = {
+        "weight": torch.zeros(6, 6, 5),
+        "scale": edges,
+        "base_weight": edges,
+        "bias": torch.zeros(5),
+    }
+    for name, value in change.items():
+        tensors[name] = tensors[name].to(getattr(torch, value)) if isinstance(value, str) else value
+    x = torch.zeros(4, 6)
+    if tensors["weight"].is_meta:
+        tensors = {name: value.to("meta") for name, value in tensors.items()}
+        x = x.to("meta")
+    with pytest.raises(KernelUnavailable, match=message):
+        dispatch._takes_kernels(Operands(x, **tensors), basis, "fused")
+
+
+def test_a_layer_that_was_left_on_another_device(monkeypatch):
+    forget(monkeypatch)
+    monkeypatch.setattr(jit, "available", lambda device: None)
+    operands = Operands(torch.zeros(4, 6, device="meta"), torch.zeros(6, 6, 5))
+    with pytest.raises(ValueError, match="x is on meta and weight on cpu; expected one device"):
+        dispatch._takes_kernels(operands, BasisSpec("fourier"), "fused")
+
+
 def test_without_kernels_the_product_runs_and_says_so_once(monkeypatch):
     forget(monkeypatch)
     layer = build("fourier")
@@ -275,7 +326,6 @@ def test_without_kernels_the_product_runs_and_says_so_once(monkeypatch):
     monkeypatch.setattr(jit, "available", unavailable)
     monkeypatch.setattr(dispatch, "_pay", lambda operands: True)
     operands = Operands(x, layer.weight.detach(), bias=layer.bias.detach())
-    monkeypatch.setattr(dispatch, "_takes_kernels", _as_if_on_a_gpu(dispatch._takes_kernels))
     with pytest.warns(UserWarning, match="the slower product form does: no compiler: install one"):
         first = dispatch.forward(operands, BasisSpec("fourier"), "auto")
     with warnings.catch_warnings():
@@ -304,34 +354,20 @@ def test_a_kernel_that_does_not_load_is_not_tried_again(monkeypatch, error):
     with pytest.raises(error, match="refuses"):
         demanded(x)
     assert len(tried) == 1
-    monkeypatch.setattr(dispatch, "_takes_kernels", _as_if_on_a_gpu(dispatch._takes_kernels))
     layer = build("fourier")
     layer.load_state_dict(demanded.state_dict())
     with pytest.warns(UserWarning, match="refuses it"):
         y = layer(x)
     layer(x)
     assert len(tried) == 2
+    build("splines")(x)  # the kernels of another basis are tried
+    assert len(tried) == 3
     assert_close(
         run(layer, x, torch.ones_like(y)),
         run_ref(fourier_kan_ref, layer, x, torch.ones_like(y)),
         BOUNDS["accurate"],
     )
     cuda._plan.cache_clear()
-
-
-def _as_if_on_a_gpu(takes_kernels):
-    """backend="auto" then looks at what is missing, on the CPU too."""
-
-    def wrapper(operands, basis, backend):
-        if backend == "auto":
-            try:
-                return takes_kernels(operands, basis, "fused")
-            except KernelUnavailable as error:
-                dispatch._say_once(str(error))
-                return False
-        return takes_kernels(operands, basis, backend)
-
-    return wrapper
 
 
 def test_an_unknown_backend_is_refused():

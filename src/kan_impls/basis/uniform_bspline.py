@@ -60,7 +60,7 @@ class UniformBSplineBasis:
     def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
         """The cell of x, counted from the first knot, and the fraction in it."""
         # Split in float64, they give distances all digits of a float32.
-        position = x.double().sub(self.first_knot).mul_(1 / self.step)
+        position = (x.double() - self.first_knot).div_(self.step)
         cell = position.floor()
         return cell.to(x.dtype), position.sub_(cell).to(x.dtype)
 
@@ -82,12 +82,15 @@ class UniformBSplineBasis:
         torch.abs(distance, out=base).mul_(-scale).add_(scale * half_width).relu_()
         sums = [(values, self.spline_order), *((own, self.spline_order - 1) for own in slopes)]
         for total, exponent in sums:
-            _power(base, exponent, out=total)
+            if exponent:
+                torch.pow(base, exponent, out=total)
+            else:  # the slope of order 1: half-open, so that each knot belongs to one cell
+                total.copy_((distance >= -half_width) & (distance < half_width))
         for j in range(1, self.spline_order // 2 + 1):
             base.sub_(scale).relu_()
             for total, exponent in sums:
                 coefficient = (-1) ** j * math.comb(self.spline_order + 1, j)
-                total.add_(_power(base, exponent, out=power), alpha=coefficient)
+                total.add_(torch.pow(base, exponent, out=power), alpha=coefficient)
         for own in slopes:
             own.copysign_(distance)
         yield Block(slice(0, self.num_basis), values, *slopes)
@@ -104,8 +107,3 @@ class UniformBSplineBasis:
 
     def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
         add_slopes(grad_x, block, slots, grad_phi, self._slope_scale)
-
-
-def _power(base: Tensor, exponent: int, out: Tensor) -> Tensor:
-    # base**0 is 1 inside the support only.
-    return torch.pow(base, exponent, out=out) if exponent else torch.sign(base, out=out)

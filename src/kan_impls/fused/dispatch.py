@@ -1,7 +1,8 @@
 """Which form of the product runs: the fused CUDA kernels, or the product form.
 
 `backend="auto"` takes the kernels where they can be had and pay, `"product"` never does, and
-`"fused"` demands them and says why they cannot be had.
+`"fused"` demands them and says why they cannot be had. Whatever is asked for, an empty batch takes
+the product form, and torch.func and `create_graph=True` take PyTorch's own operators.
 
 The choices, and their reasons:
 
@@ -60,12 +61,14 @@ def forward(operands: Operands, basis: BasisSpec, backend: str) -> Tensor:
 
     Raises:
         KernelUnavailable: with `backend="fused"`, where the kernels cannot be had.
+        ValueError: operands on several devices.
     """
     if _takes_kernels(operands, basis, backend):
+        kernel_basis = _kernel_basis(basis, operands.weight.shape[0])
         try:
-            return cuda.forward(operands, _kernel_basis(basis, operands.weight.shape[0]))
+            return cuda.forward(operands, kernel_basis)
         except (KernelUnavailable, CompileError) as error:
-            _give_up(operands, backend, error)
+            _give_up(operands, kernel_basis, backend, error)
     return product.forward(operands.x, terms_of(operands, basis), operands.bias)
 
 
@@ -78,11 +81,11 @@ def backward(
         KernelUnavailable: as `forward`.
     """
     if _takes_kernels(operands, basis, backend):
+        kernel_basis = _kernel_basis(basis, operands.weight.shape[0])
         try:
-            kernel_basis = _kernel_basis(basis, operands.weight.shape[0])
             return cuda.backward(grad_y, operands, kernel_basis, needs)
         except (KernelUnavailable, CompileError) as error:
-            _give_up(operands, backend, error)
+            _give_up(operands, kernel_basis, backend, error)
     return _product_backward(grad_y, operands, basis, needs)
 
 
@@ -110,11 +113,13 @@ def _takes_kernels(operands: Operands, basis: BasisSpec, backend: str) -> bool:
 
     Raises:
         KernelUnavailable: they are demanded, and cannot.
+        ValueError: operands on several devices.
     """
     if backend == "product" or operands.x.shape[0] == 0:
         return False
-    if backend == "auto" and (operands.x.device.type != "cuda" or not _pay(operands)):
+    if backend == "auto" and not _pay(operands):
         return False
+    _check_devices(operands)
     obstacle = _obstacle(operands, basis)
     if obstacle is None:
         return True
@@ -125,7 +130,9 @@ def _takes_kernels(operands: Operands, basis: BasisSpec, backend: str) -> bool:
 
 
 def _pay(operands: Operands) -> bool:
-    """Whether the kernels are the faster form of this shape on this GPU."""
+    """Whether the kernels are the faster form of this shape on this device."""
+    if operands.x.device.type != "cuda":
+        return False
     rows, outputs = operands.x.shape[0], operands.weight.shape[2]
     element = cuda.ELEMENTS.get(operands.weight.dtype)
     if element is None:
@@ -136,9 +143,22 @@ def _pay(operands: Operands) -> bool:
     return rows <= MAX_ROWS or outputs <= FEW_OUTPUTS
 
 
+def _check_devices(operands: Operands) -> None:
+    """A kernel would read addresses of another device as its own."""
+    for name, tensor in zip(Operands._fields, operands, strict=True):
+        if tensor is not None and tensor.device != operands.x.device:
+            raise ValueError(
+                f"x is on {operands.x.device} and {name} on {tensor.device}; expected one device: "
+                f"move the layer or its input with .to(...)"
+            )
+
+
 def _obstacle(operands: Operands, basis: BasisSpec) -> str | None:
     """Why the kernels cannot compute this, or None if they can."""
     dtype = operands.weight.dtype
+    parameters = (operands.scale, operands.base_weight, operands.bias)
+    if any(parameter is not None and parameter.dtype != dtype for parameter in parameters):
+        return "the parameters differ in dtype, and the fused kernels take one: convert the layer"
     if dtype not in cuda.ELEMENTS:
         return (
             f"the parameters are {dtype}, and the fused kernels take float32 and bfloat16: convert "
@@ -147,18 +167,29 @@ def _obstacle(operands: Operands, basis: BasisSpec) -> str | None:
     if basis.kind == "bspline":
         return (
             "the knots are not equally spaced or not the same for all inputs, as after "
-            "update_grid, and the fused kernels know only equally spaced ones: take "
-            "backend='auto' or 'product'"
+            "update_grid or rounded to 16 bits, and the fused kernels know only equally spaced "
+            "ones: take backend='auto' or 'product', or for 16 bits torch.autocast"
         )
     if basis.kind == "uniform_bspline" and basis.options[0] > MAX_KERNEL_ORDER:
         return (
             f"spline_order is {int(basis.options[0])}, and the fused kernels know 1 to "
             f"{MAX_KERNEL_ORDER}: take backend='auto' or 'product'"
         )
-    return _device_obstacle(operands.x.device)
+    is_fourier = basis.kind == "fourier"
+    if (operands.base_weight is None) != is_fourier or (is_fourier and operands.scale is not None):
+        return "the fused kernels have a SiLU branch and scales with splines, and only with them"
+    if operands.weight.shape[2] > kernels.MAX_OUTPUTS:
+        return (
+            f"the layer has {operands.weight.shape[2]} outputs, and a launch of the fused kernels "
+            f"at most {kernels.MAX_OUTPUTS}: split the layer"
+        )
+    device = operands.x.device
+    broken = _broken.get((device, _kernel_basis(basis, operands.weight.shape[0])))
+    return broken or _device_obstacle(device)
 
 
 _obstacles: dict[torch.device, str | None] = {}
+_broken: dict[tuple[torch.device, kernels.Basis], str] = {}
 _said: set[str] = set()
 
 
@@ -172,11 +203,11 @@ def _device_obstacle(device: torch.device) -> str | None:
     return _obstacles[device]
 
 
-def _give_up(operands: Operands, backend: str, error: Exception) -> None:
-    """Remember for the device that its kernels do not compile or load."""
+def _give_up(operands: Operands, basis: kernels.Basis, backend: str, error: Exception) -> None:
+    """Remember that the kernels of this basis do not compile or load on this device."""
     if backend == "fused":
         raise error
-    _obstacles[operands.x.device] = str(error)
+    _broken[operands.x.device, basis] = str(error)
     _say_once(str(error))
 
 

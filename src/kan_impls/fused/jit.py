@@ -219,6 +219,7 @@ def _load_image(name: str, compiled: Compiled, index: int) -> _Function:
 
 
 def _raise_shared_limit(function: _Function, plan: Plan, index: int) -> None:
+    _bind_context(index)  # of this thread, which may be new
     driver = _driver()
     attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     (status,) = driver.cuFuncSetAttribute(function.handle, attribute, plan.shared_bytes)

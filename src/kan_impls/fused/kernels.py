@@ -169,6 +169,9 @@ WEIGHT_GRAD_WARPS, WEIGHT_GRAD_COLUMNS, WEIGHT_GRAD_ROWS, WEIGHT_GRAD_STAGES = 4
 WEIGHT_GRAD_TILES_PER_PART = 32
 INPUT_GRAD_OUTPUTS, INPUT_GRAD_STAGES = 32, 3
 
+# Columns of outputs are the y axis of the forward pass.
+MAX_OUTPUTS = FORWARD_COLUMNS * MAX_GRID[1]
+
 
 def workspace_bytes(layer: Layer) -> int:
     """Bytes of the workspace that `forward` needs; 0 where one block holds a whole sum."""
@@ -257,8 +260,8 @@ def weight_grad(
     if scale and not (weight and grad_scale):
         raise ValueError("a scale without weight or grad_scale; expected all three")
     _check_parameters(layer, x=x, grad_y=grad_y, grad_weight=grad_weight, scale=scale)
-    inputs = 8 * WEIGHT_GRAD_WARPS
-    grid = (_ceil(layer.outputs, WEIGHT_GRAD_COLUMNS), _ceil(layer.inputs, inputs), 1)
+    blocks = _ceil(layer.inputs, 8 * WEIGHT_GRAD_WARPS)
+    grid = (_ceil(layer.outputs, WEIGHT_GRAD_COLUMNS), *_in_y_and_z(blocks))
     threads = WEIGHT_GRAD_WARPS * 32
     stage_bytes = WEIGHT_GRAD_ROWS * (WEIGHT_GRAD_COLUMNS * layer.element.size + 32)
     shared_bytes = WEIGHT_GRAD_STAGES * stage_bytes
@@ -305,9 +308,7 @@ def input_grad(
     chunk = layer.basis.chunk_size(MAX_PAIRS)
     groups = 2 if chunk <= 5 else 1
     inputs = 4 * groups
-    blocks = _ceil(layer.inputs, inputs)
-    depth = _ceil(blocks, MAX_GRID[1])
-    grid = (_ceil(layer.rows, tile.rows), _ceil(blocks, depth), depth)
+    grid = (_ceil(layer.rows, tile.rows), *_in_y_and_z(_ceil(layer.inputs, inputs)))
     stage_rows = inputs * (2 * chunk + layer.basis.has_base) + tile.rows
     pad = 4 if layer.element is Element.FLOAT else 16
     row_bytes = (INPUT_GRAD_OUTPUTS + pad) * layer.element.size
@@ -386,6 +387,12 @@ def _check_parameters(layer: Layer, **addresses: int) -> None:
             raise ValueError(f"{name} has the address 0; expected that of a tensor")
     if addresses.get("scale") and not layer.basis.has_base:
         raise ValueError(f"{layer.basis.name} takes no scale; expected the address 0")
+
+
+def _in_y_and_z(blocks: int) -> tuple[int, int]:
+    """Two axes for more blocks than one takes; the last ones of a kernel may be idle."""
+    depth = _ceil(blocks, MAX_GRID[1])
+    return _ceil(blocks, depth), depth
 
 
 def _checked_grid(grid: tuple[int, int, int], layer: Layer) -> tuple[int, int, int]:

@@ -25,7 +25,15 @@ def basis_product(operands: Operands, basis: BasisSpec, backend: str = "auto") -
 
     Returns:
         Shape `(..., out_features)`.
+
+    Raises:
+        ValueError: knots that require a gradient.
     """
+    if operands.knots is not None and operands.knots.requires_grad:
+        raise ValueError(
+            "the knots require a gradient; expected a buffer, because the product has no gradient "
+            "with respect to knots: call grid.requires_grad_(False)"
+        )
     operands = _autocast(operands)
     if torch._C._are_functorch_transforms_active():
         return _formula(operands, basis)
@@ -80,19 +88,29 @@ class _BasisProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         operands, needs = Operands(*ctx.saved_tensors), ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _is_batched(grad_y):
             grads = _differentiable_backward(grad_y, operands, ctx.basis, needs)
         else:
             grads = dispatch.backward(grad_y, operands, ctx.basis, ctx.backend, needs)
         return (None, None, *grads)
 
 
+def _is_batched(grad_y: Tensor) -> bool:
+    """Whether it stands for several cotangents: `is_grads_batched`, a vectorised Jacobian, vmap."""
+    # By name: of the two kinds of batched tensors, only that of torch.func can be asked for.
+    return "Batched" in str(torch._C._dispatch_keys(grad_y))
+
+
 def _differentiable_backward(
     grad_y: Tensor, operands: Operands, basis: BasisSpec, needs: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The gradients for `create_graph=True`: autograd's own, of the formula."""
+    """Autograd's own gradients of the formula, for `create_graph=True` and where `grad_y` is a
+    batch of cotangents."""
     wanted = [v for v, needed in zip(operands, needs, strict=True) if needed and v is not None]
-    found = iter(torch.autograd.grad(_formula(operands, basis), wanted, grad_y, create_graph=True))
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        y = _formula(operands, basis)
+    found = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=again))
     return [next(found) if needed else None for needed in needs]
 
 
@@ -166,7 +184,7 @@ def _(
 ) -> list[Tensor]:
     operands = (x, weight, scale, base_weight, bias, knots)
     return [
-        torch.empty_like(value)
+        torch.empty_like(value, memory_format=torch.contiguous_format)
         for value, needed in zip(operands, needs, strict=True)
         if needed and value is not None
     ]

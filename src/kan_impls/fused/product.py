@@ -136,11 +136,11 @@ def backward(
         needs_grad_x: whether the gradient of x is needed.
         needs_grads: for each term, whether those of its weight and of its scale are.
     """
-    grad_x = torch.empty_like(x) if needs_grad_x else None
+    grad_x = _empty(x) if needs_grad_x else None
     grads = [
         TermGrad(
-            torch.empty_like(term.weight) if needs_weight else None,
-            torch.empty_like(term.scale) if needs_scale and term.scale is not None else None,
+            _empty(term.weight) if needs_weight else None,
+            _empty(term.scale) if needs_scale and term.scale is not None else None,
         )
         for term, (needs_weight, needs_scale) in zip(terms, needs_grads, strict=True)
     ]
@@ -162,6 +162,10 @@ def backward(
                     grad_x[rows, inputs] += total_x.t()
             part.finish(is_empty=x.shape[0] == 0)
     return grad_x, grads
+
+
+def _empty(like: Tensor) -> Tensor:
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 class _Cells:
@@ -204,7 +208,8 @@ class _Part:
                 _add_input_grad(grad_x, block, grad_y, self.term, self.memory)
             if self.total is not None:
                 # With beta 0 the memory need not be cleared first.
-                target = self.total[block.functions].flatten(0, 1)
+                target = self.total[block.functions]
+                target = target.view(-1, target.shape[2])  # not a copy, which would be lost
                 beta = 0 if is_first else 1
                 _add_product(target, block.values.flatten(0, 1), grad_y, beta=beta)
 

@@ -89,7 +89,9 @@ class FusedEfficientKANLayer(SplineLayer):
         low, high = self.grid_range
         beyond = spline_order * (high - low) / grid_size
         self._basis = self._uniform(low - beyond, high + beyond)
-        self._seen: tuple[Tensor | None, float] = (None, 0)
+        # The grid that `_basis` describes: the tensor, how often it had been written to, and on
+        # the CPU a copy.
+        self._seen: tuple[Tensor | None, float, Tensor | None] = (None, 0, None)
         self.grid_changed()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,20 +109,26 @@ class FusedEfficientKANLayer(SplineLayer):
             return self._any_knots()
         if torch.compiler.is_compiling():
             return self._basis
-        seen, version = self._seen
-        if seen is not self.grid or version != _version(self.grid):
+        seen, version, copy = self._seen
+        if (
+            seen is not self.grid
+            or version != _version(self.grid)
+            or (copy is not None and not torch.equal(copy, self.grid))
+        ):
             self.grid_changed()
         return self._basis
 
     def grid_changed(self) -> None:
         """Choose how to evaluate the splines from the knots, waiting for the device once.
 
-        To be called by hand only after writing to `grid` between calls of a compiled layer,
-        which does not notice; an eager one does.
+        An eager layer calls it when `grid` was replaced or written to. To be called by hand where
+        that cannot be seen: after writing to the grid of a compiled layer, and on CUDA after
+        writing through `.data` or by a collective of torch.distributed.
         """
-        self._seen = (self.grid, _version(self.grid))
-        if self.grid.is_meta or type(self.grid) is not Tensor:
-            return  # no values to look at
+        grid, version = self.grid, _version(self.grid)
+        if grid.is_meta or type(grid) is not Tensor:
+            self._seen = (grid, version, None)  # no values to look at
+            return
         knots = self.grid.detach().double().cpu()
         uniform = self._uniform(knots[0, 0].item(), knots[0, -1].item())
         _, first, step = uniform.options
@@ -130,6 +138,8 @@ class FusedEfficientKANLayer(SplineLayer):
         roundings = KNOT_ROUNDINGS * unit * expected.abs().max()
         is_uniform = step > 0 and bool(((knots - expected).abs() <= roundings).all())
         self._basis = uniform if is_uniform else self._any_knots()
+        # Comparing values costs microseconds on the CPU; elsewhere it would wait for the device.
+        self._seen = (grid, version, grid.detach().clone() if grid.device.type == "cpu" else None)
 
     def _uniform(self, first: float, last: float) -> BasisSpec:
         order = self.basis.spline_order

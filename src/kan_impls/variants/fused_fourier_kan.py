@@ -37,8 +37,8 @@ class FusedFourierKANLayer(nn.Module):
     """A KAN layer of Fourier series, 2 pi-periodic in every input.
 
     It saves only its input for the backward pass and evaluates the basis again there;
-    forward and backward take a workspace of at most
-    `kan_impls.fused.product.WORKSPACE_BYTES`, whatever the batch.
+    the product form takes a workspace of at most `kan_impls.fused.product.WORKSPACE_BYTES`,
+    whatever the batch, the CUDA kernels one of at most `kan_impls.fused.kernels.WORKSPACE_BYTES`.
 
     Args:
         in_features, out_features: sizes of the last dimension of input and output.

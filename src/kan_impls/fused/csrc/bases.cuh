@@ -43,8 +43,8 @@ __device__ __forceinline__ T* function_row(const Problem& problem, T* weight, T*
 // rounding error, computed apart, would then count twice.
 __device__ __forceinline__ float rounded_product(float a, float b) { return fmaf(a, b, 0.f); }
 
-// sin and cos of angle + angle_low to 1e-7 up to |angle| = 1e8, from where the error grows in
-// proportion to the angle. angle_low is below half a unit in the last place of angle.
+// sin and cos of angle + angle_low to 1e-7 up to |angle| = 1e8. From there the error grows in
+// proportion to the angle, up to some point of the circle. angle_low is below half a unit in the last place of angle.
 __device__ __forceinline__ void sincos_reduced(float angle, float angle_low, float& sine,
                                                float& cosine) {
   const float TWO_OVER_PI = 0.636619772f;
@@ -58,6 +58,7 @@ __device__ __forceinline__ void sincos_reduced(float angle, float angle_low, flo
   float more = rintf(r * TWO_OVER_PI);
   r = fmaf(more, -HALF_PI_0, r);
   r = fmaf(more, -HALF_PI_1, r);
+  r = fabsf(r) > 1.f ? 0.f : r;  // no digit of the angle is left; NaN stays
   float rest = turns - 4.f * floorf(0.25f * turns) + more;  // exact; its residue mod 4 counts
   rest -= 4.f * floorf(0.25f * rest);
 

@@ -6,7 +6,7 @@
 //                          + sum_f phi_f(x[b,i]) * scale[i,o] * weight[f,i,o] )
 // All tensors are contiguous. x, grad_x and the workspace are float32, the rest has the
 // element type of the kernel. A null scale means 1, a null bias 0; a basis without SiLU reads
-// neither base nor scale. Mirrored by `pack` in kernels.py.
+// neither base nor scale. Mirrored by `_pack` in kernels.py.
 struct Problem {
   const float* x;      // (rows, inputs)
   const void* weight;  // (functions, inputs, outputs)

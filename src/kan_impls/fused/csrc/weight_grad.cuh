@@ -135,7 +135,7 @@ struct WeightGradWarp {
   }
 };
 
-// Grid: (blocks of columns, blocks of inputs). Every gradient is written once, by the thread that
+// Grid: (blocks of columns, blocks of inputs in y and z). Every gradient is written once, by the thread that
 // summed it over all rows; the chunks follow each other in the block, so that the gradient of the
 // scale, a sum over functions, stays in the thread too.
 template <class Basis, class T, Precision PRECISION, int WARPS>
@@ -148,7 +148,9 @@ __global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem probl
 
   WeightGradWarp<Basis, T, PRECISION> sum;
   int column = blockIdx.x * Tile::COLUMNS;
-  long long input = (long long)blockIdx.y * Tile::INPUTS + threadIdx.x / 32 * 8 + sum.lane.g;
+  long long first_input = ((long long)blockIdx.z * gridDim.y + blockIdx.y) * Tile::INPUTS;
+  if (first_input >= problem.inputs) return;  // the whole block
+  long long input = first_input + threadIdx.x / 32 * 8 + sum.lane.g;
   int tiles = (int)((problem.rows + Tile::ROWS - 1) / Tile::ROWS);
 
   Cursor<Tile::STAGES> loaded = {0, 0, 0};
