@@ -1,5 +1,6 @@
 """What is missing for the fused kernels is named with its remedy, and the report shows it."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kan_impls.fused import compiler, cubin_cache, doctor, requirements
+from kan_impls.fused import compiler, cubin_cache, doctor, jit, kernels, requirements
 from kan_impls.fused.__main__ import main
 from kan_impls.fused.compiler import KernelUnavailable
 from kan_impls.fused.requirements import available
@@ -156,6 +157,7 @@ def one_kernel(monkeypatch):
     monkeypatch.setattr(compiler, "sources", lambda: SOURCES)
     names = ["scale<64>", "crowded<64>", "framed<50>"]
     monkeypatch.setattr("kan_impls.fused.kernels.standard_kernels", lambda: names)
+    monkeypatch.setattr("kan_impls.fused.kernels.kernels_of_all", lambda bases: names)
 
 
 @needs_nvrtc
@@ -209,6 +211,27 @@ def test_warmup_for_an_architecture_fills_the_cache(capsys, own_cache, one_kerne
     assert main(["warmup", "--arch", "sm_86"]) == 0
     assert "3 kernels for sm_86 in " in capsys.readouterr().out
     assert len(list(own_cache.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "bases"),
+    [
+        ([], ["Fourier<5>", "BSpline<5, 3>"]),
+        (["--fourier", "8", "--bspline", "7", "2"], ["Fourier<8>", "BSpline<7, 2>"]),
+    ],
+)
+def test_warmup_takes_the_layers_it_is_told(monkeypatch, options, bases):
+    compiled = []
+    monkeypatch.setattr(jit, "compile_kernels", lambda names, arch: compiled.extend(names))
+    assert main(["warmup", "--arch", "sm_90", *options]) == 0
+    wanted = kernels.kernels_of_all([_basis(name) for name in bases])
+    assert compiled == wanted
+    assert all(any(f"<{basis}, float, TF32" in name for name in compiled) for basis in bases)
+
+
+def _basis(name):
+    sizes = [int(size) for size in re.findall(r"\d+", name)]
+    return kernels.fourier(*sizes) if name.startswith("F") else kernels.bspline(*sizes, -1, 1)
 
 
 def test_warmup_that_cannot_says_why(capsys, one_kernel):

@@ -36,6 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     where = command.add_mutually_exclusive_group()
     where.add_argument("--device", default="cuda:0", help="for this GPU (default: cuda:0)")
     where.add_argument("--arch", help="for this architecture, such as sm_90; needs no GPU")
+    command.add_argument(
+        "--fourier", type=int, action="append", default=[], metavar="GRID_SIZE",
+        help="for fused_fourier_kan layers of this grid",
+    )  # fmt: skip
+    command.add_argument(
+        "--bspline", type=int, nargs=2, action="append", default=[], metavar=("GRID_SIZE", "ORDER"),
+        help="for fused_efficient_kan layers of this grid; without either, for grid size 5",
+    )  # fmt: skip
     command.set_defaults(run=_warmup)
 
     command = commands.add_parser("registers", help="registers and spills of every kernel")
@@ -53,7 +61,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _warmup(options: argparse.Namespace) -> int:
-    names = kernels.standard_kernels()
+    bases = [kernels.fourier(size) for size in options.fourier]
+    bases += [kernels.bspline(size, order, -1, 1) for size, order in options.bspline]
+    names = kernels.kernels_of_all(bases or [kernels.fourier(5), kernels.bspline(5, 3, -1, 1)])
     start = time.perf_counter()
     if options.arch:
         jit.compile_kernels(names, options.arch)

@@ -7,6 +7,7 @@ and the mathematics, are in csrc/; see problem.cuh for the shapes.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -340,7 +341,13 @@ def kernels_of(basis: Basis, element: Element, precision: Precision) -> list[str
 def standard_kernels() -> list[str]:
     """The kernels of common bases, all element types and precisions, each once."""
     bases = [fourier(5), fourier(300)]
-    bases += [bspline(size, order, -1, 1) for size, order in ((5, 3), (8, 2), (3, 1))]
+    return kernels_of_all(
+        [*bases, *(bspline(size, order, -1, 1) for size, order in ((5, 3), (8, 2), (3, 1)))]
+    )
+
+
+def kernels_of_all(bases: Sequence[Basis]) -> list[str]:
+    """The kernels of these bases, all element types and precisions, each once."""
     kinds = [
         (Element.FLOAT, Precision.ACCURATE),
         (Element.FLOAT, Precision.TF32),

@@ -58,7 +58,6 @@ __device__ __forceinline__ void sincos_reduced(float angle, float angle_low, flo
   float more = rintf(r * TWO_OVER_PI);
   r = fmaf(more, -HALF_PI_0, r);
   r = fmaf(more, -HALF_PI_1, r);
-  r = fabsf(r) > 1.f ? 0.f : r;  // no digit of the angle is left; NaN stays
   float rest = turns - 4.f * floorf(0.25f * turns) + more;  // exact; its residue mod 4 counts
   rest -= 4.f * floorf(0.25f * rest);
 
@@ -87,6 +86,10 @@ struct Fourier {
 
   __device__ __forceinline__ void start(float x, int pair, const Problem&) {
     k = (float)(pair + 1);
+    // From here neighbouring floats are 2^15 apart and reductions leave no digit: any point of the
+    // circle is as good, but NaN where x is infinite.
+    const float LAST_ANGLE = 3e11f;
+    x = fabsf(x) > LAST_ANGLE ? x - x : x;
     sincos_reduced(x, 0.f, sin_1, cos_1);
     sin_k = sin_1, cos_k = cos_1;
     if (pair == 0) return;

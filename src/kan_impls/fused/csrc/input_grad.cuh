@@ -160,12 +160,12 @@ struct InputGradWarp {
   }
 };
 
-// Blocks that the compiler shall let a multiprocessor hold, by its registers. Asked for two, some
-// of the large accurate kernels would spill; asked for nothing (0), they find at most 128 registers.
+// Blocks that the compiler shall let a multiprocessor hold, by its registers. Asked for two, or for
+// nothing, some of the large accurate kernels would spill.
 template <class Basis, class T, Precision PRECISION, int WARPS>
 constexpr int input_grad_blocks() {
   const int THREADS = InputGradTile<Basis, T, WARPS>::THREADS;
-  return PRECISION == ACCURATE && THREADS > 128 ? 0 : THREADS > 256 ? 1 : 2;
+  return PRECISION == ACCURATE && THREADS > 128 || THREADS > 256 ? 1 : 2;
 }
 
 // Grid: (blocks of rows, blocks of inputs in y and z).
