@@ -23,8 +23,8 @@ WORKSPACE_BYTES = 15 * 2**20
 STAGE_BYTES = 4 * 2**20
 
 # Elements of a basis beside staged weights, and of the gradient of any basis, that are made at
-# once: a megabyte stays in the second-level cache until it is used.
-BLOCK_ELEMENTS = 2**18
+# once: half a megabyte stays in the second-level cache until it is used.
+BLOCK_ELEMENTS = 2**17
 
 # Rows that share a copy of staged weights at least: fewer, and copying would be felt.
 STAGED_ROWS = 128
