@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import torch
@@ -21,6 +22,11 @@ from kan_impls.published import Layout
 # Fitting one input feature takes (samples x num_basis) float64 numbers a few times over;
 # features are fitted together up to this many bytes of them.
 FIT_BYTES = 64 * 2**20
+
+
+def functions_per_input(config: Mapping[str, Any]) -> int:
+    """The splines of an input, and SiLU; see `kan_impls.variant.Variant`."""
+    return 1 + config.get("grid_size", 5) + config.get("spline_order", 3)
 
 
 class SplineLayer(nn.Module, ABC):

@@ -278,11 +278,11 @@ class _Layout:
         # it, and its gradient. In a cell: the basis, and in 16 bits a copy of it; the gradient
         # of a function. Per row and output: grad_y, and a sum and a product in 16 bits.
         copies = 1 if weight.dtype.itemsize >= 4 else 2
-        in_cell = max(
+        cell = max(
             self._inputs_at_once[id(term)] * (copies * term.basis.elements_per_input + 1)
             for term in terms
         )
-        per_row = itemsize * (8 * self.in_features + in_cell + (2 * copies - 1) * out_features)
+        per_row = itemsize * (8 * self.in_features + cell + (2 * copies - 1) * out_features)
         most = min(limit, (WORKSPACE_BYTES - stages - BLOCK_ELEMENTS * itemsize) // per_row)
         chunks = -(-self.batch // max(1, most))
         self.rows_at_once = max(1, -(-self.batch // max(1, chunks)))

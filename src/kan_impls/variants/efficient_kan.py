@@ -17,7 +17,7 @@ from torch import Tensor
 from kan_impls.checks import check_input
 from kan_impls.layer import basis_linear, silu_linear
 from kan_impls.published import UNCHANGED, Layout
-from kan_impls.spline_layer import SplineKAN, SplineLayer
+from kan_impls.spline_layer import SplineKAN, SplineLayer, functions_per_input
 from kan_impls.variant import Variant
 
 
@@ -51,8 +51,6 @@ VARIANT = Variant(
     paper="arXiv 2404.19756",
     layer=EfficientKANLayer,
     model=partial(SplineKAN, EfficientKANLayer),
-    functions_per_input=lambda config: (
-        1 + config.get("grid_size", 5) + config.get("spline_order", 3)
-    ),
+    functions_per_input=functions_per_input,
     reference_config={"grid_size": 5, "spline_order": 3},
 )

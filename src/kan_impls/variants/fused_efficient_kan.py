@@ -17,7 +17,7 @@ from kan_impls.fused.dispatch import Backend, check_backend
 from kan_impls.fused.op import basis_product
 from kan_impls.fused.operands import BasisSpec, Operands
 from kan_impls.published import Layout
-from kan_impls.spline_layer import SplineKAN, SplineLayer
+from kan_impls.spline_layer import SplineKAN, SplineLayer, functions_per_input
 from kan_impls.variant import Variant
 
 
@@ -162,8 +162,6 @@ VARIANT = Variant(
     paper="arXiv 2404.19756",
     layer=FusedEfficientKANLayer,
     model=partial(SplineKAN, FusedEfficientKANLayer),
-    functions_per_input=lambda config: (
-        1 + config.get("grid_size", 5) + config.get("spline_order", 3)
-    ),
+    functions_per_input=functions_per_input,
     reference_config={"grid_size": 5, "spline_order": 3},
 )
