@@ -4,7 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test bench compare accept growth lint check selftest gpu-check clean help
+# What `gate` and `refresh` measure with; empty for CUDA where there is some, else the CPU.
+DEVICE ?=
+ON_DEVICE := $(if $(DEVICE),--device=$(DEVICE))
+# The revision that `gate` compares with what the stored baseline flags.
+BASE ?= main
+
+.PHONY: help test memory emulator compile bench compare accept calibrate ab gate gpu-test growth \
+	refresh lint check selftest wheel gpu-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -16,17 +23,48 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-test: $(READY) ## correctness tests, and each benchmark once, untimed
+test: $(READY) ## correctness tests, the memory gate, and each benchmark once, untimed
 	$(BIN)/python -m pytest
+
+memory: $(READY) ## the memory gate alone: bytes of every implementation, without a device
+	$(BIN)/python -m pytest benchmarks/test_memory.py tests/test_bench_device_free.py
+
+emulator: $(READY) ## the CUDA kernels on the CPU, under sanitizers too
+	$(BIN)/python -m pytest tests/test_emulator.py tests/test_kernels.py
+	$(BIN)/python -m pytest -m sanitizer
+
+compile: $(READY) ## every CUDA kernel compiled for every architecture; needs no GPU
+	$(BIN)/python -m pytest tests/test_kernel_resources.py tests/test_fused_compiler.py
+	$(BIN)/python -m pytest -m compile
 
 bench: $(READY) ## time and memory of every implementation: the table
 	$(BIN)/python -m pytest --benchmark-only
 
-compare: $(READY) ## the same, judged by the stored baseline
+compare: $(READY) ## the same in three processes, judged by the stored baseline
 	$(BIN)/python -m pytest --benchmark-compare
 
 accept: $(READY) ## store the last run as the baseline of this machine
 	$(BIN)/kan-bench accept
+
+calibrate: $(READY) ## store a baseline with its noise, from ten runs (half an hour)
+	$(BIN)/kan-bench calibrate -- benchmarks/test_reference.py $(ON_DEVICE)
+
+ab: $(READY) ## the files as they are against BASE (main), in turns
+	$(BIN)/kan-bench ab $(BASE) -- benchmarks/test_reference.py $(ON_DEVICE)
+
+gate: $(READY) ## what decides a merge into BASE (main): stored baseline, then ab; reports in gate/
+	$(BIN)/kan-bench gate $(BASE) --report gate --fail-on-inconclusive -- \
+	  benchmarks/test_reference.py --require-baseline $(ON_DEVICE)
+
+gpu-test: $(READY) ## the contract of every implementation, and what needs a GPU
+	$(BIN)/python -m pytest tests/test_gpu.py tests/test_contract.py tests/test_golden.py \
+	  tests/test_bench_timing.py tests/test_bench_memory.py $(or $(ON_DEVICE),--device=cuda)
+
+refresh: $(READY) ## propose a new baseline of this machine, with its evidence in refresh/
+	mkdir -p refresh
+	$(BIN)/kan-bench calibrate --keep refresh/rounds -- benchmarks/test_reference.py $(ON_DEVICE)
+	$(BIN)/python -m pytest benchmarks/test_reference.py --benchmark-compare $(ON_DEVICE) \
+	  --report=refresh
 
 growth: $(READY) ## growth with batch, width and grid, and [784,256,10] at batch 36,864
 	$(BIN)/python -m pytest --benchmark-only -m growth
@@ -37,14 +75,23 @@ lint: $(READY) ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test ## everything that must hold before a merge
+check: lint test selftest ## everything that must hold before a merge
 	$(BIN)/python -m pytest -m "compile or sanitizer"
 
-selftest: $(READY) ## the gate: planted faults go red, unchanged code stays green (20 minutes)
+selftest: $(READY) ## the gate tests itself: faults go red, identical code stays green
 	$(BIN)/python benchmarks/selftest.py
+	$(BIN)/python -m pytest -m gate
+
+wheel: $(READY) ## build the wheel, and import it in an empty environment
+	rm -rf dist build/wheel-env
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/wheel-env
+	build/wheel-env/bin/python -m pip install --quiet -c constraints.txt "$$(ls dist/*.whl)[bench,report]"
+	cd build && wheel-env/bin/python -c 'import kan_impls; print(kan_impls.list_variants())'
+	build/wheel-env/bin/kan-bench --help > build/kan-bench-help.txt
 
 gpu-check: ## on a GPU: its tests, sanitizers and times, within 8 minutes; no network, no .venv
 	PYTHONPATH=src $(PYTHON) benchmarks/gpu_check.py --out gpu-check
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist gate refresh .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

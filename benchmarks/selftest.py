@@ -1,76 +1,178 @@
-"""The gate, tried on this machine: unchanged code stays green, planted faults go red.
+"""The gate tries itself on this machine: faults go red, identical code stays green.
 
-Runs the reference benchmarks six times (20 minutes): for a baseline, three times unchanged,
-with a slower layer, and with 4 KiB more memory. Exit status 0 if all came out as they must.
-Options, such as -k fused, select a part. Nothing that is stored changes.
+Calibrates two benchmarks into a folder of its own and runs the gate on them, once for each way
+to be green or red (four minutes). Exit status 0 if all came out as they must. Nothing that is
+stored changes.
 """
 
+import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from kan_impls.bench.cli import LAST_RUN
-from kan_impls.bench.cli import main as kan_bench
+from kan_impls.bench.exit_codes import GateExit
 
 ROOT = Path(__file__).resolve().parents[1]
-SELECTION = sys.argv[1:]
-
-# What must be among the lines of verdicts, and the exit status.
-TRIALS = [
-    *[("unchanged", None, "unchanged", 0)] * 3,
-    ("slow", "slow", r"regressed .*fused_fourier_kan.*time over (reference|MLP)", 1),
-    ("alloc", "alloc", r"regressed .*fused_fourier_kan.*_peak_bytes \+4,096 B", 1),
+BENCHMARKS = "benchmarks/test_reference.py"
+SELECTION = ["-k", "(mlp or fused_fourier_kan) and forward and not kan_upstream"]
+OPTIONS = [
+    *SELECTION,
+    "--device=cpu",
+    "--processes=2",
+    "--benchmark-max-time=0.6",
+    "-p",
+    "no:cacheprovider",
 ]
-VERDICT = re.compile(
-    "(unchanged|improved|regressed|inconclusive|missing|incomparable|no_baseline) +benchmarks/.*"
+
+Change = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of the gate.
+
+    Args:
+        name: what is tried.
+        expected: the exit status.
+        options: of pytest, after those of all trials.
+        plant: what is wrong with the fused layer.
+        edit: changes the stored baseline before.
+        words: what the output must hold.
+    """
+
+    name: str
+    expected: int
+    options: tuple[str, ...] = ()
+    plant: str | None = None
+    edit: Change | None = None
+    words: str = ""
+
+
+def add_entry(data: dict[str, Any]) -> None:
+    data["benchmarks"].append({**data["benchmarks"][0], "fullname": "gone"})
+
+
+def other_device(data: dict[str, Any]) -> None:
+    data["machine_info"]["kan_impls"]["device_key"] = "cpu_other"
+
+
+def slower_before(data: dict[str, Any]) -> None:
+    for entry in data["benchmarks"]:
+        for process in entry["extra_info"]["processes"]:
+            process["ratio"] *= 1.5
+            if process["ratio_to_mlp"]:
+                process["ratio_to_mlp"] *= 1.5
+
+
+def noisier_before(data: dict[str, Any]) -> None:
+    for entry in data["benchmarks"]:
+        for number, run in enumerate(entry["extra_info"]["calibration"]["runs"]):
+            for figure in run:
+                run[figure] *= 1.5 if number % 2 else 1
+
+
+TRIALS = (
+    Trial("identical code", GateExit.PASSED),
+    Trial("a fifth longer", GateExit.REGRESSED, plant="slow", words="time over"),
+    Trial("4 KiB more", GateExit.REGRESSED, plant="alloc", words="_peak_bytes +4,096 B"),
+    Trial("a benchmark is gone", GateExit.MISSING, edit=add_entry, words="missing"),
+    Trial("timing is off", GateExit.NOTHING_MEASURED, ("--benchmark-disable",)),
+    Trial("an empty selection", GateExit.NOTHING_MEASURED, ("-k", "no_such_benchmark")),
+    Trial("another device", GateExit.INCOMPARABLE, edit=other_device),
+    Trial("faster", GateExit.IMPROVED, ("--fail-on-improved",), edit=slower_before),
+    Trial("noise", GateExit.INCONCLUSIVE, ("--fail-on-inconclusive",), edit=noisier_before),
 )
 
 
-def run_suite(baselines: Path, plant: str | None, *options: str) -> tuple[int, list[str]]:
-    """Exit status and verdicts of a run."""
-    command = [sys.executable, "-m", "pytest", "-q", f"--baselines={baselines}", *options]
-    environment = dict(os.environ)
+def pytest(*options: str, plant: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")}
     if plant:
-        command += ["-p", "planted"]
-        environment |= {"PLANT": plant, "PYTHONPATH": str(ROOT / "benchmarks")}
-    finished = subprocess.run(
-        [*command, *SELECTION], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE
-    )
-    return finished.returncode, list(filter(VERDICT.match, finished.stdout.splitlines()))
+        environment["PLANT"] = plant
+        options = (*options, "-p", "planted")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", BENCHMARKS, *OPTIONS, *options],
+        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
 
 
-def try_gate(baselines: Path) -> list[str]:
-    """What did not come out as it must."""
-    if run_suite(baselines, None, "--benchmark-only")[0]:
-        return ["the benchmarks themselves fail: run pytest --benchmark-only to see how"]
-    kan_bench(["accept", f"--run={ROOT / LAST_RUN}", f"--baselines={baselines}"])
-    wrong = []
-    for name, plant, expected_line, expected_status in TRIALS:
-        print(f"\n== {name}: expecting exit status {expected_status}", flush=True)
-        status, lines = run_suite(baselines, plant, "--benchmark-compare", "--require-baseline")
-        print("\n".join(lines), flush=True)
-        if status != expected_status:
-            wrong.append(f"{name} exited with {status} instead of {expected_status}")
-        if not any(re.match(expected_line, line) for line in lines):
-            wrong.append(f"{name} has no verdict such as {expected_line!r}")
-    return wrong
+def calibrate(folder: Path) -> Path:
+    """A calibrated baseline; the file."""
+    command = [
+        sys.executable, "-m", "kan_impls.bench.cli", "calibrate", "--runs=5", "--processes=2",
+        f"--baselines={folder}", "--", BENCHMARKS, *OPTIONS,
+    ]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    (path,) = folder.glob("*/*.json")
+    return path
+
+
+def attempt(trial: Trial, good: Path, folder: Path) -> str | None:
+    """What did not come out as it must, if anything."""
+    path = good
+    if trial.edit is not None:
+        data = json.loads(good.read_text(encoding="utf-8"))
+        trial.edit(data)
+        path = folder / "edited.json"
+        path.write_text(json.dumps(data), encoding="utf-8")
+    finished = pytest(
+        f"--benchmark-compare={path}", f"--report={folder / 'report'}", *trial.options,
+        plant=trial.plant,
+    )  # fmt: skip
+    return check(trial, finished.returncode, finished.stdout)
+
+
+def check(trial: Trial, status: int, output: str) -> str | None:
+    if status != trial.expected or trial.words not in output:
+        return f"{trial.name}: exit status {status} instead of {trial.expected}\n{output}"
+    return None
+
+
+def special_trials(folder: Path) -> list[str | None]:
+    """What needs no baseline, or a broken one."""
+    broken = folder / "broken.json"
+    broken.write_text("{", encoding="utf-8")
+    corrupt = Trial("a damaged baseline", GateExit.CORRUPT_BASELINE)
+    absent = Trial("no baseline", GateExit.NO_BASELINE)
+    device_free = Trial("4 KiB more, without a device", 1, plant="alloc", words="4,096")
+    in_the_way = pytest(f"--benchmark-compare={broken}")
+    none = pytest(
+        f"--baselines={folder / 'none'}", "--benchmark-compare", "--require-baseline",
+        f"--report={folder / 'report'}",
+    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"), "PLANT": "alloc"}
+    fake = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "planted", "benchmarks/test_memory.py",
+         "-k", "stored and fused_fourier_kan"],
+        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    return [
+        check(corrupt, in_the_way.returncode, in_the_way.stdout),
+        check(absent, none.returncode, none.stdout),
+        check(device_free, fake.returncode, fake.stdout),
+    ]
 
 
 def main() -> int:
-    kept = {path: path.read_bytes() for path in (ROOT / LAST_RUN).parent.glob("last_run.*")}
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            wrong = try_gate(Path(folder))
-    finally:
-        for path in (ROOT / LAST_RUN).parent.glob("last_run.*"):
-            path.unlink()
-        for path, content in kept.items():
-            path.write_bytes(content)
-    print("\n" + ("; ".join(wrong) or "the gate is as it must be"))
-    return bool(wrong)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kan-bench-") as name:
+        folder = Path(name).resolve()
+        print("calibrating", flush=True)
+        good = calibrate(folder / "baselines")
+        wrong = []
+        for trial in TRIALS:
+            print(f"{trial.name}: expecting exit status {trial.expected:d}", flush=True)
+            wrong.append(attempt(trial, good, folder))
+        print("damaged, absent, and without a device", flush=True)
+        wrong += special_trials(folder)
+    found = [text for text in wrong if text]
+    print("\n".join(found) or f"the gate is as it must be ({time.monotonic() - start:.0f} s)")
+    return bool(found)
 
 
 if __name__ == "__main__":

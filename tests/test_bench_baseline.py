@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,9 +45,9 @@ def test_what_is_stored_is_read_back(tmp_path):
     assert run.device_key == "cpu_test"
     assert list(run.measurements) == ["a", "b"]
     measurement = run.measurements["a"]
-    assert measurement.ratio == 1.25
+    assert measurement.median("ratio") == 1.25
     assert measurement.median_ns == pytest.approx(2e6)
-    assert measurement.memory == {"forward_peak_bytes": 4096}
+    assert measurement.memory["forward_peak_bytes"] == 4096
 
 
 @pytest.mark.parametrize(
@@ -118,3 +119,46 @@ def test_pytest_benchmark_reads_the_folder(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "0001_first.json" in listed.stdout
+
+
+def stored_runs(tmp_path, *anchors):
+    """As many baselines, each with its reason to start a new history, if any."""
+    paths = []
+    for anchor in anchors:
+        data = run_data("a")
+        data["kan_impls"] = {"anchor": anchor}
+        paths.append(baseline.store(tmp_path, "cpu_test", data, "x"))
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("anchors", "newest", "older"),
+    [
+        ([None, None, None], 2, [0, 1]),
+        ([None, None, None], 1, [0]),
+        ([None], 0, []),
+        # A new history starts from itself.
+        ([None, "a new mode", None], 2, [1]),
+        ([None, "a new mode", None], 1, []),
+        ([None, "a new mode"], 0, []),
+    ],
+)
+def test_the_baselines_that_one_goes_on_from(tmp_path, monkeypatch, anchors, newest, older):
+    paths = stored_runs(tmp_path, *anchors)
+    found = baseline.forerunners(tmp_path, "cpu_test", paths[newest])
+    assert found == [paths[number] for number in older]
+    monkeypatch.chdir(tmp_path)
+    assert baseline.forerunners(Path(), "cpu_test", paths[newest].relative_to(tmp_path)) == found
+
+
+def test_a_baseline_from_elsewhere_goes_on_from_none(tmp_path):
+    (path,) = stored_runs(tmp_path, None)
+    other = tmp_path / "other.json"
+    other.write_text(path.read_text())
+    assert baseline.forerunners(tmp_path, "cpu_test", other) == []
+
+
+def test_the_history_leaves_out_what_cannot_be_read(tmp_path):
+    paths = stored_runs(tmp_path, None, None, "a reason")
+    paths[1].write_text("{")
+    assert [run.anchor for run in baseline.history(tmp_path, "cpu_test")] == [None, "a reason"]

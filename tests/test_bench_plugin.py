@@ -1,20 +1,25 @@
 """The plugin, end to end in small folders: what is measured, judged, and the exit status.
 
-Time is a clock that only the benchmark itself moves, so that no verdict here depends on
-the machine; memory is real.
+Time is a clock that only the benchmark itself moves, and other processes measure what the test
+says, so that no verdict here depends on the machine; memory is real.
 """
 
 import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from kan_impls import get_variant
-from kan_impls.bench import runner
+from kan_impls.bench import runner, session
 from kan_impls.bench.case import Case
 from kan_impls.bench.cli import main
+from kan_impls.bench.exit_codes import GateExit
 from kan_impls.bench.measure import floor
+from kan_impls.bench.record import Process, parse_process
 from kan_impls.bench.workload import Workload
+from tests.test_bench_rounds import Script
 
 CONFTEST = """
 pytest_plugins = ["kan_impls.bench.plugin"]
@@ -36,16 +41,42 @@ def test_small(measure, name):
 
 
 class Clock:
-    """All clocks are one, and move by 10 ms at each reading: so long lasts what lies between."""
+    """All clocks are one, and move by 8 ms at each reading: so long lasts what lies between."""
 
     now = 0.0
+    step = 2**-7  # of which sums are exact
 
     def __init__(self, device=None):
         pass
 
     def __call__(self):
-        Clock.now += 0.01
+        Clock.now += Clock.step
         return Clock.now
+
+
+def own_figures(state):
+    """What this process measured, by benchmark."""
+    found = {}
+    for stats in state.measured:
+        parts = stats.extra_info.get("processes")
+        plain = asdict(Process(stats.stats.median * 1e9, rounds=stats.stats.rounds))
+        found[stats.fullname] = parse_process(parts[0] if parts else plain)
+    return found
+
+
+class Others:
+    """Other processes: they agree with this one, but for the time over the reference."""
+
+    def __init__(self):
+        self.asked = []
+        self.ratios = None
+
+    def __call__(self, state, names, processes):
+        self.asked.append((list(names), processes))
+        own = own_figures(state)
+        if self.ratios is not None and processes > 1:
+            own = {name: replace(figures, ratio=self.ratios) for name, figures in own.items()}
+        return {name: [own[name]] * processes for name in names}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,11 +88,18 @@ def _import_all_once():
 
 
 @pytest.fixture
-def project(pytester, monkeypatch):
+def others(monkeypatch):
+    others = Others()
+    monkeypatch.setattr(session, "measure_again", others)
+    return others
+
+
+@pytest.fixture
+def project(pytester, monkeypatch, others):
     """A folder with two benchmarks, and a clock that makes every round last equally long."""
     for module in (runner, floor):
         monkeypatch.setattr(module, "SynchronizedTimer", Clock)
-    monkeypatch.setattr("kan_impls.bench.plugin.SynchronizedTimer", Clock)
+    monkeypatch.setattr(runner, "witness_of", lambda device: Script())
     floor.measure_floor.cache_clear()
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_small=BENCHMARK)
@@ -78,10 +116,8 @@ def slow_down(monkeypatch, factor):
 
     def run(self):
         original(self)
-        if "Fused" in type(next(iter(self.model.children()))).__name__ or "Fused" in str(
-            self.model
-        ):
-            Clock.now += 0.01 * (factor - 1)
+        if "Fused" in str(self.model):
+            Clock.now += Clock.step * (factor - 1)
 
     monkeypatch.setattr(Workload, "run", run)
 
@@ -98,9 +134,34 @@ def waste_memory(monkeypatch):
     monkeypatch.setattr(Workload, "forward", forward)
 
 
+def newest_baseline(project):
+    return sorted((project.path / "benchmarks" / "baselines").glob("*/*.json"))[-1]
+
+
+def edit(path, change):
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def calibrated(data):
+    """As if ten runs of three processes had differed by a fifth of a percent."""
+    runs = [
+        dict.fromkeys(("ratio", "ratio_to_mlp", "median_ns"), 1 + 0.002 * (number % 2))
+        for number in range(10)
+    ]
+    for entry in data["benchmarks"]:
+        entry["extra_info"]["calibration"] = {"processes": 3, "runs": runs}
+
+
 def measure_and_accept(project):
-    assert project.runpytest("--benchmark-only").ret == 0
+    assert project.runpytest("--benchmark-only", "--processes=3").ret == 0
     assert main(["accept"]) == 0
+    edit(newest_baseline(project), calibrated)
+
+
+def report_of(project):
+    return json.loads((project.path / ".benchmarks" / "report" / "report.json").read_text())
 
 
 def test_plain_pytest_runs_each_benchmark_once_untimed(project):
@@ -120,40 +181,83 @@ def test_benchmark_only_measures_and_keeps_the_run(project):
     assert info["measured"] == {
         "case": "small", "implementation": "fused_fourier_kan", "batch": 8,
         "widths": [6, 5, 1], "config": {}, "pass": "forward", "reference": "product",
+        "reference_flops": info["flops"], "cache": "warm",
+        "keeps_freed_memory": info["measured"]["keeps_freed_memory"],
     }  # fmt: skip
-    assert info["ratio"] == info["ratio_to_mlp"] == pytest.approx(1)
+    (process,) = info["processes"]
+    assert process == {
+        "median_ns": pytest.approx(Clock.step * 1e9), "ratio": pytest.approx(1),
+        "ratio_to_mlp": pytest.approx(1), "rounds": 12, "disturbed": 0,
+    }  # fmt: skip
     assert info["parameters"] == info["trainable_parameters"] == 6 * 5 * 10 + 5 + 5 * 10 + 1
     assert info["flops"] == 2 * 8 * (60 * 5 + 50 * 1)
     assert info["memory"].keys() == {"forward_peak_bytes", "backward_peak_bytes", "saved_bytes"}
     assert info["memory"]["saved_bytes"] == 8 * 5 * 4
     assert info["floor_fraction"] == pytest.approx(1)
-    assert len(data["benchmarks"][0]["stats"]["data"]) == 10
+    # What pytest-benchmark itself analyses and stores are the same rounds.
+    assert data["benchmarks"][0]["stats"]["data"] == [Clock.step] * 12
     assert data["machine_info"]["kan_impls"]["device_key"].startswith("cpu_")
+
+
+def test_processes_share_the_time_of_a_benchmark(project, others):
+    assert project.runpytest("--benchmark-only", "--processes=5").ret == 0
+    data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
+    for entry in data["benchmarks"]:
+        assert [p["rounds"] for p in entry["extra_info"]["processes"]] == [2] * 5
+    assert [count for _, count in others.asked] == [1] * 4
 
 
 def test_a_benchmark_without_a_baseline(project):
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["no_baseline *store one with: kan-bench accept", "2 no_baseline"])
-    assert project.runpytest("--benchmark-compare", "--require-baseline").ret == 1
+    result.stdout.fnmatch_lines(["no baseline*", "*store one with: kan-bench accept*"])
+    assert project.runpytest("--benchmark-compare", "--require-baseline").ret == 15
 
 
-def test_unchanged_code_is_unchanged(project):
+def test_unchanged_code_is_unchanged(project, others):
     measure_and_accept(project)
+    others.asked.clear()
     result = project.runpytest("--benchmark-compare", "--require-baseline")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["2 unchanged"])
+    result.stdout.fnmatch_lines(["2 unchanged", "*exit status 0: passed"])
+    # Three processes, and none to confirm anything.
+    assert [count for _, count in others.asked] == [1, 1]
 
 
-def test_a_slower_layer_is_regressed(project, monkeypatch):
+def test_a_slower_layer_is_regressed_once_fresh_processes_agree(project, monkeypatch, others):
     measure_and_accept(project)
     slow_down(monkeypatch, 1.2)
+    others.asked.clear()
     result = project.runpytest("--benchmark-compare")
-    assert result.ret == 1
+    assert result.ret == GateExit.REGRESSED == 10
     result.stdout.fnmatch_lines(
-        ["unchanged *mlp*", "regressed *fused_fourier_kan*+20.0% *(limit 10%)"]
+        ["*unchanged*mlp*", "*regressed*fused_fourier_kan*+20.0%*", "exit status 10: regressed"]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
+    assert others.asked[-1] == (["test_small.py::test_small[fused_fourier_kan]"], 3)
+    data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
+    confirming = {b["name"]: b["extra_info"].get("confirming") for b in data["benchmarks"]}
+    assert len(confirming["test_small[fused_fourier_kan]"]) == 3
+
+
+def test_a_busy_minute_is_no_regression(project, monkeypatch, others):
+    measure_and_accept(project)
+    slow_down(monkeypatch, 1.2)
+    others.ratios = 1.0
+    result = project.runpytest("--benchmark-compare", "--further-runs=1")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*inconclusive*fused_fourier_kan*"])
+    options = ["--further-runs=1", "--fail-on-inconclusive"]
+    assert project.runpytest("--benchmark-compare", *options).ret == 17
+
+
+def test_a_disturbed_machine_makes_no_verdict(project, monkeypatch):
+    measure_and_accept(project)
+    slow_down(monkeypatch, 1.5)
+    monkeypatch.setattr(runner, "witness_of", lambda device: Script(*["waited"] * 1000))
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["2 inconclusive"])
 
 
 def test_a_faster_layer_is_improved(project, monkeypatch):
@@ -161,31 +265,60 @@ def test_a_faster_layer_is_improved(project, monkeypatch):
     slow_down(monkeypatch, 0.7)
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["improved *fused_fourier_kan*-30.0%*", "improved: keep it*"])
+    result.stdout.fnmatch_lines(["*improved*fused_fourier_kan*-30.0%*", "improved: keep it*"])
+    assert project.runpytest("--benchmark-compare", "--fail-on-improved").ret == 16
 
 
 def test_4_kib_more_are_regressed(project, monkeypatch):
     measure_and_accept(project)
     waste_memory(monkeypatch)
     result = project.runpytest("--benchmark-compare")
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["regressed *forward_peak_bytes +4,096 B*"])
+    assert result.ret == 10
+    result.stdout.fnmatch_lines(["*forward_peak_bytes +4,096 B*"])
+
+
+def test_many_small_losses_are_seen_since_the_oldest_baseline(project, monkeypatch):
+    measure_and_accept(project)
+    slow_down(monkeypatch, 1.04)
+    measure_and_accept(project)
+    slow_down(monkeypatch, 1.04)  # once more
+    result = project.runpytest("--benchmark-compare=0001")
+    assert result.ret == 10
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == 10
+    result.stdout.fnmatch_lines(["oldest baseline: *0001_*.json", "*since the oldest baseline*"])
+    # Accepted as what it is, with the reason, it is where the next ones start from.
+    assert main(["accept", "--new-history", "the accurate mode costs that"]) == 0
+    assert project.runpytest("--benchmark-compare").ret == 0
+
+
+def test_limits_come_from_pyproject(project, monkeypatch):
+    measure_and_accept(project)
+    slow_down(monkeypatch, 1.2)
+    entry = '[[tool.kan_impls.limits]]\nimplementation = "fused_*"\nratio = 0.5\n'
+    (project.path / "pyproject.toml").write_text(entry)
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *reason is None; expected a sentence*"])
+    (project.path / "pyproject.toml").write_text(entry + 'reason = "a test"')
+    assert project.runpytest("--benchmark-compare").ret == 0
 
 
 def test_a_benchmark_that_is_gone_is_missing(project):
     measure_and_accept(project)
     project.makepyfile(test_small=BENCHMARK.replace(', "fused_fourier_kan"]', "]"))
     result = project.runpytest("--benchmark-compare")
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["missing *fused_fourier_kan*"])
+    assert result.ret == 11
+    result.stdout.fnmatch_lines(["*missing*fused_fourier_kan*"])
 
 
 def test_a_skipped_benchmark_is_missing_with_the_reason(project, monkeypatch):
     measure_and_accept(project)
     monkeypatch.setattr("kan_impls.bench.measure.memory.free_bytes", lambda device: 5000)
+    project.makepyfile(test_plain="def test_plain(benchmark): benchmark(sum, [1, 2])")
     result = project.runpytest("--benchmark-compare")
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["missing *it was skipped (* needs an estimated * GB*"])
+    assert result.ret == 11
+    result.stdout.fnmatch_lines(["*missing*", "*it was skipped (* needs an*"])
 
 
 def test_what_the_user_left_out_is_not_missing(project):
@@ -200,53 +333,86 @@ def test_a_path_that_leaves_out_nothing_hides_nothing(project):
     project.makepyfile(test_small=BENCHMARK.replace(', "fused_fourier_kan"]', "]"))
     folder = f"{project.path}/../{project.path.name}"
     result = project.runpytest("--benchmark-compare", "-q", folder)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["missing *fused_fourier_kan*"])
+    assert result.ret == 11
+    result.stdout.fnmatch_lines(["*missing*fused_fourier_kan*"])
 
 
 def test_another_case_is_incomparable(project):
     measure_and_accept(project)
     project.makepyfile(test_small=BENCHMARK.replace(", 8, ", ", 9, "))
     result = project.runpytest("--benchmark-compare")
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["incomparable *batch was 8 and is 9*"])
+    assert result.ret == 13
+    result.stdout.fnmatch_lines(["*incomparable*", "*batch was 8 and is 9*"])
 
 
 def test_another_device_is_incomparable(project):
     measure_and_accept(project)
-    path = next((project.path / "benchmarks" / "baselines").glob("*/*.json"))
-    data = json.loads(path.read_text())
-    data["machine_info"]["kan_impls"]["device_key"] = "cuda_other"
     other = project.path / "other.json"
-    other.write_text(json.dumps(data))
+    other.write_text(newest_baseline(project).read_text())
+    edit(other, lambda data: data["machine_info"]["kan_impls"].update(device_key="cuda_other"))
     result = project.runpytest(f"--benchmark-compare={other}")
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["incomparable *cuda_other*"])
+    assert result.ret == 13
+    result.stdout.fnmatch_lines(["*incomparable*", "*cuda_other*"])
 
 
 @pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip", "-k=nothing"])
 def test_a_run_that_measures_nothing_fails(project, option):
     measure_and_accept(project)
     result = project.runpytest("--benchmark-compare", option)
-    assert result.ret == 1
+    assert result.ret == 12
     result.stdout.fnmatch_lines(["nothing was measured; expected one benchmark or more*"])
 
 
-def test_a_damaged_baseline_stops_the_run_before_it_measures(project):
+def test_a_run_under_xdist_measures_nothing_and_fails(project, monkeypatch):
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed")
+    result = project.runpytest_subprocess("--benchmark-compare", "-n1")
+    assert result.ret == 12
+
+
+def test_a_run_in_which_all_are_skipped_fails(project):
     measure_and_accept(project)
-    path = next((project.path / "benchmarks" / "baselines").glob("*/*.json"))
-    path.write_text(path.read_text()[:200])
+    skipped = BENCHMARK.replace("def test_small", '@pytest.mark.skip("no")\ndef test_small')
+    project.makepyfile(test_small=skipped.replace("skip(", "skip(reason="))
+    assert project.runpytest("--benchmark-compare").ret == 12
+
+
+def test_a_benchmark_that_fails_keeps_pytests_own_status(project):
+    measure_and_accept(project)
+    failing = BENCHMARK.replace("    case =", "    assert name == 'mlp'\n    case =")
+    project.makepyfile(test_small=failing)
     result = project.runpytest("--benchmark-compare")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *0001_*.json is not a complete run*"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*missing*", "*but it failed*"])
+
+
+def test_another_process_that_breaks_fails_the_run(project, monkeypatch):
+    measure_and_accept(project)
+
+    def broken(state, names, processes):
+        raise session.WorkerError("a measuring process ended with status 3")
+
+    monkeypatch.setattr(session, "measure_again", broken)
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == 11
+    result.stdout.fnmatch_lines(["a measuring process ended with status 3"])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"benchmarks": 3}'])
+def test_a_damaged_baseline_stops_the_run_before_it_measures(project, text):
+    measure_and_accept(project)
+    newest_baseline(project).write_text(text)
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == 14
+    result.stderr.fnmatch_lines(["*0001_*.json is not a complete run*"])
     result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*test_small*")
 
 
 def test_an_unknown_baseline(project):
     measure_and_accept(project)
     result = project.runpytest("--benchmark-compare=0042")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: the baseline '0042' does not exist*"])
+    assert result.ret == 14
+    result.stderr.fnmatch_lines(["*the baseline '0042' does not exist*"])
 
 
 def test_a_folder_that_cannot_be_written_loses_only_the_copy(project):
@@ -262,6 +428,35 @@ def test_benchmark_json_gets_its_table_beside_it(project):
     assert len(json.loads((project.path / "out.json").read_text())["benchmarks"]) == 2
 
 
+def test_reports_say_what_the_terminal_says(project, monkeypatch):
+    measure_and_accept(project)
+    slow_down(monkeypatch, 1.2)
+    project.runpytest("--benchmark-compare")
+    report = report_of(project)
+    statuses = {entry["name"]: entry["status"] for entry in report["verdicts"]}
+    assert statuses["test_small.py::test_small[fused_fourier_kan]"] == "regressed"
+    assert report["exit"]["code"] == 10
+    names = {path.name for path in (project.path / ".benchmarks" / "report").iterdir()}
+    assert {"summary.md", "junit.xml", "bencher.json", "exit_code"} <= names
+
+
+def test_another_folder_for_the_reports(project):
+    project.runpytest("--benchmark-only", "--report=gate")
+    assert (project.path / "gate" / "report.json").exists()
+
+
+def test_junit_holds_figures_and_verdicts(project, monkeypatch):
+    measure_and_accept(project)
+    slow_down(monkeypatch, 1.2)
+    project.runpytest("--benchmark-compare", "--junitxml=junit.xml")
+    root = ElementTree.parse(project.path / "junit.xml").getroot()
+    cases = {case.get("name"): case for case in root.iter("testcase")}
+    figures = {p.get("name") for p in cases["test_small[mlp]"].iter("property")}
+    assert any("median" in name for name in figures)
+    suite = {p.get("name"): p.get("value") for p in root.find("testsuite/properties")}
+    assert any("regressed" in value for value in suite.values())
+
+
 def test_cuda_without_cuda(project, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     result = project.runpytest("--device=cuda")
@@ -269,17 +464,43 @@ def test_cuda_without_cuda(project, monkeypatch):
     result.stderr.fnmatch_lines(["ERROR: the device is 'cuda', but torch * finds 0 CUDA devices*"])
 
 
-def test_options_that_do_not_go_together(project):
-    result = project.runpytest("--require-baseline")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --require-baseline came alone*"])
-    result = project.runpytest("--benchmark-compare", "--benchmark-compare-fail=min:5%")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--require-baseline"],
+        ["--fail-on-improved"],
+        ["--fail-on-inconclusive"],
+        ["--benchmark-compare", "--benchmark-compare-fail=min:5%"],
+        ["--benchmark-compare", "--false-alarm=0"],
+        ["--benchmark-only", "--processes=0"],
+    ],
+)
+def test_options_that_do_not_go_together(project, options):
+    assert project.runpytest(*options).ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_a_plain_benchmark_of_somebody_else_is_judged_too(project):
     project.makepyfile(test_small="def test_plain(benchmark): benchmark(sum, [1, 2])")
-    measure_and_accept(project)
+    assert project.runpytest("--benchmark-only").ret == 0
+    assert main(["accept"]) == 0
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*test_plain*without a reference*"])
+    result.stdout.fnmatch_lines(["*test_plain*"])
+
+
+def test_a_worker_measures_what_it_is_told_and_nothing_else(project, tmp_path):
+    order = tmp_path / "order.json"
+    order.write_text(
+        json.dumps({
+            "output": str(tmp_path / "out.json"), "names": ["test_small.py::test_small[mlp]"],
+            "only_times": True, "processes": 2, "keep_rounds": True, "channel": None,
+        })
+    )  # fmt: skip
+    result = project.runpytest("--benchmark-compare", f"--kan-worker={order}", "--junitxml=x.xml")
+    assert result.ret == 0
+    (entry,) = json.loads((tmp_path / "out.json").read_text())["benchmarks"]
+    assert entry["fullname"] == "test_small.py::test_small[mlp]"
+    assert "memory" not in entry["extra_info"]
+    assert len(entry["extra_info"]["rounds"]) == 6  # half of the twelve
+    assert not (project.path / ".benchmarks" / "last_run.json").exists()
+    assert not (project.path / "x.xml").exists()

@@ -1,14 +1,31 @@
 """Tables for people."""
 
+import pytest
+
 from kan_impls.bench.record import parse_run
-from kan_impls.bench.report import (
+from kan_impls.bench.report.tables import (
     markdown_table,
     results_markdown,
     verdict_lines,
     verdict_summary,
 )
-from kan_impls.bench.verdict import Verdict
-from tests.bench_runs import run_data
+from kan_impls.bench.report.words import (
+    byte_change,
+    milliseconds,
+    one_line,
+    percent,
+    short_names,
+)
+from kan_impls.bench.verdict import MemoryChange, TimeChange, Verdict
+from tests.bench_runs import benchmark, node, run_data
+
+
+def time_change(status="unchanged", **fields):
+    usual = {
+        "figure": "ratio", "against": "baseline", "change": 0.01, "confirmed": None,
+        "limit": 0.03, "visible": 0.05, "processes": 3,
+    }  # fmt: skip
+    return TimeChange(status=status, **{**usual, **fields})
 
 
 def test_a_markdown_table_is_aligned():
@@ -20,25 +37,25 @@ def test_a_markdown_table_is_aligned():
     ]
 
 
-def test_results_show_each_figure_where_it_belongs():
-    data = run_data("mlp", "fused", memory=2_500_000)
-    for benchmark in run_data("mlp")["benchmarks"]:
-        benchmark["fullname"] = "mlp backward"
-        benchmark["extra_info"]["measured"]["pass"] = "backward"
-        benchmark["extra_info"]["memory"] = {"backward_peak_bytes": 7_500_000}
-        benchmark["stats"]["median"] = 0.003
-        data["benchmarks"].append(benchmark)
+def rows_of(data):
     text = results_markdown(parse_run(data))
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
-    header, mlp, fused = ([cell.strip() for cell in line] for line in lines)
-    row = dict(zip(header, mlp, strict=True))
-    assert row["implementation"] == "mlp"
-    assert (row["forward ms"], row["backward ms"], row["step ms"]) == ("2.00", "3.00", "")
-    assert row["backward MB"] == "7.50"
-    assert (row["parameters"], row["trainable"]) == ("1,234,567", "1,234,560")
-    assert (row["fwd/MLP"], row["fwd floor"]) == ("1.500", "50%")
-    row = dict(zip(header, fused, strict=True))
-    assert (row["forward MB"], row["backward ms"]) == ("2.50", "")
+    header, *rows = ([cell.strip() for cell in line] for line in lines)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_results_show_each_figure_where_it_belongs():
+    data = run_data("mlp", "fused", memory=2_500_000)
+    data["benchmarks"].append(benchmark("mlp backward", "mlp", "backward", ratio=1.5))
+    data["benchmarks"][-1]["extra_info"]["memory"] = {"backward_peak_bytes": 7_500_000}
+    mlp, fused = rows_of(data)
+    assert mlp["implementation"] == "mlp"
+    assert (mlp["forward ms"], mlp["backward ms"], mlp["step ms"]) == ("2.00", "3.00", "")
+    assert mlp["backward MB"] == "7.50"
+    assert (mlp["parameters"], mlp["trainable"]) == ("1,234,567", "1,234,560")
+    assert (mlp["fwd/MLP"], mlp["bwd/MLP"], mlp["fwd floor"]) == ("", "", "50%")
+    assert (fused["forward MB"], fused["backward ms"], fused["fwd/MLP"]) == ("2.50", "", "1.500")
+    text = results_markdown(parse_run(data))
     assert "Test CPU" in text
     assert "2026-01-02T03:04:05 UTC" in text
     assert "### reference, batch 100" in text
@@ -48,14 +65,92 @@ def test_an_empty_run_has_no_table():
     assert "|:" not in results_markdown(parse_run(run_data()))
 
 
-def test_verdicts_are_one_line_each_worst_last():
-    verdicts = [
-        Verdict("b", "regressed", "slow"),
-        Verdict("a", "unchanged", "same"),
-        Verdict("c", "missing", "gone"),
-        Verdict("d", "regressed", "big"),
+def test_a_benchmark_of_another_plugin_is_no_row():
+    data = run_data("mine", "other")
+    data["benchmarks"][1]["extra_info"] = {"measured": "something"}
+    assert [row["implementation"] for row in rows_of(data)] == ["mine"]
+
+
+VERDICTS = [
+    Verdict(node("b-forward"), "regressed", "slow", [time_change("regressed", change=0.5)]),
+    Verdict(node("a-forward"), "unchanged", "the same", [time_change(processes=6)],
+            [MemoryChange("saved_bytes", "unchanged", 4096, 4096)]),
+    Verdict(node("c-backward_with_input_grad"), "missing", "gone"),
+    Verdict(node("d-forward"), "regressed", "big", [time_change(change=0.0)],
+            [MemoryChange("saved_bytes", "unchanged", 4, 4),
+             MemoryChange("forward_peak_bytes", "regressed", 4096, 8192)]),
+]  # fmt: skip
+
+
+def test_verdicts_are_aligned_with_their_cause_below_and_the_worst_last():
+    assert verdict_lines(VERDICTS) == [
+        ("", "verdict    benchmark                 change  limit    memory  processes"),
+        ("unchanged", "unchanged  reference[a-forward]       +1.0%   3.0%       0 B          6"),
+        ("missing", "missing    reference[c-backward+dx]"),
+        ("missing", "           gone"),
+        ("regressed", "regressed  reference[b-forward]      +50.0%   3.0%                    3"),
+        ("regressed", "           slow"),
+        ("regressed", "regressed  reference[d-forward]       +0.0%   3.0%  +4,096 B          3"),
+        ("regressed", "           big"),
     ]
-    lines = verdict_lines(verdicts)
-    assert [status for status, _ in lines] == ["unchanged", "missing", "regressed", "regressed"]
-    assert all("\n" not in line for _, line in lines)
-    assert verdict_summary(verdicts) == "2 regressed, 1 unchanged, 1 missing"
+    assert verdict_summary(VERDICTS) == "2 regressed, 1 missing, 1 unchanged"
+
+
+def test_a_hundred_columns_are_enough_for_any_name_and_cause():
+    name = node("fused_efficient_kan_of_many_words-backward-" + "x" * 80)
+    cause = "time over reference +10.0% (limit 3.0%, fresh processes +9.0%) " * 4
+    change = time_change("inconclusive", change=12.5, limit=3.0)
+    memory = [MemoryChange("saved_bytes", "unchanged", 0, 123_456_789_012)]
+    lines = verdict_lines([Verdict(name, "inconclusive", cause, [change], memory)])
+    assert max(len(line) for _, line in lines) <= 100
+    assert "…" in lines[1][1]
+    assert " ".join(line.strip() for _, line in lines[2:]) == cause.strip()
+
+
+def test_a_cause_that_verdicts_share_is_said_once():
+    verdicts = [Verdict(name, "no_baseline", "store one") for name in "abc"]
+    lines = [line.split() for _, line in verdict_lines(verdicts)]
+    assert lines[1:] == [["no", "baseline", "a"], ["no", "baseline", "b"], ["no", "baseline", "c"],
+                         ["store", "one"]]  # fmt: skip
+
+
+def test_without_verdicts_there_are_no_lines():
+    assert verdict_lines([]) == []
+    assert verdict_summary([]) == ""
+
+
+def test_a_name_cannot_steer_the_terminal():
+    lines = verdict_lines([Verdict("a\x1b[31m\nb\u202e", "missing", "c\nd\x07")])
+    assert not any(character in line for _, line in lines for character in "\x1b\n\x07\u202e")
+    assert one_line("a\r\n\tb") == "a b"
+
+
+def test_names_lose_what_is_obvious_and_stay_different():
+    names = [node("mlp-backward_with_input_grad"), node("mlp-training_step"), "x.py::test_a", "b"]
+    assert list(short_names(names).values()) == [
+        "reference[mlp-backward+dx]",
+        "reference[mlp-step]",
+        "a",
+        "b",
+    ]
+    same = ["x.py::test_a", "y.py::test_a", "y.py::test_b"]
+    assert list(short_names(same).values()) == ["x.py::test_a", "y.py::test_a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (milliseconds(1_234_567.0), "1.23"),
+        (milliseconds(46e6), "46.0"),
+        (milliseconds(1.234e9), "1,234"),
+        (milliseconds(None), ""),
+        (percent(0.1234, sign=True), "+12.3%"),
+        (percent(-0.00004, sign=True), "+0.0%"),
+        (percent(12.5), "1250%"),
+        (percent(None), ""),
+        (byte_change(4096, 8192), "+4,096 B"),
+        (byte_change(5, 5), "0 B"),
+    ],
+)
+def test_figures_are_rounded_alike_everywhere(shown, expected):
+    assert shown == expected

@@ -6,6 +6,7 @@ The files are pytest-benchmark's own and lie as its storage lays them, so that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -63,6 +64,15 @@ def stored(directory: Path, device_key: str) -> list[Path]:
     return [path for _, path in sorted(numbered)]
 
 
+def history(directory: Path, device_key: str) -> list[Run]:
+    """All baselines for a device that can be read, oldest first."""
+    runs = []
+    for path in stored(directory, device_key):
+        with contextlib.suppress(BaselineError):
+            runs.append(read_run(path))
+    return runs
+
+
 def find(directory: Path, device_key: str, wanted: str | None = None) -> Path | None:
     """The newest baseline for a device, or the one that is `wanted`.
 
@@ -87,6 +97,25 @@ def find(directory: Path, device_key: str, wanted: str | None = None) -> Path | 
         f"the baseline {wanted!r} does not exist; expected a file, or the number of one of "
         f"those stored for {device_key} ({names}): correct it, or leave it out for the newest"
     )
+
+
+def forerunners(directory: Path, device_key: str, newest: Path) -> list[Path]:
+    """The baselines that `newest` goes on from, oldest first.
+
+    A run that was accepted as a new history is as far back as its followers are compared.
+
+    Raises:
+        BaselineError: one of them cannot be read.
+    """
+    found: list[Path] = []
+    paths = [path.resolve() for path in stored(directory, device_key)]
+    if newest.resolve() not in paths:
+        return []
+    for path in reversed(paths[: paths.index(newest.resolve()) + 1]):
+        found.append(path)
+        if read_run(path).anchor is not None:
+            break
+    return found[:0:-1]
 
 
 def store(directory: Path, device_key: str, data: dict[str, Any], name: str) -> Path:

@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kan_impls.bench import baseline
-from kan_impls.bench.record import parse_run
+from kan_impls.bench import gate
+from kan_impls.bench.ab.run import PAIRS
+from kan_impls.bench.calibrate import RUNS
+from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
 
-LAST_RUN = Path(".benchmarks") / "last_run.json"
-BASELINES = Path("benchmarks") / "baselines"
+AFTER = "; options of pytest, such as -k, follow after --"
+
+Commands = argparse._SubParsersAction
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0 when it did what was asked, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="kan-bench", description="Baselines of the benchmarks of this folder."
+def parser() -> argparse.ArgumentParser:
+    """The command line of `kan-bench`."""
+    whole = argparse.ArgumentParser(
+        prog="kan-bench", description="Baselines and comparisons of the benchmarks of this folder."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = whole.add_subparsers(dest="command", required=True)
+    for add in (_add_accept, _add_calibrate, _add_ab, _add_gate, _add_report):
+        add(commands)
+    return whole
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+_count.__name__ = "count, 1 or more"  # what argparse calls it in its message
+
+
+def _add_accept(commands: Commands[argparse.ArgumentParser]) -> None:
     accept = commands.add_parser("accept", help="store the last run as the baseline of its device")
     accept.add_argument("--run", type=Path, default=LAST_RUN, help="default: %(default)s")
-    accept.add_argument("--baselines", type=Path, default=BASELINES, help="default: %(default)s")
-    accept.add_argument("--name", help="a name for the file; default: the commit of the run")
-    partial = accept.add_mutually_exclusive_group()
+    _add_storing(accept)
+
+
+def _add_storing(command: argparse.ArgumentParser) -> None:
+    _add_baselines(command)
+    command.add_argument("--name", help="a name for the file; default: the commit of the run")
+    command.add_argument(
+        "--new-history", metavar="REASON",
+        help="later runs are not compared with baselines older than this one",
+    )  # fmt: skip
+    partial = command.add_mutually_exclusive_group()
     partial.add_argument(
         "--merge", action="store_true",
         help="keep the present baseline's entries for benchmarks that the run does not have",
@@ -34,51 +61,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--replace", action="store_true",
         help="drop the present baseline's entries for benchmarks that the run does not have",
     )  # fmt: skip
-    options = parser.parse_args(arguments)
-    try:
-        path = accept_run(
-            options.run, options.baselines, options.name, options.merge, options.replace
-        )
-    except baseline.BaselineError as error:
-        print(f"kan-bench: {error}", file=sys.stderr)
-        return 1
-    print(f"stored {path}")
-    return 0
 
 
-def accept_run(
-    run_path: Path, baselines: Path, name: str | None, merge: bool = False, replace: bool = False
-) -> Path:
-    """Store a run as the newest baseline of its device.
+def _add_calibrate(commands: Commands[argparse.ArgumentParser]) -> None:
+    calibrate = commands.add_parser(
+        "calibrate", help=f"store a baseline with its noise, from runs of this very code{AFTER}"
+    )
+    calibrate.add_argument("--runs", type=_count, default=RUNS, help="default: %(default)s")
+    calibrate.add_argument(
+        "--processes", type=_count, default=gate.PROCESSES, help="of each run; default: %(default)s"
+    )
+    calibrate.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep every process's rounds there, for analysis"
+    )
+    _add_storing(calibrate)
 
-    Raises:
-        BaselineError: there is no such run, it measured nothing, it lacks benchmarks of the
-            present baseline (without `merge` or `replace`), or the folder cannot be written.
-    """
-    if not run_path.exists():
-        raise baseline.BaselineError(
-            f"{run_path} does not exist; expected the last run: make one with "
-            "pytest --benchmark-only, in the folder of the benchmarks"
-        )
-    data = baseline.read_json(run_path)
-    run = parse_run(data)
-    if not run.measurements:
-        raise baseline.BaselineError(
-            f"{run_path} holds no measurement; expected one or more: run pytest --benchmark-only"
-        )
-    present = baseline.find(baselines, run.device_key)
-    if present is not None and not replace:
-        held = baseline.read_json(present)
-        dropped = [b for b in held["benchmarks"] if b["fullname"] not in run.measurements]
-        if dropped and not merge:
-            raise baseline.BaselineError(
-                f"{run_path} lacks {len(dropped)} of the {len(held['benchmarks'])} benchmarks of "
-                f"{present}; expected all of them: run them all, or keep the old entries with "
-                "--merge, or drop them with --replace"
-            )
-        data["benchmarks"] += dropped
-    name = re.sub(r"[^\w.-]+", "-", name or run.commit[:10])
-    return baseline.store(baselines, run.device_key, data, name)
+
+def _add_baselines(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--baselines", type=Path, default=BASELINES, help="default: %(default)s")
+
+
+def _add_ab(commands: Commands[argparse.ArgumentParser]) -> None:
+    ab = commands.add_parser(
+        "ab", help=f"compare two git revisions, measured in turns on this machine{AFTER}"
+    )
+    ab.add_argument("base", help="a branch, tag or commit")
+    ab.add_argument("head", nargs="?", help="another one; default: the files as they are")
+    _add_pairs(ab)
+    ab.add_argument("--report", type=Path, metavar="DIR", help="where the reports go")
+
+
+def _add_pairs(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--pairs", type=_count, default=PAIRS, help="pairs of processes; default: %(default)s"
+    )
+    command.add_argument(
+        "--further-runs", type=int, default=gate.FURTHER_RUNS, metavar="N",
+        help="how often what is not clear is measured again; default: %(default)s",
+    )  # fmt: skip
+    command.add_argument(
+        "--fail-on-inconclusive", action="store_true", help="an unclear verdict fails the command"
+    )
+
+
+def _add_gate(commands: Commands[argparse.ArgumentParser]) -> None:
+    merge = commands.add_parser(
+        "gate",
+        help="judge the files as they are by the stored baseline, and what it flags by a base "
+        f"revision{AFTER}",
+    )
+    merge.add_argument("base", help="what they are to be merged into: a branch, tag or commit")
+    _add_pairs(merge)
+    _add_baselines(merge)
+    merge.add_argument("--report", type=Path, default=REPORTS, help="default: %(default)s")
+
+
+def _add_report(commands: Commands[argparse.ArgumentParser]) -> None:
+    report = commands.add_parser("report", help="make all reports again from a report.json")
+    report.add_argument("document", type=Path, help="a report.json")
+    report.add_argument("--out", type=Path, default=REPORTS, help="default: %(default)s")
+    _add_baselines(report)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0 when it did what was asked and found nothing."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    split = given.index("--") if "--" in given else len(given)
+    options = parser().parse_args(given[:split])
+    options.pytest = given[split + 1 :]
+    from kan_impls.bench import commands
+
+    return commands.run(options)
 
 
 if __name__ == "__main__":

@@ -4,54 +4,43 @@ It stands between pytest-benchmark and this package and is the only file that kn
 Used by `pytest_plugins = ["kan_impls.bench.plugin"]` in a root conftest.py.
 
 `pytest` runs each benchmark once, untimed. `pytest --benchmark-only` times them, prints the
-table and keeps the run. `pytest --benchmark-compare` times them too, and judges the run by
-the stored baseline instead of pytest-benchmark's own comparison, which cannot see the
-device, memory, or silence.
+table and keeps the run. `pytest --benchmark-compare` times them in several processes, and
+judges the run by the stored baseline instead of pytest-benchmark's own comparison, which cannot
+see the device, memory, noise, or silence.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from kan_impls.bench import baseline, report
+from kan_impls.bench import compare, gate
+from kan_impls.bench import session as measuring
+from kan_impls.bench.baseline import BaselineError
 from kan_impls.bench.case import Case, Pass
-from kan_impls.bench.cli import BASELINES, LAST_RUN
+from kan_impls.bench.exit_codes import GateExit
+from kan_impls.bench.limits import LimitsError
+from kan_impls.bench.measure.cache import CACHES, Cache, default_cache
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
-from kan_impls.bench.measure.timing import SynchronizedTimer
-from kan_impls.bench.record import Run, parse_run
-from kan_impls.bench.runner import NotEnoughMemoryError, run_benchmark
-from kan_impls.bench.verdict import CPU_LIMITS, CUDA_LIMITS, FAILING, Verdict, judge_run
+from kan_impls.bench.measure.rounds import Budget, Schedule
+from kan_impls.bench.paths import BASELINES, REPORTS
+from kan_impls.bench.record import parse_benchmark
+from kan_impls.bench.report import junit
+from kan_impls.bench.report.measured import measurement_entry
+from kan_impls.bench.report.tables import results_markdown
+from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
+from kan_impls.bench.runner import NotEnoughMemoryError, Runner
+from kan_impls.bench.session import Session
+from kan_impls.bench.verdict import FALSE_ALARM
+from kan_impls.bench.worker import Channel, NoTurnError, Order, Turns
 
 # Options of pytest-benchmark that ask for times; without one of them nothing is timed.
 TIMING_OPTIONS = ("only", "enable", "save", "autosave", "json", "histogram", "cprofile")
-
-
-@dataclass
-class Session:
-    """What the plugin gathers from configuration to summary."""
-
-    device: torch.device
-    comparing: bool
-    wanted_baseline: str | None
-    baseline_path: Path | None = None
-    baseline_run: Run | None = None
-    measured: list[Any] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
-    not_selected: list[str] = field(default_factory=list)
-    total: int = 0
-    started: int = 0
-    run: Run | None = None
-    verdicts: list[Verdict] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    failed: bool = False
 
 
 SESSION = pytest.StashKey[Session]()
@@ -64,15 +53,51 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device", help="device of tests and benchmarks; default: cuda where available, else cpu"
     )
     group.addoption(
+        "--cache", choices=CACHES,
+        help="caches before each timed window; default: cold on a GPU, warm on a CPU",
+    )  # fmt: skip
+    group.addoption(
+        "--processes", type=int, metavar="N",
+        help="processes that measure each benchmark, one after another; "
+        f"default: {gate.PROCESSES} with --benchmark-compare, else 1",
+    )  # fmt: skip
+    group.addoption(
         "--baselines", type=Path, metavar="DIR",
         help=f"where accepted runs are stored; default: {BASELINES} in the root folder",
     )  # fmt: skip
+    group.addoption("--kan-worker", type=Path, metavar="FILE", help="used by the plugin itself")
+    group = parser.getgroup("kan-impls, with --benchmark-compare")
+    group.addoption(
+        "--further-runs", type=int, default=gate.FURTHER_RUNS, metavar="N",
+        help="how often a benchmark that is not clear is measured again; default: %(default)s",
+    )  # fmt: skip
+    group.addoption(
+        "--false-alarm", type=float, default=FALSE_ALARM, metavar="P",
+        help="probability that a run of unchanged code has any false alarm; default: %(default)s",
+    )  # fmt: skip
     group.addoption(
         "--require-baseline", action="store_true",
-        help="with --benchmark-compare: a benchmark without a baseline fails the run",
+        help="a benchmark without a baseline fails the run",
+    )  # fmt: skip
+    group.addoption(
+        "--fail-on-improved", action="store_true",
+        help="an improvement fails the run, until it is stored as the baseline",
+    )  # fmt: skip
+    group.addoption(
+        "--fail-on-inconclusive", action="store_true", help="an unclear verdict fails the run"
+    )
+    group = parser.getgroup("kan-impls")
+    group.addoption(
+        "--accept-memory", action="store_true",
+        help="store the bytes of the device-free memory tests that run",
+    )  # fmt: skip
+    group.addoption(
+        "--report", type=Path, metavar="DIR",
+        help=f"where the reports go; default: {REPORTS} in the root folder",
     )  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     # Before pytest-benchmark's own pytest_configure, which reads these options.
     option = config.option
@@ -80,41 +105,104 @@ def pytest_configure(config: pytest.Config) -> None:
         device = resolve_device(option.device)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-    comparing = bool(option.benchmark_compare)
-    wanted = option.benchmark_compare if isinstance(option.benchmark_compare, str) else None
-    session = config.stash[SESSION] = Session(device, comparing, wanted)
-    if option.require_baseline and not comparing:
+    session = config.stash[SESSION] = Session(config, device, bool(option.benchmark_compare))
+    if option.kan_worker is not None:
+        _configure_worker(config, session)
+    elif session.comparing:
+        _configure_comparison(config, session)
+    else:
+        _refuse_options_of_a_comparison(option)
+        if not any(getattr(option, f"benchmark_{name}") for name in TIMING_OPTIONS):
+            option.benchmark_disable = True
+    if option.processes is not None and option.processes < 1:
         raise pytest.UsageError(
-            "--require-baseline came alone; expected --benchmark-compare with it: add it"
+            f"--processes is {option.processes}; expected 1 or more: correct it"
         )
-    if comparing:
-        if option.benchmark_compare_fail:
+    session.processes = option.processes or (gate.PROCESSES if session.comparing else 1)
+    session.runner = _runner(config, session)
+
+
+def _configure_worker(config: pytest.Config, session: Session) -> None:
+    """Measure as ordered; all that a user's options say of storing and judging is not for it."""
+    option = config.option
+    order = session.order = Order.read(option.kan_worker)
+    session.channel = Channel(*order.channel) if order.channel else None
+    session.comparing = False
+    option.processes = 1
+    option.benchmark_compare, option.benchmark_only = [], True
+    option.benchmark_json = option.benchmark_save = option.benchmark_histogram = None
+    option.benchmark_autosave = False
+    option.xmlpath = None
+    option.verbose = 0  # which prints the benchmark that runs
+    if order.names is not None:  # without collecting a thousand tests
+        files = dict.fromkeys(name.split("::")[0] for name in order.names)
+        config.args = [str(config.rootpath / file) for file in files]
+
+
+def _refuse_options_of_a_comparison(option: Any) -> None:
+    for name in ("require_baseline", "fail_on_improved", "fail_on_inconclusive"):
+        if getattr(option, name):
+            flag = name.replace("_", "-")
             raise pytest.UsageError(
-                "--benchmark-compare-fail came with the plugin of kan_impls; expected its own "
-                "limits, which also judge memory and silence: leave the option out"
+                f"--{flag} came alone; expected --benchmark-compare with it: add it"
             )
-        option.benchmark_compare = []
-        # A figure taken after a thousand tests in the process is no match for a baseline
-        # taken without them.
-        option.benchmark_only = not (option.benchmark_disable or option.benchmark_skip)
-        _load_baseline(config, session)
-    elif not any(getattr(option, f"benchmark_{name}") for name in TIMING_OPTIONS):
-        option.benchmark_disable = True
 
 
-def _load_baseline(config: pytest.Config, session: Session) -> None:
-    # Now rather than after minutes of measuring.
+def _configure_comparison(config: pytest.Config, session: Session) -> None:
+    option = config.option
+    if option.benchmark_compare_fail:
+        raise pytest.UsageError(
+            "--benchmark-compare-fail came with the plugin of kan_impls; expected its own "
+            "limits, which also judge memory and silence: leave the option out"
+        )
+    if not 0 < option.false_alarm < 1:
+        raise pytest.UsageError(
+            f"--false-alarm is {option.false_alarm}; expected a probability between 0 and 1, "
+            "such as 0.01: correct it"
+        )
+    wanted = option.benchmark_compare if isinstance(option.benchmark_compare, str) else None
+    option.benchmark_compare = []
+    # A figure taken after a thousand tests in the process is no match for a baseline
+    # taken without them.
+    option.benchmark_only = not (
+        option.benchmark_disable or option.benchmark_skip or _is_distributed(option)
+    )
     key = str(describe_environment(session.device)["device_key"])
-    try:
-        path = baseline.find(_baselines(config), key, session.wanted_baseline)
-        session.baseline_path = path
-        session.baseline_run = baseline.read_run(path) if path else None
-    except baseline.BaselineError as error:
+    try:  # now rather than after minutes of measuring
+        session.stored = compare.load(
+            measuring.baselines_of(config),
+            key, wanted, config.rootpath / "pyproject.toml", option.false_alarm,
+        )  # fmt: skip
+    except BaselineError as error:
+        pytest.exit(str(error), returncode=GateExit.CORRUPT_BASELINE)
+    except LimitsError as error:
         raise pytest.UsageError(str(error)) from error
 
 
-def _baselines(config: pytest.Config) -> Path:
-    return config.getoption("baselines") or config.rootpath / BASELINES
+def _is_distributed(option: Any) -> bool:
+    """Whether xdist is on, under which pytest-benchmark times nothing."""
+    return getattr(option, "dist", "no") != "no" or "PYTEST_XDIST_WORKER" in os.environ
+
+
+def _runner(config: pytest.Config, session: Session) -> Runner:
+    order = session.order
+    sharing = order.processes if order else session.processes
+
+    def new_schedule(name: str) -> Schedule:
+        if session.channel is not None:
+            return Turns(session.channel, name)
+        # Processes share the time of a benchmark, so that more of them cost no more.
+        max_seconds = float(config.getoption("benchmark_max_time")) / sharing
+        min_rounds = -(-config.getoption("benchmark_min_rounds") // sharing)
+        return Budget(max_seconds, min_rounds)
+
+    cache: Cache = config.option.cache or default_cache(session.device)
+    return Runner(
+        session.device, cache, new_schedule, only_times=bool(order and order.only_times),
+        keep_rounds=bool(order and order.keep_rounds),
+        # Two revisions are not compared over the MLP: it may be what the head changed.
+        beside_mlp=session.channel is None,
+    )  # fmt: skip
 
 
 def _is_timed(config: pytest.Config) -> bool:
@@ -130,15 +218,31 @@ def pytest_benchmark_update_machine_info(
     machine_info["kan_impls"] = describe_environment(config.stash[SESSION].device)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     session = config.stash[SESSION]
-    timer = SynchronizedTimer(session.device)
+    assert session.runner is not None
+    if session.order is not None:
+        _take_ordered(session, items)
     for item in items:
         if "measure" in getattr(item, "fixturenames", ()):
             own = item.get_closest_marker("benchmark")
-            options = {**(own.kwargs if own else {}), "timer": timer}
+            options = {**(own.kwargs if own else {}), "timer": session.runner.replay}
             # First, because pytest-benchmark reads the closest one only.
             item.add_marker(pytest.mark.benchmark(**options), append=False)
+
+
+def _take_ordered(session: Session, items: list[pytest.Item]) -> None:
+    """Keep the benchmarks that a worker is to measure."""
+    assert session.order is not None
+    by_name = {item.nodeid: item for item in items if _is_benchmark(item)}
+    names = session.order.names
+    if session.channel is not None:
+        # Others know no turns.
+        by_name = {n: i for n, i in by_name.items() if "measure" in i.fixturenames}  # type: ignore[attr-defined]
+        session.channel.send(collected=list(by_name))
+        names = session.channel.receive()["select"]
+    items[:] = [by_name[name] for name in (by_name if names is None else names) if name in by_name]
 
 
 @pytest.hookimpl(trylast=True)
@@ -161,39 +265,41 @@ def device(pytestconfig: pytest.Config) -> torch.device:
     return pytestconfig.stash[SESSION].device
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _suite_property(pytestconfig: pytest.Config, record_testsuite_property: Any) -> None:
+    # The verdicts come after the last test, where no fixture is.
+    pytestconfig.stash[SESSION].suite_property = record_testsuite_property
+
+
 @pytest.fixture
-def measure(
-    benchmark: Any, device: torch.device, pytestconfig: pytest.Config
-) -> Callable[..., None]:
+def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
     """`measure(case, pass_name, beside=None)` measures a pass of a case.
 
     `beside` is the case that the table's `/MLP` columns compare with.
     """
+    runner = pytestconfig.stash[SESSION].runner
+    assert runner is not None
 
     def run(case: Case, pass_name: Pass, beside: Case | None = None) -> None:
         benchmark.group = f"{case.name} {pass_name}"
         try:
-            run_benchmark(
-                benchmark,
-                case,
-                beside,
-                pass_name,
-                device,
-                max_seconds=float(pytestconfig.getoption("benchmark_max_time")),
-                min_rounds=pytestconfig.getoption("benchmark_min_rounds"),
-            )
+            runner.measure(benchmark, case, beside, pass_name)
         except NotEnoughMemoryError as error:
             pytest.skip(str(error))
+        except NoTurnError:
+            pytest.skip("the other revision does not measure it")
 
     return run
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    fixture = getattr(item, "funcargs", {}).get("benchmark")
+    if call.when == "call" and fixture is not None and fixture.stats is not None:
+        item.user_properties += _properties(item.nodeid, fixture.stats)
     test_report = yield
     if _is_benchmark(item):
         session = item.config.stash[SESSION]
-        fixture = getattr(item, "funcargs", {}).get("benchmark")
         if test_report.failed:
             session.absent[item.nodeid] = "it failed"
         elif test_report.skipped:
@@ -201,7 +307,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             session.absent[item.nodeid] = f"it was skipped ({reason.removeprefix('Skipped: ')})"
         elif test_report.when == "call" and fixture is not None and fixture.stats is not None:
             session.measured.append(fixture.stats)
+        if session.channel is not None and test_report.when == "teardown":
+            session.channel.send(finished=item.nodeid)
     return test_report
+
+
+def _properties(name: str, stats: Any) -> list[tuple[str, object]]:
+    """The figures of a benchmark, for --junitxml."""
+    entry = {
+        "fullname": name,
+        "stats": {"median": stats.stats.median, "rounds": stats.stats.rounds},
+        "extra_info": stats.extra_info,
+    }
+    return [*junit.properties(measurement_entry(parse_benchmark(entry)))]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -212,117 +330,40 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if reporter is not None and _is_benchmark(item) and _is_timed(config):
         session = config.stash[SESSION]
         session.started += 1
-        if config.get_verbosity() == 0:
+        if config.get_verbosity() <= 0:
             reporter.ensure_newline()
-            reporter.write(f"[{session.started}/{session.total}] {item.name} ")
+            reporter.write(f"[{session.started}/{session.total}] {item.name} ", flush=True)
     return (yield)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    config = session.config
-    state = config.stash[SESSION]
-    if config.option.collectonly or not (_is_timed(config) or state.comparing):
+# Around all others and before them, because pytest-benchmark's JSON and the JUnit file are written
+# in this hook, too.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Any:
+    state = session.config.stash[SESSION]
+    timed = _is_timed(session.config) or state.comparing
+    # After an interrupt nobody waits for more processes.
+    complete = session.exitstatus not in (
+        pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR,
+    )  # fmt: skip
+    if timed and complete and not session.config.option.collectonly:
+        _finish(session, state)
+    return (yield)
+
+
+def _finish(session: pytest.Session, state: Session) -> None:
+    if state.order is not None:
+        measuring.hand_in(state)
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK  # it was ordered none
         return
-    if not state.measured:
-        state.notes.append(
-            "nothing was measured; expected one benchmark or more: select some, and leave out "
-            "--benchmark-disable, --benchmark-skip and xdist"
-        )
-        state.failed = True
-    data = _run_data(config, state)
-    state.run = parse_run(data)
-    if state.measured:
-        _keep(config, state, data)
-    if state.comparing:
-        _judge(config, state)
-    if state.failed and session.exitstatus in (
-        pytest.ExitCode.OK,
-        pytest.ExitCode.NO_TESTS_COLLECTED,
-    ):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def _run_data(config: pytest.Config, state: Session) -> dict[str, Any]:
-    hook = config.hook
-    machine_info = hook.pytest_benchmark_generate_machine_info(config=config)
-    hook.pytest_benchmark_update_machine_info(config=config, machine_info=machine_info)
-    commit_info = hook.pytest_benchmark_generate_commit_info(config=config)
-    hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
-    return hook.pytest_benchmark_generate_json(
-        config=config,
-        benchmarks=state.measured,
-        include_data=True,
-        machine_info=machine_info,
-        commit_info=commit_info,
-    )
-
-
-def _keep(config: pytest.Config, state: Session, data: dict[str, Any]) -> None:
-    """Keep the run for `kan-bench accept`, and its table beside it and beside --benchmark-json."""
-    assert state.run is not None
-    table = report.results_markdown(state.run)
-    path = config.rootpath / LAST_RUN
-    try:
-        path.parent.mkdir(exist_ok=True)
-        baseline.write_atomically(path, json.dumps(data, indent=1, default=str) + "\n")
-        baseline.write_atomically(path.with_suffix(".md"), table)
-        if config.option.benchmark_json:
-            asked = Path(config.option.benchmark_json)
-            baseline.write_atomically(asked.with_suffix(".md"), table)
-    except OSError as error:
-        state.notes.append(
-            f"{path} cannot be written ({error.strerror}); expected a writable folder: the run "
-            "is not kept, and kan-bench accept will not find it"
-        )
-        return
-    state.notes.append(f"kept {path} and, as Markdown, {path.with_suffix('.md').name}")
-
-
-def _judge(config: pytest.Config, state: Session) -> None:
-    assert state.run is not None
-    limits = CUDA_LIMITS if state.device.type == "cuda" else CPU_LIMITS
-    accepted = state.baseline_run
-    if accepted is not None and accepted.device_key != state.run.device_key:
-        state.verdicts = [
-            Verdict(
-                name,
-                "incomparable",
-                f"the baseline is of {accepted.device_key}, this run of {state.run.device_key}",
-            )
-            for name in state.run.measurements
-        ]
-    else:
-        outside = [
-            name for name in (accepted.measurements if accepted else ()) if _outside(config, name)
-        ]
-        state.verdicts = judge_run(
-            accepted, state.run, limits, state.absent, [*state.not_selected, *outside]
-        )
-    failing = set(FAILING)
-    if config.getoption("require_baseline"):
-        failing.add("no_baseline")
-    state.failed |= any(verdict.status in failing for verdict in state.verdicts)
-
-
-def _outside(config: pytest.Config, name: str) -> bool:
-    """Whether the user named files or tests to run, and this one is none of them."""
-    if config.args_source is not pytest.Config.ArgsSource.ARGS:
-        return False
-    root, here = config.rootpath, config.invocation_params.dir
-    file, *test = name.split("::", 1)
-    path = os.path.realpath(root / file)
-    for argument in config.args:
-        chosen_file, *chosen_test = argument.split("::", 1)
-        chosen = os.path.realpath(here / chosen_file)
-        if chosen_test:
-            if path == chosen and (test[0] + "::").startswith(
-                (f"{chosen_test[0]}::", f"{chosen_test[0]}[")
-            ):
-                return False
-        elif path == chosen or path.startswith(chosen + os.sep):
-            return False
-    return name not in config.stash[SESSION].absent
+    state.exit_code = measuring.conclude(state)
+    passed = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if passed:
+        session.exitstatus = state.exit_code
+    measuring.keep(state, int(session.exitstatus))
+    if passed:
+        state.notes.append(f"exit status {state.exit_code.value}: {state.exit_code.name.lower()}")
 
 
 def pytest_terminal_summary(
@@ -331,18 +372,17 @@ def pytest_terminal_summary(
     state = config.stash[SESSION]
     if state.run is not None and state.run.measurements:
         terminalreporter.section("results")
-        terminalreporter.write_line(report.results_markdown(state.run))
-    if state.comparing:
+        terminalreporter.write_line(results_markdown(state.run))
+    if state.stored is not None and state.order is None:
         terminalreporter.section("verdicts")
-        source = (
-            state.baseline_path or f"none for {describe_environment(state.device)['device_key']}"
-        )
-        terminalreporter.write_line(f"baseline: {source}")
+        terminalreporter.write_line(f"baseline: {state.stored.path or 'none for this device'}")
+        if state.stored.anchor_path:
+            terminalreporter.write_line(f"oldest baseline: {state.stored.anchor_path}")
         colors = {"regressed": "red", "missing": "red", "incomparable": "red", "improved": "green"}
-        for status, line in report.verdict_lines(state.verdicts):
+        for status, line in verdict_lines(state.verdicts):
             markup = {colors[status]: True} if status in colors else {}
             terminalreporter.write_line(line, **markup)
-        terminalreporter.write_line(report.verdict_summary(state.verdicts))
+        terminalreporter.write_line(verdict_summary(state.verdicts))
         if any(verdict.status == "improved" for verdict in state.verdicts):
             terminalreporter.write_line("improved: keep it by storing this run: kan-bench accept")
     for note in state.notes:

@@ -1,14 +1,72 @@
-"""What a run recorded, read from pytest-benchmark's JSON."""
+"""What a run recorded, read from pytest-benchmark's JSON.
+
+The unit of a measurement is the process: rounds of one process share its memory layout and
+its luck, and say nothing of how the next one differs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+# What a process says of a benchmark's time: medians over its clean rounds. The ratio to the MLP is
+# for tables: the MLP is code of the project, which a change may make faster or slower.
+Figure = Literal["ratio", "ratio_to_mlp", "median_ns"]
+FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 
 class InvalidRunError(ValueError):
     """The data is not a run that pytest-benchmark wrote."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A benchmark in one process.
+
+    Args:
+        median_ns: median time of a round.
+        ratio: median over rounds of the time over the interleaved reference's; None where
+            there is no reference.
+        ratio_to_mlp: the same over the MLP, where it was interleaved.
+        rounds: rounds that count.
+        disturbed: rounds that were dropped, because the machine was busy with others.
+    """
+
+    median_ns: float
+    ratio: float | None = None
+    ratio_to_mlp: float | None = None
+    rounds: int = 1
+    disturbed: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether at least half of what it measured counts."""
+        return self.rounds >= max(1, self.disturbed)
+
+    def figure(self, name: Figure) -> float | None:
+        value: float | None = getattr(self, name)
+        return value
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Runs of identical code: what a figure does when nothing changes.
+
+    Args:
+        processes: number of processes of each of the runs.
+        runs: for each run its figures, each the median over its processes.
+        commit, datetime: of what, and when.
+    """
+
+    processes: int
+    runs: Sequence[Mapping[str, float]]
+    commit: str = "unknown"
+    datetime: str = ""
+
+    def values(self, figure: Figure) -> list[float]:
+        return [run[figure] for run in self.runs if figure in run]
 
 
 @dataclass(frozen=True)
@@ -19,40 +77,86 @@ class Measurement:
         name: pytest's node id.
         measured: what was measured (case, shape, options, pass, reference); empty for a
             benchmark that does not say.
-        median_ns: median time of a round.
-        rounds: number of rounds.
-        ratio: median over rounds of the time over the interleaved reference's; None where
-            there is no reference.
-        ratio_uncertainty: relative half-width of the ratio's interval.
-        ratio_to_mlp, ratio_to_mlp_uncertainty: the same over the MLP, where it was interleaved.
+        processes: one entry for each process that measured it.
+        confirming: the same for fresh processes that were started because those looked changed.
         memory: kind (`forward_peak_bytes`, ...) to bytes.
+        calibration: how much its time differs between runs of identical code.
         info: everything else that the benchmark recorded.
     """
 
     name: str
     measured: Mapping[str, Any]
-    median_ns: float
-    rounds: int
-    ratio: float | None = None
-    ratio_uncertainty: float = 0.0
-    ratio_to_mlp: float | None = None
-    ratio_to_mlp_uncertainty: float = 0.0
+    processes: Sequence[Process]
+    confirming: Sequence[Process] = ()
     memory: Mapping[str, int] = field(default_factory=dict)
+    calibration: Calibration | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+
+    def values(self, figure: Figure, confirming: bool = False) -> list[float]:
+        """The figure of each clean process, of all or of the confirming ones only."""
+        chosen = self.confirming if confirming else [*self.processes, *self.confirming]
+        found = [process.figure(figure) for process in chosen if process.is_clean]
+        return [value for value in found if value is not None]
+
+    def median(self, figure: Figure) -> float | None:
+        """The median of the figure over all processes, disturbed ones too if there is no other."""
+        values = self.values(figure) or [
+            value for process in self.processes if (value := process.figure(figure)) is not None
+        ]
+        return statistics.median(values) if values else None
+
+    @property
+    def median_ns(self) -> float:
+        """Median time of a round."""
+        value = self.median("median_ns")
+        assert value is not None
+        return value
+
+    def has(self, figure: Figure) -> bool:
+        """Whether its processes measured the figure, disturbed or not."""
+        return all(process.figure(figure) is not None for process in self.processes)
+
+    @property
+    def rounds(self) -> int:
+        return sum(process.rounds for process in (*self.processes, *self.confirming))
+
+    @property
+    def disturbed(self) -> int:
+        return sum(process.disturbed for process in (*self.processes, *self.confirming))
+
+    def confirmed_by(self, processes: Sequence[Process]) -> Measurement:
+        """This measurement, with the figures of fresh processes."""
+        return replace(self, confirming=[*self.confirming, *processes])
 
 
 @dataclass(frozen=True)
 class Run:
-    """All benchmarks of a run, by name, and the machine they ran on."""
+    """All benchmarks of a run, by name, and the machine they ran on.
+
+    Args:
+        environment: the machine and its settings.
+        commit, datetime: of what, and when.
+        measurements: the benchmarks by name.
+        anchor: why this run starts a new history, so that later ones are not compared with
+            what is older; None if it goes on.
+    """
 
     environment: Mapping[str, Any]
     commit: str
     datetime: str
     measurements: Mapping[str, Measurement]
+    anchor: str | None = None
 
     @property
     def device_key(self) -> str:
         return str(self.environment.get("device_key", "unknown"))
+
+    def confirmed_by(self, fresh: Mapping[str, Sequence[Process]]) -> Run:
+        """This run, with the figures of fresh processes by benchmark."""
+        measurements = {
+            name: m.confirmed_by(fresh.get(name, ())) for name, m in self.measurements.items()
+        }
+        return replace(self, measurements=measurements)
 
 
 def parse_run(data: Any) -> Run:
@@ -62,29 +166,57 @@ def parse_run(data: Any) -> Run:
         InvalidRunError: a part is missing or of the wrong kind; the message names it.
     """
     try:
-        measurements = [_parse_benchmark(entry) for entry in data["benchmarks"]]
+        measurements = [parse_benchmark(entry) for entry in data["benchmarks"]]
         environment = data["machine_info"].get("kan_impls", {})
         commit = data["commit_info"].get("id") or "unversioned"
-        return Run(
-            environment, str(commit), str(data["datetime"]), {m.name: m for m in measurements}
-        )
+        anchor = data.get("kan_impls", {}).get("anchor")
+        found = {m.name: m for m in measurements}
+        return Run(environment, str(commit), str(data["datetime"]), found, anchor)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidRunError(f"it has no usable {error}") from error
 
 
-def _parse_benchmark(entry: Mapping[str, Any]) -> Measurement:
+def parse_benchmark(entry: Mapping[str, Any]) -> Measurement:
+    """An entry of `benchmarks`."""
     info = entry.get("extra_info", {})
-    ratio, to_mlp = info.get("ratio"), info.get("ratio_to_mlp")
+    stats = entry["stats"]
+    # A benchmark of somebody else's says nothing of processes: it is what one of them saw.
+    alone = Process(median_ns=float(stats["median"]) * 1e9, rounds=int(stats["rounds"]))
+    processes = [parse_process(part) for part in info.get("processes", ())]
+    calibration = info.get("calibration")
     return Measurement(
         name=str(entry["fullname"]),
         measured=info.get("measured", {}),
-        median_ns=float(entry["stats"]["median"]) * 1e9,
-        rounds=int(entry["stats"]["rounds"]),
-        ratio=None if ratio is None else float(ratio),
-        ratio_uncertainty=float(info.get("ratio_uncertainty", 0.0)),
-        # Without an uncertainty it is the MLP itself, by definition 1.
-        ratio_to_mlp=float(to_mlp) if "ratio_to_mlp_uncertainty" in info else None,
-        ratio_to_mlp_uncertainty=float(info.get("ratio_to_mlp_uncertainty", 0.0)),
+        processes=processes or [alone],
+        confirming=[parse_process(part) for part in info.get("confirming", ())],
         memory={kind: int(size) for kind, size in info.get("memory", {}).items()},
+        calibration=None if calibration is None else _parse_calibration(calibration),
         info=info,
+    )
+
+
+def parse_process(part: Mapping[str, Any]) -> Process:
+    """An entry of `extra_info["processes"]`."""
+    ratios = {name: part.get(name) for name in ("ratio", "ratio_to_mlp")}
+    return Process(
+        median_ns=_positive(part["median_ns"]),
+        **{name: None if value is None else _positive(value) for name, value in ratios.items()},
+        rounds=int(part["rounds"]),
+        disturbed=int(part.get("disturbed", 0)),
+    )
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < float("inf"):
+        raise ValueError(f"positive number where {value!r} stands")
+    return number
+
+
+def _parse_calibration(part: Mapping[str, Any]) -> Calibration:
+    return Calibration(
+        processes=int(part["processes"]),
+        runs=[{key: _positive(value) for key, value in run.items()} for run in part["runs"]],
+        commit=str(part.get("commit", "unknown")),
+        datetime=str(part.get("datetime", "")),
     )

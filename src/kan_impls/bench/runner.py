@@ -1,28 +1,24 @@
-"""One benchmark: a case and a pass, measured through pytest-benchmark's fixture."""
+"""One benchmark: a case and a pass, measured and handed to pytest-benchmark's fixture."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from kan_impls.bench.case import Case, Pass
 from kan_impls.bench.measure import memory
+from kan_impls.bench.measure.allocator import keep_freed_memory, return_freed_memory
+from kan_impls.bench.measure.cache import Cache, flusher
+from kan_impls.bench.measure.evidence import witness_of
 from kan_impls.bench.measure.floor import measure_floor
 from kan_impls.bench.measure.reference import like_kind_reference
-from kan_impls.bench.measure.timing import (
-    Interleaved,
-    SynchronizedTimer,
-    median_and_uncertainty,
-    rounds_within,
-)
+from kan_impls.bench.measure.rounds import OWN, Contest, Schedule, clean_rounds, process_of
+from kan_impls.bench.measure.timing import ReplayTimer, SynchronizedTimer, Timed
 from kan_impls.bench.workload import Workload, estimate_bytes
-
-# Runs before the rounds are counted: lazy initialisation, thread pools, the allocator's
-# first pages. The memory pass has been one already.
-WARMUP_ROUNDS = 2
-# One warm-up is enough for what takes this long.
-SLOW_SECONDS = 1.0
 
 
 class NotEnoughMemoryError(Exception):
@@ -31,6 +27,7 @@ class NotEnoughMemoryError(Exception):
 
 def check_memory(case: Case, device: torch.device) -> None:
     """Raise NotEnoughMemoryError, with the estimate, if the case would not fit."""
+    return_freed_memory()
     needed, free = estimate_bytes(case), memory.free_bytes(device)
     if needed > free:
         raise NotEnoughMemoryError(
@@ -39,81 +36,109 @@ def check_memory(case: Case, device: torch.device) -> None:
         )
 
 
-def run_benchmark(
-    benchmark: Any,
-    case: Case,
-    beside: Case | None,
-    pass_name: Pass,
-    device: torch.device,
-    max_seconds: float,
-    min_rounds: int,
-) -> None:
-    """Measure time and memory of a pass, and describe them in `benchmark.extra_info`.
+@dataclass
+class Runner:
+    """Measures benchmarks of one session on one device.
 
     Args:
-        benchmark: pytest-benchmark's fixture.
-        case: what is measured.
-        beside: the MLP's case, interleaved as well for the table; None for none.
-        pass_name: which pass.
         device: where.
-        max_seconds: how much time the rounds of the case itself may take.
-        min_rounds: how many rounds there are at least.
-
-    Raises:
-        NotEnoughMemoryError: the case would not fit.
+        cache: whether each timed window starts with cold caches.
+        new_schedule: makes the schedule of a benchmark's rounds, from its name.
+        only_times: leave out memory, floors and counts, which another process measures.
+        keep_rounds: record the seconds of every round, for analysis.
+        beside_mlp: interleave the MLP as well.
     """
-    check_memory(case, device)
-    workload = Workload(case, pass_name, device)
-    if not benchmark.enabled:
-        workload.prepare()
-        benchmark(workload.run)
-        return
 
-    bytes_used = workload.measure_memory()
-    reference = like_kind_reference(case, pass_name, device)
-    companions = {"ratio": reference}
-    if beside is not None and beside != case:
-        mlp = Workload(beside, pass_name, device)
-        companions["ratio_to_mlp"] = Interleaved(mlp.run, mlp.prepare, mlp.release)
-    timer = SynchronizedTimer(device)
+    device: torch.device
+    cache: Cache
+    new_schedule: Callable[[str], Schedule]
+    only_times: bool = False
+    keep_rounds: bool = False
+    beside_mlp: bool = True
+    replay: ReplayTimer = field(default_factory=ReplayTimer)
+    _memory: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def start_round() -> None:
+    @cached_property
+    def _flush(self) -> Callable[[], None]:
+        return flusher(self.device, self.cache)
+
+    @cached_property
+    def _keeps_freed_memory(self) -> bool:
+        return keep_freed_memory()
+
+    def measure(self, benchmark: Any, case: Case, beside: Case | None, pass_name: Pass) -> None:
+        """Measure time and memory of a pass, and describe them in `benchmark.extra_info`.
+
+        Args:
+            benchmark: pytest-benchmark's fixture, whose timer is `replay`.
+            case: what is measured.
+            beside: the MLP's case, interleaved as well for the table; None for none.
+            pass_name: which pass.
+
+        Raises:
+            NotEnoughMemoryError: the case would not fit.
+        """
+        if not self.only_times:
+            check_memory(case, self.device)
+        workload = Workload(case, pass_name, self.device)
+        if not benchmark.enabled:
+            workload.prepare()
+            benchmark(workload.run)
+            return
+        info: dict[str, Any] = {
+            "measured": {
+                **case.describe(), "pass": pass_name, "reference": case.variant.bound,
+                "reference_flops": case.flops(pass_name), "cache": self.cache,
+                "keeps_freed_memory": self._keeps_freed_memory,
+            }
+        }  # fmt: skip
+        if not self.only_times:
+            info["memory"] = self._memory_of(case, workload)
+        contest = self._contest(case, beside, pass_name, workload)
+        rounds = contest.run(self.new_schedule(benchmark.fullname))
+        process = process_of(rounds)
+        seconds = [measured.seconds[OWN] for measured in clean_rounds(rounds)]
+        self.replay.load(seconds)
+        benchmark.pedantic(lambda: None, rounds=len(seconds), iterations=1)
         workload.release()
-        for companion in companions.values():
-            companion.time_once(timer)
-        workload.prepare()
 
-    own = Interleaved(workload.run, workload.prepare, workload.release)
-    for _ in range(WARMUP_ROUNDS):
-        for companion in companions.values():
-            companion.time_once(timer)
-        own.time_once(timer)
-        if own.seconds[-1] > SLOW_SECONDS:
-            break
-    rounds = rounds_within(max_seconds, min_rounds, own.seconds[-1])
-    for companion in companions.values():
-        companion.seconds.clear()
-    benchmark.pedantic(workload.run, setup=start_round, rounds=rounds, iterations=1)
-    workload.release()
+        info |= {"processes": [asdict(process)], "evidence": [contest.witness.summary()]}
+        if self.keep_rounds:
+            info["rounds"] = [asdict(measured) for measured in rounds]
+        if not self.only_times:
+            info |= self._counts(case, pass_name, workload, process.median_ns)
+        benchmark.extra_info.update(info)
 
-    seconds = benchmark.stats.stats.data
-    parameters, trainable = workload.parameter_counts()
-    floor = measure_floor(device, tuple(case.products(pass_name)), case.compulsory_bytes(pass_name))
-    median_ns = benchmark.stats.stats.median * 1e9
-    info = {
-        "measured": {**case.describe(), "pass": pass_name, "reference": case.variant.bound},
-        "median_ns": median_ns,
-        "memory": bytes_used,
-        "parameters": parameters,
-        "trainable_parameters": trainable,
-        "flops": case.flops(pass_name),
-        "floor_product_ns": floor.product_ns,
-        "floor_copy_ns": floor.copy_ns,
-        "floor_fraction": floor.ns / median_ns,
-    }
-    if beside == case:
-        info["ratio_to_mlp"] = 1.0
-    for name, companion in companions.items():
-        ratio, uncertainty = median_and_uncertainty(companion.ratios_of(seconds))
-        info[name], info[f"{name}_uncertainty"] = ratio, uncertainty
-    benchmark.extra_info.update(info)
+    def _contest(
+        self, case: Case, beside: Case | None, pass_name: Pass, workload: Workload
+    ) -> Contest:
+        companions = {"ratio": like_kind_reference(case, pass_name, self.device)}
+        if beside is not None and beside != case and self.beside_mlp:
+            mlp = Workload(beside, pass_name, self.device)
+            companions["ratio_to_mlp"] = Timed(mlp.run, mlp.prepare, mlp.release)
+        own = Timed(workload.run, workload.prepare, workload.release)
+        timer = SynchronizedTimer(self.device)
+        return Contest(own, companions, timer, witness_of(self.device), self._flush)
+
+    def _memory_of(self, case: Case, workload: Workload) -> dict[str, int]:
+        """The peaks, which do not depend on what of the passes is timed."""
+        key = repr((case.describe(), workload.x.requires_grad))
+        if key not in self._memory:
+            self._memory[key] = workload.measure_memory()
+        return self._memory[key]
+
+    def _counts(
+        self, case: Case, pass_name: Pass, workload: Workload, median_ns: float
+    ) -> dict[str, Any]:
+        floor = measure_floor(
+            self.device, tuple(case.products(pass_name)), case.compulsory_bytes(pass_name)
+        )
+        parameters, trainable = workload.parameter_counts()
+        return {
+            "parameters": parameters,
+            "trainable_parameters": trainable,
+            "flops": case.flops(pass_name),
+            "floor_product_ns": floor.product_ns,
+            "floor_copy_ns": floor.copy_ns,
+            "floor_fraction": floor.ns / median_ns,
+        }

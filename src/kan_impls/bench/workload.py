@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kan_impls.bench.case import Case, Pass
-from kan_impls.bench.measure import memory
+from kan_impls.bench.measure import device_free, memory
 
 
 class Workload:
@@ -61,6 +61,10 @@ class Workload:
         sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
+    def lives_anyway(self) -> list[Tensor]:
+        """Tensors that live on whether or not a pass keeps them."""
+        return [*self.model.parameters(), *self.model.buffers(), self.x, self.target]
+
     def measure_memory(self) -> dict[str, int]:
         """Peaks of forward and backward, and the bytes saved in between."""
         self.release()
@@ -69,8 +73,7 @@ class Workload:
             self.release()
         peaks = memory.measure_peaks(self.x.device, self.forward, lambda y: self.loss(y).backward())
         self.release()
-        alive = [*self.model.parameters(), *self.model.buffers(), self.x, self.target]
-        saved = memory.measure_saved_bytes(self.forward, alive)
+        saved = memory.measure_saved_bytes(self.forward, self.lives_anyway())
         return {
             "forward_peak_bytes": peaks.forward_peak_bytes,
             "backward_peak_bytes": peaks.backward_peak_bytes,
@@ -92,4 +95,26 @@ def estimate_bytes(case: Case) -> int:
         workload.prepare()
         workload.run()
 
-    return memory.estimate_peak_bytes(build_and_run)
+    return device_free.estimate_peak_bytes(build_and_run)
+
+
+def device_free_bytes(
+    case: Case, pass_name: Pass, max_operators: int | None = None
+) -> device_free.PassBytes:
+    """`Workload.measure_memory()` without a device, kernels' scratch left out.
+
+    Args:
+        case, pass_name: as of `Workload`.
+        max_operators: see `track_passes`.
+
+    Raises:
+        TooManyOperatorsError: more operators would run.
+    """
+
+    def build() -> device_free.Passes:
+        workload = Workload(case, pass_name, torch.device("cpu"))
+        return device_free.Passes(
+            workload.forward, lambda y: workload.loss(y).backward(), workload.lives_anyway()
+        )
+
+    return device_free.track_passes(build, max_operators)

@@ -1,4 +1,4 @@
-"""Peak memory: exact on the CPU, by the allocator on CUDA, estimated without a device.
+"""Peak memory: exact on the CPU, by the allocator on CUDA.
 
 The bytes are those above what was allocated before the forward pass, so parameters and
 inputs do not count and gradients of parameters do.
@@ -6,7 +6,7 @@ inputs do not count and gradients of parameters do.
 
 from __future__ import annotations
 
-import weakref
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 
 @dataclass(frozen=True)
@@ -107,47 +105,6 @@ def measure_saved_bytes(forward: Callable[[], Any], not_counted: Iterable[Tensor
     return sum(saved.values())
 
 
-def estimate_peak_bytes(build_and_run: Callable[[], object]) -> int:
-    """The peak of all tensors that `build_and_run` makes, without allocating any.
-
-    Args:
-        build_and_run: builds a model and runs its passes on the CPU device.
-    """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode(), _LiveBytes() as live:
-        build_and_run()
-    return live.peak
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Follows the storages of all results of operators until they are collected."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.level = self.peak = 0
-        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, Tensor):
-                self._follow(tensor.untyped_storage())
-        return result
-
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._seen:
-            return
-        self._seen.add(storage)
-        size = storage.nbytes()
-        weakref.finalize(storage, self._release, size)
-        self.level += size
-        self.peak = max(self.peak, self.level)
-
-    def _release(self, size: int) -> None:
-        self.level -= size
-
-
 def free_bytes(device: torch.device) -> int:
     """Memory that a process can still take on the device without swapping."""
     if device.type == "cuda":
@@ -162,7 +119,10 @@ def _cgroup_free_bytes() -> int:
     """What the container's limit leaves (cgroup v2); without a limit, more than any machine."""
     root = Path("/sys/fs/cgroup")
     try:
-        limit = (root / "memory.max").read_text().strip()
-        return int(limit) - int((root / "memory.current").read_text())
+        limit = int((root / "memory.max").read_text())
+        used = int((root / "memory.current").read_text())
+        # The page cache counts as used, and is given back on demand.
+        cached = re.search(r"^inactive_file (\d+)$", (root / "memory.stat").read_text(), re.M)
+        return limit - used + (int(cached[1]) if cached else 0)
     except (OSError, ValueError):  # no cgroup, or "max"
         return 2**63 - 1

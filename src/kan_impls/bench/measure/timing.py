@@ -1,8 +1,7 @@
-"""Wall time up to the end of the device's work, interleaved with references."""
+"""Wall time up to the end of the device's work."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -25,11 +24,27 @@ class SynchronizedTimer:
         return f"{type(self).__name__}({self.device})"
 
 
-class Interleaved:
-    """Work that is timed once in every round, right before what it is compared with.
+class ReplayTimer:
+    """Gives pytest-benchmark durations that were measured before, as a clock would.
 
-    Both then see the same state of a machine whose speed drifts, and their ratio does
-    not see it at all.
+    Its own rounds know no interleaving, no dropped samples and no turns; what it is given
+    through its timer it analyses and stores like its own.
+    """
+
+    def __init__(self) -> None:
+        self._readings: list[float] = []
+
+    def load(self, seconds: Sequence[float]) -> None:
+        """The next pairs of readings differ by these durations."""
+        self._readings = [reading for value in seconds for reading in (0.0, value)][::-1]
+
+    def __call__(self) -> float:
+        # A benchmark that did not come from here, such as a plain one, is timed by the clock.
+        return self._readings.pop() if self._readings else time.perf_counter()
+
+
+class Timed:
+    """Work that is timed once in every round.
 
     Args:
         run: what is timed.
@@ -46,36 +61,16 @@ class Interleaved:
         self.run = run
         self.prepare = prepare
         self.release = release
-        self.seconds: list[float] = []
 
-    def time_once(self, timer: Callable[[], float]) -> None:
+    def time_once(self, timer: Callable[[], float], before: Callable[[], None]) -> float:
+        """Seconds of one run; `before` is called at the edge of the timed window."""
         if self.prepare is not None:
             self.prepare()
+        before()
         start = timer()
         result = self.run()
-        self.seconds.append(timer() - start)
+        seconds = timer() - start
         del result
         if self.release is not None:
             self.release()
-
-    def ratios_of(self, seconds: Sequence[float]) -> list[float]:
-        """Round by round, a time over this one's."""
-        return [mine / own for mine, own in zip(seconds, self.seconds, strict=True)]
-
-
-def median_and_uncertainty(values: Sequence[float]) -> tuple[float, float]:
-    """The median, and the relative half-width of its interval, 1.57 IQR / sqrt(n).
-
-    Source: McGill, Tukey & Larsen, *Variations of Box Plots* (1978): two medians whose
-    intervals do not overlap differ at about the 5% level. Infinite for one value.
-    """
-    median = statistics.median(values)
-    if len(values) < 2:
-        return median, float("inf")
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return median, 1.57 * (high - low) / len(values) ** 0.5 / median
-
-
-def rounds_within(max_seconds: float, min_rounds: int, seconds_per_round: float) -> int:
-    """How many rounds fill `max_seconds`, at least `min_rounds`."""
-    return max(min_rounds, int(max_seconds / max(seconds_per_round, 1e-9)))
+        return seconds

@@ -1,4 +1,4 @@
-"""Tables: what was measured, and what was judged."""
+"""The table of what was measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from kan_impls.bench.record import Measurement, Run
-from kan_impls.bench.verdict import Verdict
+from kan_impls.bench.report.measured import work_entry
+from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
+from kan_impls.bench.report.words import factor
+
+__all__ = ["LEGEND", "markdown_table", "results_markdown", "verdict_lines", "verdict_summary"]
 
 _RESULT_COLUMNS = (
     "implementation",
@@ -55,8 +59,8 @@ def results_markdown(run: Run) -> str:
     """The run as Markdown: where and when, then a table for each case."""
     cases: dict[tuple[str, int], dict[str, dict[str, Measurement]]] = defaultdict(dict)
     for measurement in run.measurements.values():
-        of = measurement.measured
-        if of:
+        of = work_entry(measurement.measured)
+        if {"case", "batch", "implementation", "pass"} <= of.keys():
             passes = cases[of["case"], of["batch"]].setdefault(of["implementation"], {})
             passes[of["pass"]] = measurement
     environment = run.environment
@@ -107,31 +111,11 @@ def _mb(size: int | None) -> str:
 
 
 def _ratio(measurement: Measurement | None) -> str:
-    if measurement is None or "ratio_to_mlp" not in measurement.info:
-        return ""
-    return f"{measurement.info['ratio_to_mlp']:.3f}"
+    """Over the MLP, which itself has none."""
+    return "" if measurement is None else factor(measurement.median("ratio_to_mlp"))
 
 
 def _fraction(measurement: Measurement | None) -> str:
     if measurement is None or "floor_fraction" not in measurement.info:
         return ""
     return f"{measurement.info['floor_fraction']:.0%}"
-
-
-def verdict_lines(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
-    """Status and line of each verdict, aligned; the worst last, where the eye is."""
-    order = (
-        "unchanged", "improved", "no_baseline", "inconclusive", "incomparable", "missing",
-        "regressed",
-    )  # fmt: skip
-    width = max((len(verdict.name) for verdict in verdicts), default=0)
-    ranked = sorted(verdicts, key=lambda verdict: order.index(verdict.status))
-    return [(v.status, f"{v.status:<12}  {v.name:<{width}}  {v.cause}") for v in ranked]
-
-
-def verdict_summary(verdicts: Sequence[Verdict]) -> str:
-    """How many of each, in one line."""
-    counts: dict[str, int] = defaultdict(int)
-    for verdict in verdicts:
-        counts[verdict.status] += 1
-    return ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -1,0 +1,79 @@
+"""The device-free memory gate: bytes of every implementation, exactly, and how they grow.
+
+It allocates nothing and needs no device, so it runs inside plain `pytest`. After a change that is
+meant, `pytest benchmarks/test_memory.py --accept-memory` stores the new bytes.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from memory_cases import CASES, LAWS, OWN, layer_bytes, measure
+
+from kan_impls import get_variant, list_variants
+from kan_impls.bench import device_free_baseline as baseline
+from kan_impls.bench.baseline import BaselineError
+from kan_impls.bench.growth_law import deviations
+
+
+@pytest.fixture
+def path(pytestconfig):
+    """Where the bytes are stored: beside the baselines of devices."""
+    folder = pytestconfig.getoption("baselines") or Path(__file__).parent / "baselines"
+    return folder / "device_free.json"
+
+
+@pytest.fixture
+def accepting(pytestconfig):
+    return pytestconfig.getoption("--accept-memory", default=False)
+
+
+@pytest.fixture
+def stored(path, accepting):
+    """What is stored, or None while accepting; skips under another torch, where only the
+    growth laws are judged."""
+    if accepting:
+        return None
+    try:
+        found = baseline.read(path)
+    except BaselineError as error:
+        pytest.fail(str(error), pytrace=False)
+    if reason := baseline.incomparable(found, torch.__version__):
+        pytest.skip(reason)
+    return found
+
+
+def fail_if_any(sentences):
+    if sentences:
+        pytest.fail("\n".join(sentences), pytrace=False)
+
+
+@pytest.mark.parametrize("key", CASES, ids="-".join)
+def test_bytes_are_the_stored_ones(key, path, accepting, stored):
+    now = measure(CASES[key])
+    if accepting:
+        baseline.accept(path, torch.__version__, {key: now}, CASES)
+    else:
+        fail_if_any(baseline.differences(stored, key, now))
+
+
+def test_nothing_is_stored_of_what_does_not_exist(accepting, stored):
+    if not accepting:
+        fail_if_any(baseline.unknown(stored, CASES))
+
+
+@pytest.mark.parametrize("implementation", list_variants())
+def test_bytes_grow_as_declared(implementation):
+    if implementation not in OWN:
+        pytest.skip(f"{implementation} comes from another package, and no law is declared for it")
+    if implementation not in LAWS:
+        pytest.fail(
+            f"{implementation} has no growth law; expected a row of LAWS in memory_cases.py: "
+            "declare the exponents of forward, backward and saved bytes in batch, width and grid, "
+            "and sizes at which they show",
+            pytrace=False,
+        )
+    variant = get_variant(implementation)
+    fail_if_any(
+        deviations(implementation, LAWS[implementation], lambda sizes: layer_bytes(variant, sizes))
+    )

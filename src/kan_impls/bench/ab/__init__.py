@@ -1,0 +1,1 @@
+"""Base against head: two revisions measured in turns on the same machine."""

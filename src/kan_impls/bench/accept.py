@@ -1,0 +1,98 @@
+"""Storing a run as the baseline of its device."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from kan_impls.bench import baseline
+from kan_impls.bench.record import parse_run
+
+
+def accept_run(
+    run_path: Path,
+    baselines: Path,
+    name: str | None = None,
+    merge: bool = False,
+    replace: bool = False,
+    new_history: str | None = None,
+) -> Path:
+    """Store a run as the newest baseline of its device; its calibration goes on.
+
+    Args:
+        run_path: the run.
+        baselines: where baselines are stored.
+        name: for the file; the commit of the run if None.
+        merge: keep the present baseline's entries for benchmarks that the run does not have.
+        replace: drop them.
+        new_history: why later runs are not to be compared with older baselines than this one.
+
+    Raises:
+        BaselineError: there is no such run, it measured nothing, it lacks benchmarks of the
+            present baseline (without `merge` or `replace`), or the folder cannot be written.
+    """
+    if not run_path.exists():
+        raise baseline.BaselineError(
+            f"{run_path} does not exist; expected the last run: make one with "
+            "pytest --benchmark-only, in the folder of the benchmarks"
+        )
+    data = baseline.read_json(run_path)
+    return accept_data(data, str(run_path), baselines, name, merge, replace, new_history)
+
+
+def accept_data(
+    data: dict[str, Any],
+    source: str,
+    baselines: Path,
+    name: str | None = None,
+    merge: bool = False,
+    replace: bool = False,
+    new_history: str | None = None,
+) -> Path:
+    """The same for a run in pytest-benchmark's JSON; `source` is what messages call it."""
+    run = parse_run(data)
+    if not run.measurements:
+        raise baseline.BaselineError(
+            f"{source} holds no measurement; expected one or more: run pytest --benchmark-only"
+        )
+    busy = [m.name for m in run.measurements.values() if not m.values("median_ns")]
+    if busy:
+        raise baseline.BaselineError(
+            f"{source} was disturbed in every process of {', '.join(busy)}; expected a machine "
+            "that does nothing else: measure again"
+        )
+    present = baseline.find(baselines, run.device_key)
+    if present is not None:
+        held = baseline.read_json(present)["benchmarks"]
+        _inherit_calibration(data["benchmarks"], held)
+        data["benchmarks"] += _kept(data, held, source, present, merge, replace)
+    data.setdefault("kan_impls", {})["anchor"] = new_history
+    file_name = re.sub(r"[^\w.-]+", "-", name or run.commit[:10])
+    return baseline.store(baselines, run.device_key, data, file_name)
+
+
+def _inherit_calibration(entries: list[dict[str, Any]], held: list[dict[str, Any]]) -> None:
+    """How much a figure differs between runs of one code is the same for the next code."""
+    of = {entry["fullname"]: entry.get("extra_info", {}) for entry in held}
+    for entry in entries:
+        info, old = entry.setdefault("extra_info", {}), of.get(entry["fullname"], {})
+        same_work = info.get("measured") == old.get("measured")
+        if "calibration" in old and "calibration" not in info and same_work:
+            info["calibration"] = old["calibration"]
+
+
+def _kept(
+    data: dict[str, Any], held: list[dict[str, Any]], source: str, present: Path,
+    merge: bool, replace: bool,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Entries of the present baseline that go on."""
+    names = {entry["fullname"] for entry in data["benchmarks"]}
+    others = [entry for entry in held if entry["fullname"] not in names]
+    if others and not merge and not replace:
+        raise baseline.BaselineError(
+            f"{source} lacks {len(others)} of the {len(held)} benchmarks of "
+            f"{present}; expected all of them: run them all, or keep the old entries with "
+            "--merge, or drop them with --replace"
+        )
+    return [] if replace else others

@@ -1,0 +1,133 @@
+"""Runs of identical code: what a figure does when nothing changes."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kan_impls.bench.baseline import write_atomically
+from kan_impls.bench.limits import limits_of
+from kan_impls.bench.processes import Command, measure_in_process
+from kan_impls.bench.record import FIGURES, Measurement, Run, parse_run
+from kan_impls.bench.worker import Order
+
+# The noise of one benchmark is known to a quarter of itself then, and better by what all have
+# in common.
+RUNS = 10
+
+
+class CalibrationError(Exception):
+    """The runs do not make a calibration; the message says what to do."""
+
+
+def calibrate(
+    command: Command,
+    runs: int,
+    processes: int,
+    announce: Callable[[str], None],
+    keep: Path | None = None,
+) -> dict[str, Any]:
+    """Measure the same code in several runs of several processes.
+
+    Args:
+        command: how pytest is started.
+        runs: how many runs.
+        processes: processes of each of them, as the runs will have that are judged by it.
+        announce: hears what happens.
+        keep: a folder for what each process measured, with the seconds of every round.
+
+    Returns:
+        a run in pytest-benchmark's JSON, of all processes, with its calibration.
+
+    Raises:
+        WorkerError: a process failed.
+        CalibrationError: memory, or what is measured, differed between the runs.
+    """
+    data: list[list[dict[str, Any]]] = []
+    names: list[str] | None = None
+    for run in range(1, runs + 1):
+        data.append([])
+        for number in range(1, processes + 1):
+            announce(f"run {run} of {runs}, process {number} of {processes}")
+            # Memory in every run: it must not differ.
+            order = Order(names=names, only_times=number > 1, processes=processes, keep_rounds=True)
+            measured = measure_in_process(command, order, announce)
+            names = [entry["fullname"] for entry in measured["benchmarks"]]
+            if not names:
+                raise CalibrationError(
+                    "nothing was measured; expected one benchmark or more: see what the options "
+                    "of pytest select"
+                )
+            if keep is not None:
+                keep.mkdir(parents=True, exist_ok=True)
+                path = keep / f"run{run:02}-process{number}.json"
+                write_atomically(path, json.dumps(measured))
+            data[-1].append(measured)
+    return calibration_of(data)
+
+
+def calibration_of(data: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """One run of all processes, with the calibration that they make.
+
+    Args:
+        data: for each run its processes' JSON, the first one with memory.
+
+    Raises:
+        CalibrationError: memory, or what is measured, differed between the runs.
+    """
+    runs = [[parse_run(process) for process in processes] for processes in data]
+    _check_same(runs)
+    result: dict[str, Any] = json.loads(json.dumps(data[-1][0]))
+    for entry in result["benchmarks"]:
+        of = [[process.measurements[entry["fullname"]] for process in run] for run in runs]
+        entry["extra_info"].pop("rounds", None)
+        entry["extra_info"] |= {
+            "processes": [asdict(p) for run in of for m in run for p in m.processes],
+            "calibration": {
+                "processes": len(runs[0]),
+                "runs": [figures for run in of if (figures := run_figures(run))],
+                "commit": runs[0][0].commit,
+                "datetime": runs[0][0].datetime,
+            },
+        }
+    return result
+
+
+def run_figures(processes: Sequence[Measurement]) -> dict[str, float]:
+    """A run's figures: medians over its clean processes."""
+    found: dict[str, float] = {}
+    for figure in FIGURES:
+        values = [value for measurement in processes for value in measurement.values(figure)]
+        if values:
+            found[figure] = statistics.median(values)
+    return found
+
+
+def _check_same(runs: Sequence[Sequence[Run]]) -> None:
+    first = runs[0][0]
+    for run in runs:
+        for process in run:
+            if process.measurements.keys() != first.measurements.keys():
+                different = process.measurements.keys() ^ first.measurements.keys()
+                raise CalibrationError(
+                    f"only some of the runs measured {', '.join(sorted(different))}; expected the "
+                    "same benchmarks in all: run it again, and see why they fail or are skipped"
+                )
+        for name, measurement in run[0].measurements.items():
+            if not _same_memory(measurement, first.measurements[name], first.device_key):
+                raise CalibrationError(
+                    f"{name} took {dict(measurement.memory)} bytes in one run and "
+                    f"{dict(first.measurements[name].memory)} in another; expected the same code "
+                    "to take the same memory: find what differs before it is gated"
+                )
+
+
+def _same_memory(now: Measurement, before: Measurement, device_key: str) -> bool:
+    allowed = limits_of(device_key).memory_bytes
+    return now.memory.keys() == before.memory.keys() and all(
+        abs(size - before.memory[kind]) <= allowed for kind, size in now.memory.items()
+    )

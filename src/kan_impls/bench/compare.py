@@ -1,0 +1,84 @@
+"""A run against the baselines that are stored for its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kan_impls.bench import baseline
+from kan_impls.bench.limits import LimitTable, limits_of, read_rules
+from kan_impls.bench.record import Measurement, Run
+from kan_impls.bench.verdict import FALSE_ALARM, Judge, Verdict
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The accepted runs that a run is compared with, and the limits.
+
+    Args:
+        path, run: the newest baseline of the device, or the one that was asked for.
+        anchor_path, anchor: of each benchmark the oldest kept measurement of the same work, and
+            the oldest file that has one.
+        limits: of each benchmark.
+        false_alarm: the probability that a run of unchanged code has any false alarm.
+    """
+
+    path: Path | None
+    run: Run | None
+    anchor_path: Path | None
+    anchor: Run | None
+    limits: LimitTable
+    false_alarm: float = FALSE_ALARM
+
+    def judge(
+        self, current: Run, absent: Mapping[str, str], left_out: Iterable[str]
+    ) -> Sequence[Verdict]:
+        """Verdicts of all benchmarks; `incomparable` all of them on another device."""
+        if self.run is not None and self.run.device_key != current.device_key:
+            cause = f"the baseline is of {self.run.device_key}, this run of {current.device_key}"
+            return [Verdict(name, "incomparable", cause) for name in current.measurements]
+        judge = Judge(self.run, self.anchor, self.limits, self.false_alarm)
+        return judge.judge_run(current, absent, left_out)
+
+
+def load(
+    directory: Path,
+    device_key: str,
+    wanted: str | None,
+    pyproject: Path,
+    false_alarm: float = FALSE_ALARM,
+) -> Stored:
+    """What is stored for a device.
+
+    Args:
+        directory: where baselines are stored.
+        device_key: the folder of this device.
+        wanted: a path, or the number of a stored baseline; None for the newest.
+        pyproject: where the limits are.
+        false_alarm: the probability that a run of unchanged code has any false alarm.
+
+    Raises:
+        BaselineError: a baseline cannot be read, or the wanted one does not exist.
+        LimitsError: a limit cannot be used.
+    """
+    limits = LimitTable(limits_of(device_key), read_rules(pyproject))
+    path = baseline.find(directory, device_key, wanted)
+    if path is None:
+        return Stored(None, None, None, None, limits, false_alarm)
+    run = baseline.read_run(path)
+    older = baseline.forerunners(directory, device_key, path)
+    return Stored(path, run, *_anchor(run, older), limits, false_alarm)
+
+
+def _anchor(run: Run, older: Sequence[Path]) -> tuple[Path | None, Run | None]:
+    """The oldest measurements of the same work as the run's, and the oldest file with one."""
+    first: Path | None = None
+    found: dict[str, Measurement] = {}
+    for path in older:
+        for name, measurement in baseline.read_run(path).measurements.items():
+            now = run.measurements.get(name)
+            if name not in found and now is not None and now.measured == measurement.measured:
+                found[name] = measurement
+                first = first or path
+    return first, replace(run, measurements=found) if found else None

@@ -1,0 +1,152 @@
+"""How much a figure moves when nothing changes, and what follows for a limit.
+
+All changes are differences of logarithms, so that twice and half as long are equally far.
+A figure of a run is the median over its processes; its noise is the standard deviation of that
+figure over runs of identical code, which also holds what differs between runs but not between
+the processes of one. scipy gives Student's distribution and the polygamma functions.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+# A change is to be seen with this probability, where it is called visible.
+POWER = 0.95
+
+# More further runs than this are no advice.
+MOST_RUNS = 50
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of a figure.
+
+    Args:
+        sd: standard deviation of the logarithm of a run's figure.
+        df: degrees of freedom of that estimate.
+        processes: number of processes of a run that it holds for.
+        calibrated: whether it was measured on this benchmark, or is assumed.
+        pairs: number of pairs of a run, where the figure of a pair of processes is itself a
+            comparison, to which the baseline adds no noise; None where it is not.
+    """
+
+    sd: float
+    df: float
+    processes: int
+    calibrated: bool = True
+    pairs: int | None = None
+
+    def standard_error(self, baseline: int, current: int) -> float:
+        """That of the difference of two figures, by their numbers of processes."""
+        of_baseline = 1 / baseline if self.pairs is None else 0.0
+        return self.sd * math.sqrt(self.processes * (of_baseline + 1 / current))
+
+    def limit(self, false_alarm: float, baseline: int, current: int) -> float:
+        """What the difference exceeds with probability `false_alarm` if nothing changed."""
+        return _quantile(false_alarm, self.df) * self.standard_error(baseline, current)
+
+    def visible(self, limit: float, baseline: int, current: int) -> float:
+        """The smallest change that exceeds `limit` with probability `POWER`."""
+        margin = _quantile(1 - POWER, self.df) * self.standard_error(baseline, current)
+        return limit + margin
+
+    def further_runs(
+        self, false_alarm: float, least: float, wanted: float, baseline: int, current: int
+    ) -> int | None:
+        """How many more runs make a change of `wanted` visible; None for more than is sensible.
+
+        Args:
+            false_alarm: probability of a false alarm of this comparison.
+            least: no limit is below.
+            wanted: the change, as a difference of logarithms.
+            baseline, current: numbers of processes so far.
+        """
+        for runs in range(1, MOST_RUNS + 1):
+            more = runs * (self.pairs or self.processes)
+            # The noise of pairs is known from the pairs themselves, and better with more of them.
+            noise = replace(self, df=self.df + more) if self.pairs else self
+            limit = max(least, noise.limit(false_alarm, baseline, current + more))
+            if noise.visible(limit, baseline, current + more) <= wanted:
+                return runs
+        return None
+
+
+# Of a benchmark that was never calibrated. On a shared 2-core machine the ratio of single
+# processes to a reference differed by up to 6.6% beyond 3%; with few degrees of freedom, because
+# it is a guess.
+ASSUMED = Noise(sd=0.03, df=6, processes=1, calibrated=False)
+
+
+def _quantile(tail: float, df: float) -> float:
+    """What Student's t exceeds with probability `tail`."""
+    from scipy.special import ndtri, stdtrit
+
+    return float(-ndtri(tail) if math.isinf(df) else -stdtrit(df, tail))
+
+
+def estimate(runs: Mapping[str, Sequence[float]], processes: Mapping[str, int]) -> dict[str, Noise]:
+    """The noise of each benchmark, from its figures in runs of identical code.
+
+    With few runs each estimate is itself uncertain; benchmarks of one suite on one machine are
+    alike, so each is drawn towards what they have in common, as far as their spread allows.
+
+    Args:
+        runs: name to figures, of at least two runs each (others are left out).
+        processes: name to number of processes of a run.
+
+    Source: Smyth, *Linear Models and Empirical Bayes Methods* (2004), section 6.2.
+    """
+    logs = {name: [math.log(value) for value in values] for name, values in runs.items()}
+    variances = {
+        name: (statistics.variance(values), len(values) - 1)
+        for name, values in logs.items()
+        if len(values) >= 2
+    }
+    common, weight = common_variance(variances.values())
+    known = sum(df for _, df in variances.values())
+    noises = {}
+    for name, (variance, df) in variances.items():
+        share = 1.0 if math.isinf(weight) else weight / (weight + df)
+        pooled = share * common + (1 - share) * variance
+        # All estimates together know no more than the sum of what each knows.
+        noises[name] = Noise(math.sqrt(pooled), min(weight + df, known), processes[name])
+    return noises
+
+
+def common_variance(estimates: Iterable[tuple[float, int]]) -> tuple[float, float]:
+    """The variance that estimates `(variance, df)` have in common, and its degrees of freedom.
+
+    Infinite degrees if they differ no more than by chance; 0 if there is one only. Estimates of
+    zero say that a figure did not move at all, and are left out.
+    """
+    from scipy.special import polygamma, psi
+
+    known = [(variance, df) for variance, df in estimates if variance > 0]
+    if len(known) < 2:
+        return (known[0][0] if known else 0.0), 0.0
+    # The logarithm of s^2 is that of the common variance, plus an error of known distribution.
+    shifted = [math.log(v) - float(psi(df / 2)) + math.log(df / 2) for v, df in known]
+    mean = statistics.fmean(shifted)
+    chance = statistics.fmean(float(polygamma(1, df / 2)) for _, df in known)
+    excess = statistics.variance(shifted) - chance
+    if excess <= 0:
+        return math.exp(mean), math.inf
+    prior = 2 * _inverse_trigamma(excess)
+    return math.exp(mean + float(psi(prior / 2)) - math.log(prior / 2)), prior
+
+
+def _inverse_trigamma(value: float) -> float:
+    """x with trigamma(x) = value > 0, by Newton's method on 1 / trigamma, which is convex."""
+    from scipy.special import polygamma
+
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        x += step
+        if abs(step) < 1e-12 * x:
+            break
+    return x

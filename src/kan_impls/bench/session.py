@@ -1,0 +1,284 @@
+"""A measuring session from its first process to its verdicts and files.
+
+It is given pytest's configuration, and knows pytest no further than that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kan_impls.bench import baseline, compare, gate
+from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
+from kan_impls.bench.measure.allocator import return_freed_memory
+from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
+from kan_impls.bench.processes import Command, WorkerError, measure_in_process
+from kan_impls.bench.record import Process, Run, parse_run
+from kan_impls.bench.report import ReportError, Source, junit, write_all
+from kan_impls.bench.report.document import Document, document
+from kan_impls.bench.report.tables import results_markdown
+from kan_impls.bench.runner import Runner
+from kan_impls.bench.verdict import Status, Verdict
+from kan_impls.bench.worker import Channel, Order
+
+Config = Any  # pytest's
+
+NOTHING = (
+    "nothing was measured; expected one benchmark or more: select some, and leave out "
+    "--benchmark-disable, --benchmark-skip and xdist"
+)
+
+
+@dataclass
+class Session:
+    """What is gathered from configuration to summary.
+
+    Args:
+        config: pytest's.
+        device: where benchmarks run.
+        comparing: whether the run is judged by the stored baseline.
+        processes: how many measure each benchmark.
+        order, channel: those of a worker.
+        stored: what the run is judged by.
+        runner: measures benchmarks.
+        measured: pytest-benchmark's statistics of each.
+        described: the machine and the commit, which take a second to find out.
+        absent: name to reason, of benchmarks that were collected and did not measure.
+        not_selected: names that the user left out.
+        total, started: numbers of benchmarks, for the progress.
+        run, verdicts: what came out.
+        notes: what the summary ends with.
+        suite_property: adds a property to the JUnit file.
+        exit_code: the exit status, unless pytest has one of its own.
+    """
+
+    config: Config
+    device: torch.device
+    comparing: bool
+    processes: int = 1
+    order: Order | None = None
+    channel: Channel | None = None
+    stored: compare.Stored | None = None
+    runner: Runner | None = None
+    measured: list[Any] = field(default_factory=list)
+    described: dict[str, Any] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    not_selected: list[str] = field(default_factory=list)
+    total: int = 0
+    started: int = 0
+    run: Run | None = None
+    verdicts: Sequence[Verdict] = ()
+    notes: list[str] = field(default_factory=list)
+    suite_property: Callable[[str, object], None] | None = None
+    exit_code: GateExit = GateExit.PASSED
+
+
+def baselines_of(config: Config) -> Path:
+    """Where accepted runs are stored."""
+    return Path(config.getoption("baselines") or config.rootpath / BASELINES)
+
+
+def hand_in(state: Session) -> None:
+    """A worker's end: write what it measured."""
+    assert state.order is not None
+    text = json.dumps(_run_data(state), default=str)
+    baseline.write_atomically(Path(state.order.output), text)
+
+
+def conclude(state: Session) -> GateExit:
+    """Measure in the other processes, and judge; the exit status."""
+    if not state.measured:
+        state.notes.append(NOTHING)
+        state.run = parse_run(_run_data(state))
+        return GateExit.NOTHING_MEASURED
+    try:
+        for number in range(2, state.processes + 1):
+            _announce(state, f"process {number} of {state.processes}")
+            names = [stats.fullname for stats in state.measured]
+            _add_processes(state, "processes", measure_again(state, names, 1))
+        state.run = parse_run(_run_data(state))
+        return _judge(state) if state.comparing else GateExit.PASSED
+    except WorkerError as error:
+        state.notes.append(str(error))
+        state.run = parse_run(_run_data(state))
+        return GateExit.MISSING
+
+
+def keep(state: Session, code: int) -> None:
+    """Keep the run for `kan-bench accept`, and write the reports of a run with that exit status."""
+    if state.measured:
+        _keep_run(state)
+    _write_reports(state, code)
+
+
+def _announce(state: Session, text: str) -> None:
+    reporter = state.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        reporter.ensure_newline()
+        reporter.write_line(text, flush=True)
+
+
+def _show_progress(state: Session, text: str) -> None:
+    """What another process does just now, where a line can be written over."""
+    reporter = state.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None and reporter.isatty:
+        reporter.rewrite(f"  {text}", erase=True)
+
+
+def measure_again(state: Session, names: Sequence[str], processes: int) -> dict[str, list[Process]]:
+    """The benchmarks in that many fresh processes.
+
+    Raises:
+        WorkerError: one of them failed, or did not measure all.
+    """
+    arguments = [str(argument) for argument in state.config.invocation_params.args]
+    command = Command(arguments, state.config.invocation_params.dir)
+    found: dict[str, list[Process]] = {name: [] for name in names}
+    return_freed_memory()  # the others need it
+    for _ in range(processes):
+        order = Order(names=names, processes=state.processes)
+        run = parse_run(measure_in_process(command, order, partial(_show_progress, state)))
+        if lost := set(names) - run.measurements.keys():
+            raise WorkerError(
+                f"a measuring process did not measure {', '.join(sorted(lost))}, which the first "
+                "one did; expected the same benchmarks: run them once more"
+            )
+        for name in names:
+            found[name] += run.measurements[name].processes
+    return found
+
+
+def _add_processes(state: Session, key: str, found: Mapping[str, Sequence[Process]]) -> None:
+    for stats in state.measured:
+        info = stats.extra_info
+        if "processes" not in info:  # a benchmark that knows only pytest-benchmark
+            own = Process(stats.stats.median * 1e9, rounds=stats.stats.rounds)
+            info["processes"] = [asdict(own)]
+        info.setdefault(key, [])
+        info[key] += [asdict(process) for process in found.get(stats.fullname, ())]
+
+
+def _judge(state: Session) -> GateExit:
+    stored, run = state.stored, state.run
+    assert stored is not None
+    assert run is not None
+    accepted = stored.run.measurements if stored.run else {}
+    left_out = [*state.not_selected, *(name for name in accepted if _outside(state, name))]
+
+    def measure(names: Sequence[str]) -> Mapping[str, Sequence[Process]]:
+        found = measure_again(state, names, state.processes)
+        _add_processes(state, "confirming", found)
+        return found
+
+    option = state.config.option
+    state.run, state.verdicts = gate.decide(
+        run,
+        lambda run: stored.judge(run, state.absent, left_out),
+        measure,
+        option.further_runs,
+        partial(_announce, state),
+    )
+    failing: set[Status] = set(FAILING)
+    failing |= {"no_baseline"} if option.require_baseline else set()
+    failing |= {"improved"} if option.fail_on_improved else set()
+    failing |= {"inconclusive"} if option.fail_on_inconclusive else set()
+    return gate_exit((verdict.status for verdict in state.verdicts), failing)
+
+
+def _outside(state: Session, name: str) -> bool:
+    """Whether the user named files or tests to run, and this one is none of them."""
+    config = state.config
+    if config.args_source.name != "ARGS":
+        return False
+    root, here = config.rootpath, config.invocation_params.dir
+    file, *test = name.split("::", 1)
+    path = os.path.realpath(root / file)
+    for argument in config.args:
+        chosen_file, *chosen_test = argument.split("::", 1)
+        chosen = os.path.realpath(here / chosen_file)
+        if chosen_test:
+            if path == chosen and (test[0] + "::").startswith(
+                (f"{chosen_test[0]}::", f"{chosen_test[0]}[")
+            ):
+                return False
+        elif path == chosen or path.startswith(chosen + os.sep):
+            return False
+    return name not in state.absent
+
+
+def _run_data(state: Session) -> dict[str, Any]:
+    """The run in pytest-benchmark's JSON."""
+    config, hook = state.config, state.config.hook
+    if not state.described:
+        machine_info = hook.pytest_benchmark_generate_machine_info(config=config)
+        hook.pytest_benchmark_update_machine_info(config=config, machine_info=machine_info)
+        commit_info = hook.pytest_benchmark_generate_commit_info(config=config)
+        hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
+        state.described = {"machine_info": machine_info, "commit_info": commit_info}
+    data: dict[str, Any] = hook.pytest_benchmark_generate_json(
+        config=config, benchmarks=state.measured, include_data=True, **state.described
+    )
+    return data
+
+
+def _keep_run(state: Session) -> None:
+    """The run, with its table beside it and beside --benchmark-json."""
+    assert state.run is not None
+    config = state.config
+    table = results_markdown(state.run)
+    path = config.rootpath / LAST_RUN
+    try:
+        path.parent.mkdir(exist_ok=True)
+        text = json.dumps(_run_data(state), indent=1, default=str)
+        baseline.write_atomically(path, text + "\n")
+        baseline.write_atomically(path.with_suffix(".md"), table)
+        if config.option.benchmark_json:
+            asked = Path(config.option.benchmark_json)
+            baseline.write_atomically(asked.with_suffix(".md"), table)
+    except OSError as error:
+        state.notes.append(
+            f"{path} cannot be written ({error.strerror}); expected a writable folder: the run "
+            "is not kept, and kan-bench accept will not find it"
+        )
+        return
+    state.notes.append(f"kept {path} and, as Markdown, {path.with_suffix('.md').name}")
+
+
+def _write_reports(state: Session, code: int) -> None:
+    """All reports, and the verdicts into --junitxml."""
+    assert state.run is not None
+    content = _document(state, state.run, code)
+    if state.suite_property is not None:
+        for name, value in junit.suite_properties(content):
+            state.suite_property(name, value)
+        for verdict in state.verdicts:
+            state.suite_property(f"kan_bench.{verdict.name}", f"{verdict.status}: {verdict.cause}")
+    folder = state.config.option.report or state.config.rootpath / REPORTS
+    history = baseline.history(baselines_of(state.config), state.run.device_key)
+    try:
+        write_all(folder, content, history, state.notes.append)
+    except ReportError as error:
+        state.notes.append(str(error))
+    else:
+        state.notes.append(f"reports: {folder}")
+
+
+def _document(state: Session, run: Run, code: int) -> Document:
+    stored = state.stored
+    return document(
+        run,
+        state.verdicts,
+        exit_code=code,
+        kind="compare" if state.comparing else "measure",
+        baseline=Source(stored.run, stored.path) if stored and stored.run else None,
+        anchor=Source(stored.anchor, stored.anchor_path) if stored and stored.anchor else None,
+        false_alarm=stored.false_alarm if stored else None,
+        notes=state.notes,
+    )

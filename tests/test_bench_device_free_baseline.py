@@ -1,0 +1,167 @@
+"""The stored device-free bytes: nothing changed, missing, stale or damaged is green."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kan_impls.bench import device_free_baseline as baseline
+from kan_impls.bench.baseline import BaselineError
+from kan_impls.bench.device_free_baseline import Entry, Key, Stored
+
+ROOT = Path(__file__).resolve().parents[1]
+
+KEY, OTHER = Key("reference", "fourier_kan"), Key("reference", "mlp")
+SHAPE = "batch 100, 1000->1000->1 grid_size=5"
+
+
+def entry(forward=1_000_000, saved=0, shape=SHAPE):
+    sizes = {"forward_peak_bytes": forward, "backward_peak_bytes": 2_000_000, "saved_bytes": saved}
+    return Entry(shape, {"backward": sizes})
+
+
+def differences(now, **stored):
+    return baseline.differences(Stored("2.13", {KEY: entry(**stored)}), KEY, now)
+
+
+def test_the_same_bytes_are_green():
+    assert differences(entry()) == []
+
+
+def test_one_byte_more_is_red_with_all_that_one_must_know():
+    assert differences(entry(1_000_001)) == [
+        "fourier_kan at reference, backward: forward_peak_bytes was 1,000,000 B and is 1,000,001 B "
+        "(+1 B); expected no growth: take it back, or accept it with pytest "
+        "benchmarks/test_memory.py --accept-memory"
+    ]
+
+
+def test_one_byte_less_is_red_until_it_is_stored():
+    (sentence,) = differences(entry(999_999))
+    assert "is 999,999 B (-1 B), improved: refresh, so that the baseline stays honest" in sentence
+    assert sentence.endswith("--accept-memory")
+
+
+def test_every_kind_that_changed_is_named():
+    assert len(differences(entry(1, saved=1))) == 2
+
+
+def test_a_missing_entry_is_red():
+    (sentence,) = baseline.differences(Stored("2.13", {OTHER: entry()}), KEY, entry())
+    assert sentence.startswith("fourier_kan at reference is not stored; expected an entry")
+
+
+def test_other_sizes_are_no_growth_but_another_measurement():
+    (sentence,) = differences(entry(5, shape="batch 200, 1000->1"))
+    assert f"is measured at batch 200, 1000->1, but stored at {SHAPE}; expected the" in sentence
+
+
+def test_other_passes_than_the_stored_ones_are_red():
+    more = {**entry().passes, "backward_with_input_grad": entry().passes["backward"]}
+    (sentence,) = differences(Entry(SHAPE, more))
+    assert "other passes than the measured backward, backward_with_input_grad" in sentence
+
+
+def test_an_entry_of_what_no_longer_exists_is_red():
+    stored = Stored("2.13", {KEY: entry(), OTHER: entry()})
+    assert baseline.unknown(stored, [KEY, OTHER]) == []
+    (sentence,) = baseline.unknown(stored, [KEY])
+    assert sentence.startswith("mlp at reference is stored, but no longer measured; expected only")
+
+
+def test_what_is_accepted_is_read_back_sorted(tmp_path):
+    path = tmp_path / "baselines" / "device_free.json"
+    baseline.accept(path, "2.13.0+cpu", {OTHER: entry(3), KEY: entry(7)}, [KEY, OTHER])
+    found = baseline.read(path)
+    assert found == Stored("2.13", {KEY: entry(7), OTHER: entry(3)})
+    assert list(found.entries) == [KEY, OTHER]
+
+
+def test_accepting_one_keeps_the_others_and_drops_what_no_longer_exists(tmp_path):
+    path, gone = tmp_path / "device_free.json", Key("reference", "gone")
+    baseline.accept(path, "2.13.0", {KEY: entry(1), OTHER: entry(2), gone: entry()}, [KEY, OTHER])
+    assert gone not in baseline.read(path).entries
+    baseline.accept(path, "2.13.1", {KEY: entry(5)}, [KEY, OTHER])
+    assert baseline.read(path).entries == {KEY: entry(5), OTHER: entry(2)}
+    baseline.accept(path, "2.13.1", {}, [KEY])
+    assert baseline.read(path).entries == {KEY: entry(5)}
+
+
+def test_accepting_under_another_torch_keeps_nothing_of_the_former(tmp_path):
+    path = tmp_path / "device_free.json"
+    baseline.accept(path, "2.13.0", {KEY: entry(), OTHER: entry()}, [KEY, OTHER])
+    baseline.accept(path, "2.14.0", {KEY: entry()}, [KEY, OTHER])
+    assert baseline.read(path) == Stored("2.14", {KEY: entry()})
+
+
+def test_bytes_of_another_torch_are_not_compared():
+    stored = Stored("2.13", {KEY: entry()})
+    assert baseline.incomparable(stored, "2.13.1+cu130") is None
+    reason = baseline.incomparable(stored, "2.14.0")
+    assert reason.startswith("the stored bytes are those of torch 2.13, and torch 2.14 may make")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: "{}",
+        lambda text: text.replace('"torch"', '"flame"'),
+        lambda text: text.replace('"passes"', '"runs"'),
+        lambda text: text.replace('"shape"', '"form"'),
+        lambda text: text.replace("1000000", '"many"'),
+        lambda text: text.replace("1000000", "1e6"),
+        lambda text: "\x00\x01",
+    ],
+    ids="truncated empty list object torch passes shape text float binary".split(),
+)
+def test_a_damaged_file_is_one_sentence(tmp_path, damage):
+    path = tmp_path / "device_free.json"
+    baseline.accept(path, "2.13.0", {KEY: entry()}, [KEY])
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(BaselineError, match=r"is damaged \(.*; expected JSON .* restore") as caught:
+        baseline.read(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(BaselineError, match="is damaged"):
+        baseline.accept(path, "2.13.0", {KEY: entry()}, [KEY])
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(BaselineError, match=r"does not exist; expected .*--accept-memory"):
+        baseline.read(tmp_path / "device_free.json")
+
+
+def test_a_file_that_cannot_be_read_or_written(tmp_path):
+    with pytest.raises(BaselineError, match=r"cannot be read .*: check the path"):
+        baseline.read(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BaselineError, match=r"cannot be written .*expected a writable folder"):
+        baseline.accept(tmp_path / "file" / "device_free.json", "2.13.0", {KEY: entry()}, [KEY])
+
+
+def run_gate(folder, *options):
+    """Exit status and output of the gate over one implementation at one case, with its bytes
+    in `folder`."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "benchmarks/test_memory.py", f"--baselines={folder}",
+         "-q", "-k", "reference-fused_fourier_kan", *options],
+        cwd=ROOT, text=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"), "PLANT": "alloc"},
+    )  # fmt: skip
+    return finished.returncode, finished.stdout
+
+
+def test_the_gate_end_to_end(tmp_path):
+    path = tmp_path / "device_free.json"
+    status, output = run_gate(tmp_path, "--accept-memory")
+    assert status == 0, output
+    assert len(baseline.read(path).entries) == 1
+
+    status, output = run_gate(tmp_path, "-p", "planted")
+    assert status == 1, output
+    assert "forward_peak_bytes was " in output
+    assert "(+4,096 B); expected no growth" in output

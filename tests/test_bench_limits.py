@@ -1,0 +1,81 @@
+"""Limits of pyproject.toml: each with its reason, and no longer than it says."""
+
+import datetime
+
+import pytest
+
+from kan_impls.bench.limits import CPU_LIMITS, LimitsError, LimitTable, read_rules
+from tests.bench_measurements import measurement
+
+TODAY = datetime.date(2026, 11, 24)
+
+
+def rules(tmp_path, text):
+    path = tmp_path / "pyproject.toml"
+    path.write_text(text)
+    return read_rules(path, TODAY)
+
+
+def entry(**fields):
+    lines = "\n".join(f"{key} = {value}" for key, value in fields.items())
+    return f"[[tool.kan_impls.limits]]\n{lines}\n"
+
+
+def test_the_last_entry_that_fits_counts(tmp_path):
+    text = entry(implementation='"mlp"', visible=0.3, reason='"noisy"')
+    text += entry(group='"reference *"', ratio=0.05, reason='"so it is"')
+    text += entry(benchmark='"*other*"', ratio=0.9, reason='"another one"')
+    limits = LimitTable(CPU_LIMITS, rules(tmp_path, text))(measurement())
+    assert (limits.visible, limits.ratio) == (0.3, 0.05)
+    assert limits.absolute == CPU_LIMITS.absolute
+
+
+def test_all_patterns_of_an_entry_must_fit(tmp_path):
+    text = entry(implementation='"mlp"', group='"growth *"', visible=0.3, reason='"noisy"')
+    assert LimitTable(CPU_LIMITS, rules(tmp_path, text))(measurement()) == CPU_LIMITS
+
+
+def test_an_entry_counts_until_the_day_before_it_expires(tmp_path):
+    fields = {"implementation": '"mlp"', "visible": 0.3, "reason": '"a driver"'}
+    assert rules(tmp_path, entry(**fields, expires="2026-11-25"))
+    with pytest.raises(LimitsError, match=r"limits 1 expired on 2026-11-24 \(a driver\)"):
+        rules(tmp_path, entry(**fields, expires="2026-11-24"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"visible": 0.3}, "reason is None; expected a sentence"),
+        ({"visible": 0.3, "reason": '"  "'}, "reason is '  '"),
+        ({"visable": 0.3, "reason": '"x"'}, "visable is no key of a limit; expected some of"),
+        ({"visible": -1, "reason": '"x"'}, "visible is -1; expected a fraction"),
+        ({"visible": "true", "reason": '"x"'}, "visible is True"),
+        ({"memory_bytes": 1.5, "reason": '"x"'}, "expected a whole number of bytes"),
+        ({"reason": '"x"'}, "limits nothing"),
+        ({"visible": 0.3, "reason": '"x"', "expires": '"soon"'}, "expected a date"),
+        ({"visible": 0.3, "reason": '"x"', "implementation": 3}, "expected a pattern"),
+    ],
+)
+def test_an_entry_that_cannot_be_meant_is_an_error(tmp_path, fields, message):
+    with pytest.raises(LimitsError, match=message.replace("(", r"\(")):
+        rules(tmp_path, entry(**{"implementation": '"mlp"', **fields}))
+
+
+def test_an_entry_that_selects_nothing_is_an_error(tmp_path):
+    with pytest.raises(LimitsError, match="selects nothing"):
+        rules(tmp_path, entry(visible=0.3, reason='"x"'))
+
+
+@pytest.mark.parametrize("text", ["[tool.kan_impls]\nlimits = 3", "[tool.kan_impls.limits]\na = 1"])
+def test_another_shape_is_an_error(tmp_path, text):
+    with pytest.raises(LimitsError, match="array of tables"):
+        rules(tmp_path, text)
+
+
+def test_damaged_toml_is_an_error(tmp_path):
+    with pytest.raises(LimitsError, match="expected TOML"):
+        rules(tmp_path, "[tool")
+
+
+def test_no_file_is_no_rule(tmp_path):
+    assert read_rules(tmp_path / "pyproject.toml") == []
