@@ -1,18 +1,20 @@
 """What the device-free memory gate measures: cases held to the byte, and growth laws."""
 
+import torch
 from cases import mnist, reference
 
 from kan_impls import Variant, list_variants, registry
-from kan_impls.bench.case import Case
+from kan_impls.bench.case import FLOAT_BYTES, Case
 from kan_impls.bench.device_free_baseline import Entry, Key
 from kan_impls.bench.growth_law import Exponents, Law, Sizes
-from kan_impls.bench.workload import device_free_bytes
+from kan_impls.bench.measure.device_free import track_passes
+from kan_impls.bench.workload import Workload, device_free_bytes
 
 # A backward pass that nobody asks the input's gradient of, and one within a network.
 PASSES = ("backward", "backward_with_input_grad")
 
-# Ten times what the largest case here takes; so many take some ten seconds.
-MAX_OPERATORS = 40_000
+# Ten times what the largest case here takes; so many take some five seconds.
+MAX_OPERATORS = 20_000
 
 LINEAR = Exponents(batch=1, width=1, grid=1)
 LINEAR_WITHOUT_GRID = Exponents(batch=1, width=1, grid=0)
@@ -91,9 +93,14 @@ def layer_bytes(variant: Variant, sizes: Sizes) -> dict[str, int]:
     if sizes.grid is not None:
         config["grid_size"] = sizes.grid
     case = Case("layer", variant, sizes.batch, widths, config)
-    found = device_free_bytes(case, "backward_with_input_grad", MAX_OPERATORS)
-    parameters = variant.model(widths, device="meta", **config).parameters()
-    gradients = sum(p.nbytes for p in parameters if p.requires_grad)
+    built = []
+
+    def build():
+        built.append(Workload(case, "backward_with_input_grad", torch.device("cpu")))
+        return built[0].passes()
+
+    found = track_passes(build, MAX_OPERATORS)
+    gradients = FLOAT_BYTES * built[0].parameter_counts()[1]
     return {
         "forward": found.forward_peak_bytes,
         "backward": found.backward_peak_bytes - gradients,

@@ -54,11 +54,16 @@ def save(path: Path, runs: Recorded) -> None:
 
 
 def measurements_of(runs: Recorded) -> dict[str, list[Measurement]]:
-    """For each benchmark one measurement of each run."""
+    """For each benchmark that all processes measured, one measurement of each run."""
     return {
         name: [Measurement(name, {}, [part[name] for part in run]) for run in runs]
-        for name in runs[0][0]
+        for name in names_of(runs)
     }
+
+
+def names_of(runs: Recorded) -> list[str]:
+    """The benchmarks that all processes measured."""
+    return [name for name in runs[0][0] if all(name in part for run in runs for part in run)]
 
 
 def joined(runs: Recorded, calibrate: bool = False) -> Run:
@@ -126,7 +131,7 @@ def report_unchanged(runs: Recorded, size: int, trials: int) -> None:
 
 def report_planted(runs: Recorded, size: int, trials: int, factor: float) -> None:
     print(f"one benchmark {factor - 1:+.0%}, {trials} trials each: found, not clear")
-    for name in runs[0][0]:
+    for name in names_of(runs):
         generator = random.Random(0)
         found: Counter[str] = Counter()
         for _ in range(trials):
@@ -145,6 +150,8 @@ def main() -> None:
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the figures there")
     options = parser.parse_args()
     runs = [run for path in options.recorded for run in read(path)]
+    names = names_of(runs)
+    runs = [[{name: part[name] for name in names} for part in run] for run in runs]
     if options.save:
         save(options.save, runs)
     size = min(options.baseline_runs, len(runs) - 1 - gate.FURTHER_RUNS)

@@ -23,7 +23,8 @@ def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, confirming=0
         },
         "commit_info": {"id": "0123456789abcdef"},
         "benchmarks": [
-            benchmark(name, name, "forward", ratio, memory, confirming) for name in names
+            benchmark(name, name, "forward", ratio, memory, confirming, median_ns=2e6)
+            for name in names
         ],
         "datetime": "2026-01-02T03:04:05+00:00",
         "version": "5.3.1",
@@ -32,11 +33,18 @@ def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, confirming=0
 
 
 def benchmark(
-    name, implementation, pass_name, ratio=1.0, memory=4096, confirming=0, case="reference"
+    name,
+    implementation,
+    pass_name,
+    ratio=1.0,
+    memory=4096,
+    confirming=0,
+    case="reference",
+    median_ns=None,
 ):
-    """One entry: time 2 ms times its ratio to the reference, three processes."""
+    """One entry, of three processes; its time is 2 ms times its ratio to the reference."""
     process = {
-        "median_ns": 2e6 * ratio,
+        "median_ns": median_ns or 2e6 * ratio,
         "ratio": ratio,
         "ratio_to_mlp": None if implementation == "mlp" else 1.5 * ratio,
         "rounds": 5,

@@ -117,7 +117,18 @@ def test_bytes_of_another_torch_are_not_compared():
         lambda text: text.replace("1000000", "1e6"),
         lambda text: "\x00\x01",
     ],
-    ids="truncated empty list object torch passes shape text float binary".split(),
+    ids=[
+        "truncated",
+        "empty",
+        "list",
+        "object",
+        "torch",
+        "passes",
+        "shape",
+        "text",
+        "float",
+        "binary",
+    ],
 )
 def test_a_damaged_file_is_one_sentence(tmp_path, damage):
     path = tmp_path / "device_free.json"

@@ -30,6 +30,12 @@ def test_the_last_entry_that_fits_counts(tmp_path):
     assert limits.absolute == CPU_LIMITS.absolute
 
 
+@pytest.mark.parametrize(("key", "visible"), [("cpu_x", 0.3), ("cuda_x", CPU_LIMITS.visible)])
+def test_a_limit_may_be_that_of_some_devices(tmp_path, key, visible):
+    text = entry(device='"cpu_*"', visible=0.3, reason='"a shared machine"')
+    assert LimitTable(CPU_LIMITS, rules(tmp_path, text), key)(measurement()).visible == visible
+
+
 def test_all_patterns_of_an_entry_must_fit(tmp_path):
     text = entry(implementation='"mlp"', group='"growth *"', visible=0.3, reason='"noisy"')
     assert LimitTable(CPU_LIMITS, rules(tmp_path, text))(measurement()) == CPU_LIMITS

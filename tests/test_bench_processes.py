@@ -71,12 +71,14 @@ def ends():
 
 def test_rounds_are_taken_in_turns(ends):
     coordinator, worker = ends
-    for message in ({"go": True}, {"go": True}, {"stop": True}):
+    for message in ({"go": True}, {"go": True}, {"go": True}, {"stop": True}):
         coordinator.send(**message)
     schedule = Turns(worker, "a")
+    schedule.start()
     for _ in schedule.turns(0.5):
         schedule.done(Round({OWN: 1.0}, "busy"))
-    assert coordinator.receive() == {"ready": "a", "seconds": 0.5}
+    assert coordinator.receive() == {"ready": "a"}
+    assert coordinator.receive() == {"warm": 0.5}
     expected = {"round": {"seconds": {OWN: 1.0}, "disturbance": "busy"}}
     assert [coordinator.receive(), coordinator.receive()] == [expected, expected]
 
@@ -85,7 +87,7 @@ def test_no_turn_at_all_is_told_from_no_more_turns(ends):
     coordinator, worker = ends
     coordinator.send(stop=True)
     with pytest.raises(NoTurnError):
-        list(Turns(worker, "a").turns(0.5))
+        Turns(worker, "a").start()
 
 
 def test_an_end_that_is_gone_is_noticed(ends):

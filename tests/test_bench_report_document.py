@@ -97,6 +97,20 @@ def test_a_verdict_says_all_that_was_compared():
                                   "before_bytes": 4096, "now_bytes": 8192}  # fmt: skip
 
 
+def test_each_figure_of_a_comparison_is_in_its_place():
+    change = TimeChange("median_ns", "anchor", "inconclusive", 0.1, 0.2, 0.3, 0.4, 5, 6, False)
+    verdict = Verdict("a", "inconclusive", "noisy", [change], further_runs=7)
+    found = document(parse_run(run_data("a")), [verdict], exit_code=17, kind="compare")
+    assert found["verdicts"] == [{
+        "name": "a", "status": "inconclusive", "cause": "noisy", "further_runs": 7, "memory": [],
+        "times": [{
+            "figure": "median_ns", "against": "anchor", "status": "inconclusive",
+            "change_fraction": 0.1, "confirmed_fraction": 0.2, "limit_fraction": 0.3,
+            "visible_fraction": 0.4, "processes": 5, "further_runs": 6, "calibrated": False,
+        }],
+    }]  # fmt: skip
+
+
 def test_what_json_has_no_number_for_is_null():
     change = TimeChange("ratio", "baseline", "inconclusive", math.nan, math.inf, -math.inf,
                         math.inf, 1)  # fmt: skip
@@ -162,7 +176,7 @@ def test_two_revisions_show_their_pairs():
     pairs = parse_run(run_data(BY_STATUS["unchanged"], ratio=1.01))
     found = judged_document(kind="ab", base="v1", pairs=pairs)["measurements"][3]
     assert found["name"] == BY_STATUS["unchanged"]
-    assert found["pairs"][0] == {"confirming": False, "time_factor": 2.02e6, "ratio_factor": 1.01,
+    assert found["pairs"][0] == {"confirming": False, "time_factor": 2e6, "ratio_factor": 1.01,
                                  "rounds": 5, "disturbed_rounds": 1}  # fmt: skip
     assert found["median_ns"] == 2e6 + 1
 

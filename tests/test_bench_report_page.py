@@ -241,6 +241,7 @@ def test_the_plots_of_a_case_show_its_figures():
     assert (fused["name"], fused["x"][0], fused["y"][0]) == ("fused", pytest.approx(4.0), "step")
     assert fused["error_x"]["array"][0] == pytest.approx(1e-6)
     assert time.layout["yaxis"]["categoryarray"] == ["forward", "backward+dx", "step"]
+    assert time.layout["yaxis"]["autorange"] == "reversed"  # the first one on top
     assert memory.data[1]["y"] == ["backward peak", "backward+dx peak"]
     assert memory.data[1]["x"] == [6.0, 6.0]
     assert [trace["name"] for trace in ratio.data] == ["fused"]
@@ -259,6 +260,7 @@ def test_growth_is_drawn_over_what_grows():
     assert [plot.title for plot in sections[0].plots] == [
         "forward: time", "forward: peak memory", "backward: time", "backward: peak memory",
     ]  # fmt: skip
+    assert sections[0].plots[1].data[0]["y"] == [1e-6, 1e-5, 1e-3]
     memory = sections[0].plots[3]
     assert memory.data[0]["x"] == [1, 10, 1000]
     assert memory.data[0]["y"] == [2e-6, 2e-5, 2e-3]

@@ -88,7 +88,8 @@ def test_a_row_has_the_figures_that_decided():
         TimeChange("ratio", "anchor", "regressed", 0.125, 0.12, 0.05, 0.061, 6),
     ]
     memory = [
-        MemoryChange("saved_bytes", "unchanged", 10, 10),
+        MemoryChange("saved_bytes", "improved", 1_000_000, 10),
+        MemoryChange("backward_peak_bytes", "regressed", 10, 11),
         MemoryChange("forward_peak_bytes", "regressed", 4096, 8192),
     ]
     document = judged(Verdict(BY_STATUS["regressed"], "regressed", "why", times, memory))

@@ -62,7 +62,7 @@ def load(
         BaselineError: a baseline cannot be read, or the wanted one does not exist.
         LimitsError: a limit cannot be used.
     """
-    limits = LimitTable(limits_of(device_key), read_rules(pyproject))
+    limits = LimitTable(limits_of(device_key), read_rules(pyproject), device_key)
     path = baseline.find(directory, device_key, wanted)
     if path is None:
         return Stored(None, None, None, None, limits, false_alarm)

@@ -2,6 +2,7 @@
 
 [[tool.kan_impls.limits]]
 implementation = "fourier_kan"      # and/or group = "reference *", benchmark = "*test_mnist*"
+                                    # device = "cpu_*", the key of its baselines
 visible = 0.2
 reason = "two gigabytes of fresh pages for each run: the noisiest of all"
 expires = 2027-06-30                # optional: from that day on it is an error
@@ -19,7 +20,7 @@ from typing import Any
 
 from kan_impls.bench.record import Measurement
 
-SELECTORS = ("benchmark", "group", "implementation")
+SELECTORS = ("benchmark", "group", "implementation", "device")
 
 
 class LimitsError(ValueError):
@@ -67,12 +68,13 @@ class Rule:
     values: Mapping[str, Any]
     reason: str
 
-    def fits(self, measurement: Measurement) -> bool:
+    def fits(self, measurement: Measurement, device_key: str) -> bool:
         of = measurement.measured
         found = {
             "benchmark": measurement.name,
             "group": f"{of.get('case')} {of.get('pass')}",
             "implementation": str(of.get("implementation")),
+            "device": device_key,
         }
         return all(
             fnmatch.fnmatchcase(found[selector], pattern)
@@ -86,11 +88,12 @@ class LimitTable:
 
     default: Limits
     rules: Sequence[Rule] = ()
+    device_key: str = ""
 
     def __call__(self, measurement: Measurement) -> Limits:
         limits = self.default
         for rule in self.rules:
-            if rule.fits(measurement):
+            if rule.fits(measurement, self.device_key):
                 limits = replace(limits, **rule.values)
         return limits
 

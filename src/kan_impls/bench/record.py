@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args
 Figure = Literal["ratio", "ratio_to_mlp", "median_ns"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 
+Which = Literal["all", "first", "confirming"]
+
 
 class InvalidRunError(ValueError):
     """The data is not a run that pytest-benchmark wrote."""
@@ -92,9 +94,11 @@ class Measurement:
     calibration: Calibration | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
-    def values(self, figure: Figure, confirming: bool = False) -> list[float]:
-        """The figure of each clean process, of all or of the confirming ones only."""
-        chosen = self.confirming if confirming else [*self.processes, *self.confirming]
+    def values(self, figure: Figure, which: Which = "all") -> list[float]:
+        """The figure of each clean process: of all, of the first run's or of the fresh ones."""
+        first = self.processes if which != "confirming" else ()
+        fresh = self.confirming if which != "first" else ()
+        chosen = [*first, *fresh]
         found = [process.figure(figure) for process in chosen if process.is_clean]
         return [value for value in found if value is not None]
 

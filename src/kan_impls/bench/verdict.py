@@ -10,7 +10,7 @@ from typing import Literal
 
 from kan_impls.bench.limits import Limits
 from kan_impls.bench.noise import ASSUMED, Noise, estimate
-from kan_impls.bench.record import FIGURES, Figure, Measurement, Run
+from kan_impls.bench.record import FIGURES, Figure, Measurement, Process, Run, Which
 
 Status = Literal[
     "improved", "unchanged", "regressed", "inconclusive", "no_baseline", "missing", "incomparable"
@@ -21,6 +21,9 @@ Against = Literal["baseline", "anchor"]
 
 # The probability that a run of unchanged code has any false alarm.
 FALSE_ALARM = 0.01
+
+# Of each benchmark: ratio, time and the oldest baseline, up and down, with one or two fresh runs.
+COMPARISONS = 3 * 2 * 2
 
 COMPANIONS: Mapping[Figure, str] = {"ratio": "time over reference", "median_ns": "time"}
 
@@ -109,13 +112,14 @@ class _Comparison:
     level: Callable[[Sequence[float]], float] | None = None
 
     def judge(self, before: Measurement, now: Measurement) -> TimeChange:
-        """Compare; a change must show in all processes together and in fresh ones alone."""
+        """Compare; a change must show in the first processes and in fresh ones."""
         earlier = before.values(self.figure) or [before.median(self.figure) or 1.0]
         reference = statistics.median(earlier)
-        values, fresh = now.values(self.figure), now.values(self.figure, confirming=True)
+        first, fresh = now.values(self.figure, "first"), now.values(self.figure, "confirming")
+        values = [*first, *fresh]
         change, limit = self._change(values, reference), self._limit(len(earlier), len(values))
         visible = self.noise.visible(limit, len(earlier), len(values))
-        sides = [self._side(change, limit)]
+        sides = [self._side(self._change(first, reference), self._limit(len(earlier), len(first)))]
         confirmed = None
         if fresh:
             confirmed = self._change(fresh, reference)
@@ -201,8 +205,9 @@ class Judge:
             for name in {**self.accepted, **current.measurements}
             if name in current.measurements or name not in skipped
         ]
-        # Bonferroni's correction: each benchmark is compared in three ways and two directions.
-        each = self.false_alarm / (6 * max(1, len(current.measurements.keys() & self.accepted)))
+        # Bonferroni's correction: each benchmark is compared in so many ways.
+        compared = max(1, len(current.measurements.keys() & self.accepted))
+        each = self.false_alarm / (COMPARISONS * compared)
         reasons = absent or {}
         return [
             self._judge(name, current.measurements.get(name), each, reasons.get(name))
@@ -226,7 +231,9 @@ class Judge:
             for kind, size in before.memory.items()
         ]
         figure: Figure = "ratio" if before.has("ratio") else "median_ns"
-        if 2 * len(now.values(figure)) < len([*now.processes, *now.confirming]):
+        if any(
+            2 * len(now.values(figure, which)) < len(measured) for which, measured in _parts(now)
+        ):
             return self._disturbed(now, memory)
         times = list(self._times(figure, before, now, limits, false_alarm))
         return _verdict(now, times, memory)
@@ -262,6 +269,11 @@ class Judge:
             now.name, status, "; ".join([*worse, cause]), memory=memory,
             further_runs=None if worse else 1,
         )  # fmt: skip
+
+
+def _parts(now: Measurement) -> Sequence[tuple[Which, Sequence[Process]]]:
+    """The runs of which at least half of the processes must be clean."""
+    return (("first", now.processes), ("confirming", now.confirming))
 
 
 def _noises(

@@ -94,19 +94,21 @@ class Turns:
         self._channel = channel
         self._name = name
 
-    def turns(self, seconds: float) -> Iterator[None]:
-        """A turn for each `go`, until `stop`.
+    def start(self) -> None:
+        """Wait for the first `go`, which is for the warm-up.
 
         Raises:
-            NoTurnError: there was none.
+            NoTurnError: there is none.
         """
-        self._channel.send(ready=self._name, seconds=seconds)
-        rounds = 0
+        self._channel.send(ready=self._name)
+        if "go" not in self._channel.receive():
+            raise NoTurnError(self._name)
+
+    def turns(self, seconds: float) -> Iterator[None]:
+        """A turn for each `go`, until `stop`."""
+        self._channel.send(warm=seconds)
         while "go" in self._channel.receive():
             yield
-            rounds += 1
-        if not rounds:
-            raise NoTurnError(self._name)
 
     def done(self, measured: Round) -> None:
         self._channel.send(round=asdict(measured))

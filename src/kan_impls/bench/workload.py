@@ -65,6 +65,12 @@ class Workload:
         """Tensors that live on whether or not a pass keeps them."""
         return [*self.model.parameters(), *self.model.buffers(), self.x, self.target]
 
+    def passes(self) -> device_free.Passes:
+        """What `measure_memory` runs, to be followed without a device."""
+        return device_free.Passes(
+            self.forward, lambda y: self.loss(y).backward(), self.lives_anyway()
+        )
+
     def measure_memory(self) -> dict[str, int]:
         """Peaks of forward and backward, and the bytes saved in between."""
         self.release()
@@ -110,11 +116,6 @@ def device_free_bytes(
     Raises:
         TooManyOperatorsError: more operators would run.
     """
-
-    def build() -> device_free.Passes:
-        workload = Workload(case, pass_name, torch.device("cpu"))
-        return device_free.Passes(
-            workload.forward, lambda y: workload.loss(y).backward(), workload.lives_anyway()
-        )
-
-    return device_free.track_passes(build, max_operators)
+    return device_free.track_passes(
+        lambda: Workload(case, pass_name, torch.device("cpu")).passes(), max_operators
+    )

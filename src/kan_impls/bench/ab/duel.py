@@ -73,12 +73,17 @@ class Side:
         """The benchmarks that it could measure."""
         return [str(name) for name in self._receive("collected")["collected"]]
 
-    def wait_for(self, name: str) -> float | None:
-        """Until it is ready for a benchmark: seconds of a run; None if it does not measure it."""
+    def wait_for(self, name: str) -> bool:
+        """Until it is ready for a benchmark; False if it does not measure it."""
         message = self._receive("ready", "finished")
         if message.get("ready", message.get("finished")) != name:
             raise WorkerError(f"the process of the {self.name} is at {message}; expected {name}")
-        return float(message["seconds"]) if "ready" in message else None
+        return "ready" in message
+
+    def warm_up(self) -> float:
+        """Seconds of its last run of the warm-up."""
+        self._send(go=True)
+        return float(self._receive("warm")["warm"])
 
     def stop(self, name: str) -> None:
         """End the benchmark's rounds."""
@@ -215,18 +220,18 @@ def _take_all(
     for side in sides:
         side.select(names)
     for number, name in enumerate(names, start=1):
-        seconds = [side.wait_for(name) for side in sides]
-        known = [value for value in seconds if value is not None]
-        if len(known) == len(sides):
+        ready = [side.wait_for(name) for side in sides]
+        if all(ready):
             announce(name)
+            # One after the other: two at once would slow each other, and tell of fewer rounds.
+            rounds = plan.rounds(max(side.warm_up() for side in sides))
             first = (number % 2 == 0) == base_first
-            rounds = _take_turns(sides, plan.rounds(max(known)), first)
-            matches.compared[name] = compare_rounds(rounds)
-        for index, (side, value) in enumerate(zip(sides, seconds, strict=True)):
-            if value is not None:
+            matches.compared[name] = compare_rounds(_take_turns(sides, rounds, first))
+        for side, only, is_ready in zip(sides, matches.only, ready, strict=True):
+            if is_ready:
                 side.stop(name)
-                if len(known) < len(sides):
-                    matches.only[index].append(name)
+                if not all(ready):
+                    only.append(name)
 
 
 def _take_turns(sides: Sequence[Side], rounds: int, base_first: bool) -> list[tuple[Round, Round]]:

@@ -107,7 +107,7 @@ def compare_revisions(
     measured = contestants.measure(pairs, names)
     run = _run_of(measured)
     default = replace(limits_of(run.device_key), visible=VISIBLE, absolute=ABSOLUTE)
-    limits = LimitTable(default, rules)
+    limits = LimitTable(default, rules, run.device_key)
 
     def again(names: Sequence[str]) -> Mapping[str, Sequence[Process]]:
         more = contestants.measure(pairs, names)

@@ -95,7 +95,9 @@ def estimate_peak_bytes(build_and_run: Callable[[], object]) -> int:
 
 
 @contextmanager
-def _following(max_operators: int | None = None, **options: bool) -> Iterator[_LiveBytes]:
+def _following(
+    max_operators: int | None = None, allow_fallback_kernels: bool = True
+) -> Iterator[_LiveBytes]:
     """All tensors made in the block are fake, and followed."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -104,7 +106,8 @@ def _following(max_operators: int | None = None, **options: bool) -> Iterator[_L
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with FakeTensorMode(**options), _LiveBytes(max_operators) as live:
+        fake_mode = FakeTensorMode(allow_fallback_kernels=allow_fallback_kernels)
+        with fake_mode, _LiveBytes(max_operators) as live:
             yield live
     finally:
         if was_enabled:
@@ -127,6 +130,8 @@ class _LiveBytes(TorchDispatchMode):
         return self.level
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.prim.device.default:  # every other call, a third of the time
+            return args[0].fake_device
         kwargs = kwargs or {}
         self._count()
         target = _written_argument(func)

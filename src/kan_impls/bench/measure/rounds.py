@@ -35,6 +35,9 @@ class Round:
 class Schedule(Protocol):
     """Says when there is another round."""
 
+    def start(self) -> None:
+        """Before the warm-up, which takes cores as well."""
+
     def turns(self, seconds: float) -> Iterator[None]:
         """One item for each round, of works of which the implementation takes `seconds`."""
 
@@ -54,6 +57,9 @@ class Budget:
     max_seconds: float
     min_rounds: int
     clean: int = 0
+
+    def start(self) -> None:
+        """At once."""
 
     def turns(self, seconds: float) -> Iterator[None]:
         rounds = max(self.min_rounds, int(self.max_seconds / max(seconds, 1e-9)))
@@ -97,6 +103,7 @@ class Contest:
 
     def run(self, schedule: Schedule) -> list[Round]:
         """Warm up, then a round at each turn of the schedule."""
+        schedule.start()
         seconds = self.warm_up()
         rounds = []
         was_enabled = gc.isenabled()
