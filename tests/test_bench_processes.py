@@ -71,16 +71,19 @@ def ends():
 
 def test_rounds_are_taken_in_turns(ends):
     coordinator, worker = ends
-    for message in ({"go": True}, {"go": True}, {"go": True}, {"stop": True}):
+    for message in ({"go": 1}, {"go": 2}, {"go": 1}, {"stop": True}):
         coordinator.send(**message)
     schedule = Turns(worker, "a")
     schedule.start()
-    for _ in schedule.turns(0.5):
+    interrupted = []
+    for was_interrupted in schedule.turns(0.5):
+        interrupted.append(was_interrupted)
         schedule.done(Round({OWN: 1.0}, "busy"))
+    assert interrupted == [True, False, True]
     assert coordinator.receive() == {"ready": "a"}
     assert coordinator.receive() == {"warm": 0.5}
     expected = {"round": {"seconds": {OWN: 1.0}, "disturbance": "busy"}}
-    assert [coordinator.receive(), coordinator.receive()] == [expected, expected]
+    assert [coordinator.receive() for _ in range(3)] == [expected] * 3
 
 
 def test_no_turn_at_all_is_told_from_no_more_turns(ends):

@@ -88,7 +88,7 @@ class NoTurnError(Exception):
 
 
 class Turns:
-    """A schedule that another process gives, round by round."""
+    """A schedule that another process gives, some rounds at a time."""
 
     def __init__(self, channel: Channel, name: str) -> None:
         self._channel = channel
@@ -104,11 +104,12 @@ class Turns:
         if "go" not in self._channel.receive():
             raise NoTurnError(self._name)
 
-    def turns(self, seconds: float) -> Iterator[None]:
-        """A turn for each `go`, until `stop`."""
+    def turns(self, seconds: float) -> Iterator[bool]:
+        """As many rounds as each `go` says, until `stop`."""
         self._channel.send(warm=seconds)
-        while "go" in self._channel.receive():
-            yield
+        while "go" in (message := self._channel.receive()):
+            for number in range(message["go"]):
+                yield number == 0
 
     def done(self, measured: Round) -> None:
         self._channel.send(round=asdict(measured))

@@ -22,6 +22,10 @@ from kan_impls.bench.worker import Channel, ChannelClosedError, Order
 # milliseconds, and would take a core from the other one.
 SETTLE_SECONDS = 0.01
 
+# After each change of sides a round is lost to sleeping threads and foreign caches. A fifth of a
+# second is still the same state of the machine.
+ROUNDS_OF_A_TURN = 4
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -29,15 +33,16 @@ class Plan:
 
     Args:
         max_seconds: how long the rounds of a benchmark may take on one side.
-        min_rounds: how many rounds there are at least.
+        min_rounds, max_rounds: how many rounds there are at least, and at most.
     """
 
-    max_seconds: float = 0.75
+    max_seconds: float = 1.5
     min_rounds: int = 2
+    max_rounds: int = 100
 
     def rounds(self, seconds: float) -> int:
         """How many there are of a work that takes `seconds`."""
-        return max(self.min_rounds, int(self.max_seconds / (seconds + SETTLE_SECONDS)))
+        return max(self.min_rounds, min(self.max_rounds, int(self.max_seconds / seconds)))
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Side:
 
     def warm_up(self) -> float:
         """Seconds of its last run of the warm-up."""
-        self._send(go=True)
+        self._send(go=1)
         return float(self._receive("warm")["warm"])
 
     def stop(self, name: str) -> None:
@@ -90,11 +95,11 @@ class Side:
         self._send(stop=True)
         self._receive("finished")
 
-    def round(self) -> Round:
-        """One round now."""
-        self._send(go=True)
-        measured = self._receive("round")["round"]
-        return Round(measured["seconds"], measured["disturbance"])
+    def turn(self, rounds: int) -> list[Round]:
+        """So many rounds now."""
+        self._send(go=rounds)
+        measured = [self._receive("round")["round"] for _ in range(rounds)]
+        return [Round(found["seconds"], found["disturbance"]) for found in measured]
 
     def select(self, names: Sequence[str]) -> None:
         """Tell it what is measured."""
@@ -235,14 +240,15 @@ def _take_all(
 
 
 def _take_turns(sides: Sequence[Side], rounds: int, base_first: bool) -> list[tuple[Round, Round]]:
-    pairs = []
-    for number in range(rounds):
-        order = (0, 1) if (number % 2 == 0) == base_first else (1, 0)
+    pairs: list[tuple[Round, Round]] = []
+    while len(pairs) < rounds:
+        count = min(ROUNDS_OF_A_TURN, rounds - len(pairs))
         measured = {}
-        for index in order:
+        for index in (0, 1) if base_first else (1, 0):
             time.sleep(SETTLE_SECONDS)
-            measured[index] = sides[index].round()
-        pairs.append((measured[0], measured[1]))
+            measured[index] = sides[index].turn(count)
+        pairs += zip(measured[0], measured[1], strict=True)
+        base_first = not base_first
     return pairs
 
 

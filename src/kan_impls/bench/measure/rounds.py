@@ -38,8 +38,9 @@ class Schedule(Protocol):
     def start(self) -> None:
         """Before the warm-up, which takes cores as well."""
 
-    def turns(self, seconds: float) -> Iterator[None]:
-        """One item for each round, of works of which the implementation takes `seconds`."""
+    def turns(self, seconds: float) -> Iterator[bool]:
+        """One item for each round, of works of which the implementation takes `seconds`: whether
+        others had the cores and caches in between."""
 
     def done(self, measured: Round) -> None:
         """Hears of each round."""
@@ -61,13 +62,13 @@ class Budget:
     def start(self) -> None:
         """At once."""
 
-    def turns(self, seconds: float) -> Iterator[None]:
+    def turns(self, seconds: float) -> Iterator[bool]:
         rounds = max(self.min_rounds, int(self.max_seconds / max(seconds, 1e-9)))
         self.clean = 0
         for _ in range(2 * rounds):
             if self.clean == rounds:
                 return
-            yield
+            yield False
 
     def done(self, measured: Round) -> None:
         self.clean += measured.disturbance is None
@@ -110,7 +111,9 @@ class Contest:
         gc.collect()
         gc.disable()  # it would fall into some rounds and not into others
         try:
-            for _ in schedule.turns(seconds):
+            for was_interrupted in schedule.turns(seconds):
+                if was_interrupted:
+                    self.time_round()  # wakes threads and fills caches
                 rounds.append(self.time_round())
                 schedule.done(rounds[-1])
         finally:
