@@ -20,11 +20,11 @@ from kan_impls.bench.worker import Channel, ChannelClosedError, Order
 
 # Before each turn: OpenMP's threads of the side that just ended still wait actively, for some
 # milliseconds, and would take a core from the other one.
-SETTLE_SECONDS = 0.01
+SETTLE_SECONDS = 0.05
 
 # After each change of sides a round is lost to sleeping threads and foreign caches. A fifth of a
 # second is still the same state of the machine.
-ROUNDS_OF_A_TURN = 4
+ROUNDS_OF_A_TURN = 8
 
 
 @dataclass(frozen=True)
