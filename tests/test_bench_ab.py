@@ -3,9 +3,7 @@
 One test runs real processes of two real revisions; the rest is told by hand.
 """
 
-import os
 import shutil
-import subprocess
 import textwrap
 
 import pytest
@@ -17,16 +15,7 @@ from kan_impls.bench.cli import main
 from kan_impls.bench.measure.rounds import OWN, Round
 from kan_impls.bench.processes import Command, WorkerError
 from tests.bench_measurements import measurement, process, run_of
-
-
-def git(folder, *arguments):
-    identity = {
-        f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-    }
-    subprocess.run(
-        ["git", "-C", str(folder), *arguments], check=True, capture_output=True,
-        env={**os.environ, **identity},
-    )  # fmt: skip
+from tests.git import git
 
 
 @pytest.fixture
@@ -50,10 +39,7 @@ def test_a_revision_has_its_files_in_a_folder_that_goes_away(repository):
         assert tree.revision == "base"
         assert tree.source == tree.folder
     assert not tree.folder.exists()
-    listed = subprocess.run(
-        ["git", "-C", str(repository), "worktree", "list"], capture_output=True, text=True
-    )
-    assert len(listed.stdout.splitlines()) == 1
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
 
 
 def test_no_revision_is_the_files_as_they_are(repository):

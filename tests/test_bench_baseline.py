@@ -162,3 +162,28 @@ def test_the_history_leaves_out_what_cannot_be_read(tmp_path):
     paths = stored_runs(tmp_path, None, None, "a reason")
     paths[1].write_text("{")
     assert [run.anchor for run in baseline.history(tmp_path, "cpu_test")] == [None, "a reason"]
+
+
+def test_pytest_benchmark_compares_our_baselines(tmp_path):
+    for name in ("first", "second"):
+        baseline.store(tmp_path, "cpu_test", whole(run_data("a")), name)
+    compared = subprocess.run(
+        [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "compare"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert compared.returncode == 0, compared.stderr
+    assert "benchmark: 2 tests" in compared.stdout
+
+
+def whole(data):
+    """All statistics that pytest-benchmark itself writes."""
+    for entry in data["benchmarks"]:
+        seconds = entry["stats"]["median"]
+        names = ("min", "max", "mean", "q1", "q3", "ld15iqr", "hd15iqr")
+        entry["stats"] |= dict.fromkeys(names, seconds)
+        entry["stats"] |= {
+            "stddev": 0.0, "iqr": 0.0, "total": seconds, "ops": 1 / seconds, "iterations": 1,
+            "outliers": "0;0", "iqr_outliers": 0, "stddev_outliers": 0,
+        }  # fmt: skip
+        entry |= {"params": None, "param": None, "options": {}}
+    return data

@@ -4,7 +4,6 @@ Each pytest process imports torch, so that this takes a minute or two; `make sel
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
+from tests.git import git
 from tests.test_workflows import Runner, linux_tools  # noqa: F401
 
 pytestmark = pytest.mark.gate
@@ -59,16 +59,6 @@ reason = "the reference is too small to be steady"
 CONTRACT = ("test_gpu", "test_contract", "test_golden", "test_bench_timing", "test_bench_memory")
 
 
-def git(folder, *arguments):
-    identity = {
-        f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-    }
-    subprocess.run(
-        ["git", "-C", str(folder), *arguments], check=True, capture_output=True,
-        env={**os.environ, **identity},
-    )  # fmt: skip
-
-
 @pytest.fixture
 def job(tmp_path, linux_tools):  # noqa: F811
     """A runner of the gate job in a project of its own, with this repository's Makefile."""
@@ -106,9 +96,7 @@ def run_job(job):
     """All steps of the gate job in turn; the exit status of the first that is red, and the gate's
     own word."""
     folder = job.folder
-    base = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "origin/main"], capture_output=True, text=True
-    ).stdout.strip()
+    base = git(folder, "rev-parse", "origin/main")
     event = {"EVENT": "merge_group", "REF": "x", "QUEUE_BASE": base, "BEFORE": ""}
     named = job.run("gpu-gate.yml", "gate", "The GPU that the label names", DEVICE="cpu",
                     GPU="nvidia-h100-80gb-hbm3")  # fmt: skip

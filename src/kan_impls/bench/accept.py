@@ -10,8 +10,23 @@ from kan_impls.bench import baseline
 from kan_impls.bench.record import parse_run
 
 
-def accept_run(
-    run_path: Path,
+def read_last_run(path: Path) -> dict[str, Any]:
+    """A run that is to be stored, in pytest-benchmark's JSON.
+
+    Raises:
+        BaselineError: there is no such run, or it cannot be read.
+    """
+    if not path.exists():
+        raise baseline.BaselineError(
+            f"{path} does not exist; expected the last run: make one with "
+            "pytest --benchmark-only, in the folder of the benchmarks"
+        )
+    return baseline.read_json(path)
+
+
+def accept(
+    data: dict[str, Any],
+    source: str,
     baselines: Path,
     name: str | None = None,
     merge: bool = False,
@@ -21,7 +36,8 @@ def accept_run(
     """Store a run as the newest baseline of its device; its calibration goes on.
 
     Args:
-        run_path: the run.
+        data: the run, in pytest-benchmark's JSON.
+        source: what messages call it.
         baselines: where baselines are stored.
         name: for the file; the commit of the run if None.
         merge: keep the present baseline's entries for benchmarks that the run does not have.
@@ -29,28 +45,10 @@ def accept_run(
         new_history: why later runs are not to be compared with older baselines than this one.
 
     Raises:
-        BaselineError: there is no such run, it measured nothing, it lacks benchmarks of the
-            present baseline (without `merge` or `replace`), or the folder cannot be written.
+        BaselineError: the run measured nothing, or something in disturbed rounds only, it lacks
+            benchmarks of the present baseline (without `merge` or `replace`), or the folder
+            cannot be written.
     """
-    if not run_path.exists():
-        raise baseline.BaselineError(
-            f"{run_path} does not exist; expected the last run: make one with "
-            "pytest --benchmark-only, in the folder of the benchmarks"
-        )
-    data = baseline.read_json(run_path)
-    return accept_data(data, str(run_path), baselines, name, merge, replace, new_history)
-
-
-def accept_data(
-    data: dict[str, Any],
-    source: str,
-    baselines: Path,
-    name: str | None = None,
-    merge: bool = False,
-    replace: bool = False,
-    new_history: str | None = None,
-) -> Path:
-    """The same for a run in pytest-benchmark's JSON; `source` is what messages call it."""
     run = parse_run(data)
     if not run.measurements:
         raise baseline.BaselineError(

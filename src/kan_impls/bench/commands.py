@@ -46,23 +46,23 @@ def _complain(text: str) -> None:
 
 
 def _accept(options: argparse.Namespace) -> int:
-    from kan_impls.bench.accept import accept_run
+    from kan_impls.bench.accept import accept, read_last_run
 
-    path = accept_run(
-        options.run, options.baselines, options.name, options.merge, options.replace,
-        options.new_history,
+    path = accept(
+        read_last_run(options.run), str(options.run), options.baselines, options.name,
+        options.merge, options.replace, options.new_history,
     )  # fmt: skip
     print(f"stored {path}")
     return 0
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from kan_impls.bench.accept import accept_data
+    from kan_impls.bench.accept import accept
     from kan_impls.bench.calibrate import calibrate
 
     command = Command(["--benchmark-only", *options.pytest], Path.cwd())
     data = calibrate(command, options.runs, options.processes, _say, options.keep)
-    path = accept_data(
+    path = accept(
         data, "the calibration", options.baselines, options.name, options.merge, options.replace,
         options.new_history,
     )  # fmt: skip

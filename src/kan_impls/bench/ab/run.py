@@ -17,8 +17,8 @@ from kan_impls.bench.processes import Command, WorkerError
 from kan_impls.bench.record import Calibration, Figure, Measurement, Process, Run
 from kan_impls.bench.verdict import FALSE_ALARM, Judge, Verdict
 
-# Pairs of processes to begin with. In busy minutes pairs of identical code differ by 3%; six of them,
-# and six fresh ones, then find 5% in 99 of 100 cases (docs/trust.md).
+# Pairs of processes to begin with. In busy minutes pairs of identical code differ by 3%; six of
+# them, and six fresh ones, then find 5% in 99 of 100 cases (docs/trust.md).
 PAIRS = 6
 
 # Both revisions see the same minutes of the same machine, so that half the change that the
