@@ -100,18 +100,35 @@ def trial(
     runs: Recorded, size: int, generator: random.Random, slow: str = "", factor: float = 1
 ) -> Sequence[Verdict]:
     """Verdicts on a run by a baseline of `size` others."""
-    shuffled = generator.sample(range(len(runs)), len(runs))
-    chosen = [runs[index] for index in shuffled]
-    baseline = joined(chosen[:size], calibrate=True)
-    rest = iter(chosen[size:])
-    judge = Judge(baseline, None, lambda measurement: CPU_LIMITS)
+    chosen = generator.sample(list(runs), len(runs))
+    return judge(chosen[:size], chosen[size:], slow, factor)
+
+
+def judge(
+    accepted: Recorded, others: Recorded, slow: str = "", factor: float = 1
+) -> Sequence[Verdict]:
+    """Verdicts on the first of the others by the accepted ones; the next ones confirm."""
+    baseline = joined(accepted, calibrate=True)
+    rest = iter(others)
+    judgement = Judge(baseline, None, lambda measurement: CPU_LIMITS)
 
     def measure(names: Sequence[str]) -> dict[str, Sequence[Process]]:
         more = plant(joined([next(rest)]), slow, factor)
         return {name: more.measurements[name].processes for name in names}
 
     first = plant(joined([next(rest)]), slow, factor)
-    return gate.decide(first, judge.judge_run, measure)[1]
+    return gate.decide(first, judgement.judge_run, measure)[1]
+
+
+def report_each(runs: Recorded) -> None:
+    """Each run once, by all others but the two after it, which confirm."""
+    alarms = []
+    for index in range(len(runs)):
+        turned = [*runs[index:], *runs[:index]]
+        count = 1 + gate.FURTHER_RUNS
+        statuses = {verdict.status for verdict in judge(turned[count:], turned[:count])}
+        alarms.append("regressed" in statuses)
+    print(f"each of {len(runs)} runs judged by the others: {sum(alarms)} with a false alarm")
 
 
 def report_unchanged(runs: Recorded, size: int, trials: int) -> None:
@@ -157,6 +174,7 @@ def main() -> None:
     size = min(options.baseline_runs, len(runs) - 1 - gate.FURTHER_RUNS)
     if size < 2:
         parser.error(f"there are {len(runs)} recorded runs; expected 5 or more: record some")
+    report_each(runs)
     report_unchanged(runs, size, options.trials)
     for fraction in options.planted:
         report_planted(runs, size, max(20, options.trials // 5), 1 + fraction)

@@ -35,7 +35,9 @@ def test_a_calibration_holds_a_figure_of_each_run_and_all_processes():
 
 
 def test_a_disturbed_process_is_no_part_of_the_noise():
-    data = calibration_of([[process_data(1.0), process_data(9.0, disturbed=50)]])
+    busy = process_data(9.0, disturbed=50)
+    data = calibration_of([[process_data(1.0), busy], [process_data(1.1), busy, busy]])
+    # Of the second run not even half is clean.
     assert parse_run(data).measurements["a"].calibration.values("ratio") == [1.0]
 
 

