@@ -55,7 +55,7 @@ class Trial:
 
 
 def add_entry(data: dict[str, Any]) -> None:
-    data["benchmarks"].append({**data["benchmarks"][0], "fullname": "gone"})
+    data["benchmarks"].append({**data["benchmarks"][0], "fullname": f"{BENCHMARKS}::test_gone"})
 
 
 def other_device(data: dict[str, Any]) -> None:
