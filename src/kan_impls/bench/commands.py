@@ -46,28 +46,28 @@ def _complain(text: str) -> None:
 
 
 def _accept(options: argparse.Namespace) -> int:
-    from kan_impls.bench.accept import accept, read_last_run
+    from kan_impls.bench.accept import read_last_run
+
+    return _store(options, read_last_run(options.run), str(options.run))
+
+
+def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> int:
+    from kan_impls.bench.accept import accept
 
     path = accept(
-        read_last_run(options.run), str(options.run), options.baselines, options.name,
-        options.merge, options.replace, options.new_history,
+        data, source, options.baselines, options.name, options.merge, options.replace,
+        options.new_history,
     )  # fmt: skip
     print(f"stored {path}")
     return 0
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from kan_impls.bench.accept import accept
     from kan_impls.bench.calibrate import calibrate
 
     command = Command(["--benchmark-only", *options.pytest], Path.cwd())
     data = calibrate(command, options.runs, options.processes, _say, options.keep)
-    path = accept(
-        data, "the calibration", options.baselines, options.name, options.merge, options.replace,
-        options.new_history,
-    )  # fmt: skip
-    print(f"stored {path}")
-    return 0
+    return _store(options, data, "the calibration")
 
 
 def _ab(options: argparse.Namespace) -> int:

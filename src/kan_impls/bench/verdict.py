@@ -10,7 +10,7 @@ from typing import Literal
 
 from kan_impls.bench.limits import Limits
 from kan_impls.bench.noise import ASSUMED, Noise, estimate
-from kan_impls.bench.record import FIGURES, Figure, Measurement, Process, Run, Which
+from kan_impls.bench.record import Figure, Measurement, Process, Run, Which
 
 Status = Literal[
     "improved", "unchanged", "regressed", "inconclusive", "no_baseline", "missing", "incomparable"
@@ -187,7 +187,9 @@ class Judge:
         self.oldest = anchor.measurements if anchor else {}
         self.limits = limits
         self.false_alarm = false_alarm
-        self.noises = {figure: _noises(self.accepted.values(), figure, pairs) for figure in FIGURES}
+        self.noises = {
+            figure: _noises(self.accepted.values(), figure, pairs) for figure in COMPANIONS
+        }
 
     def judge_run(
         self, current: Run, absent: Mapping[str, str] | None = None, left_out: Iterable[str] = ()
