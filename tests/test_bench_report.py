@@ -3,12 +3,8 @@
 import pytest
 
 from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.tables import (
-    markdown_table,
-    results_markdown,
-    verdict_lines,
-    verdict_summary,
-)
+from kan_impls.bench.report.tables import markdown_table, results_markdown
+from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
 from kan_impls.bench.report.words import (
     byte_change,
     milliseconds,

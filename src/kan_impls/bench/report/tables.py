@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from kan_impls.bench.record import Measurement, Run
 from kan_impls.bench.report.measured import work_entry
-from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
 from kan_impls.bench.report.words import factor
-
-__all__ = ["LEGEND", "markdown_table", "results_markdown", "verdict_lines", "verdict_summary"]
 
 _RESULT_COLUMNS = (
     "implementation",
