@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kan_impls.bench import gate
-from kan_impls.bench.ab.run import PAIRS
 from kan_impls.bench.calibrate import RUNS
+from kan_impls.bench.compare import PROCESSES
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
+from kan_impls.bench.sequential import FEWEST_PAIRS, MOST_PAIRS
 
 AFTER = "; options of pytest, such as -k, follow after --"
 
@@ -69,7 +69,7 @@ def _add_calibrate(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     calibrate.add_argument("--runs", type=_count, default=RUNS, help="default: %(default)s")
     calibrate.add_argument(
-        "--processes", type=_count, default=gate.PROCESSES, help="of each run; default: %(default)s"
+        "--processes", type=_count, default=PROCESSES, help="of each run; default: %(default)s"
     )
     calibrate.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep every process's rounds there, for analysis"
@@ -91,13 +91,21 @@ def _add_ab(commands: Commands[argparse.ArgumentParser]) -> None:
     ab.add_argument("--report", type=Path, metavar="DIR", help="where the reports go")
 
 
+def _pairs(text: str) -> int:
+    """A whole number of at least the fewest pairs that tell of their noise."""
+    number = int(text)
+    if number < FEWEST_PAIRS:
+        raise ValueError(text)
+    return number
+
+
+_pairs.__name__ = f"count, {FEWEST_PAIRS} or more"
+
+
 def _add_pairs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--pairs", type=_count, default=PAIRS, help="pairs of processes; default: %(default)s"
-    )
-    command.add_argument(
-        "--further-runs", type=int, default=gate.FURTHER_RUNS, metavar="N",
-        help="how often what is not clear is measured again; default: %(default)s",
+        "--pairs", type=_pairs, default=MOST_PAIRS,
+        help="pairs of processes at most; default: %(default)s",
     )  # fmt: skip
     command.add_argument(
         "--fail-on-inconclusive", action="store_true", help="an unclear verdict fails the command"
@@ -107,8 +115,8 @@ def _add_pairs(command: argparse.ArgumentParser) -> None:
 def _add_gate(commands: Commands[argparse.ArgumentParser]) -> None:
     merge = commands.add_parser(
         "gate",
-        help="judge the files as they are by the stored baseline, and what it flags by a base "
-        f"revision{AFTER}",
+        help="judge the files as they are by the stored baseline, and what its times leave open by "
+        f"where they branched off from a base{AFTER}",
     )
     merge.add_argument("base", help="what they are to be merged into: a branch, tag or commit")
     _add_pairs(merge)

@@ -6,7 +6,7 @@ import argparse
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from kan_impls.bench.processes import Command, WorkerError
 from kan_impls.bench.report import ReportError, read_document, write_all
 from kan_impls.bench.report.document import document
 from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
-from kan_impls.bench.verdict import FALSE_ALARM, Verdict
+from kan_impls.bench.verdict import FALSE_ALARM, Status, Verdict
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,18 +71,12 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _ab(options: argparse.Namespace) -> int:
-    return _compare_revisions(options, options.base, options.head, options.pytest)
+    return _compare_revisions(options, options.base, options.head)
 
 
 def _compare_revisions(
-    options: argparse.Namespace,
-    base_revision: str,
-    head_revision: str | None,
-    arguments: Sequence[str],
-    names: Sequence[str] | None = None,
-    notes: Sequence[str] = (),
+    options: argparse.Namespace, base_revision: str, head_revision: str | None
 ) -> int:
-    from kan_impls.bench.ab.duel import Plan
     from kan_impls.bench.ab.run import Contestants, compare_revisions
     from kan_impls.bench.ab.trees import tree_of
 
@@ -91,22 +85,23 @@ def _compare_revisions(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tree_of(root, base_revision) as base, tree_of(root, head_revision) as head:
         _say(f"base {base.revision} ({base.commit[:10]}), head {head.revision}")
-        contestants = Contestants(base, head, ["--benchmark-only", *arguments], Plan(), _say)
-        outcome = compare_revisions(
-            contestants, options.pairs, options.further_runs, FALSE_ALARM, names
-        )
+        contestants = Contestants(base, head, ["--benchmark-only", *options.pytest], _say)
+        outcome = compare_revisions(contestants, options.pairs, FALSE_ALARM)
         name = f"{base_revision} ({base.commit[:10]})"
     _print_verdicts(outcome.verdicts)
-    failing = {*FAILING, "inconclusive"} if options.fail_on_inconclusive else FAILING
-    code = gate_exit((verdict.status for verdict in outcome.verdicts), failing)
+    code = gate_exit((verdict.status for verdict in outcome.verdicts), _failing(options))
     if options.report is not None:
         content = document(
             outcome.head, outcome.verdicts, exit_code=code, kind="ab", base=name,
-            pairs=outcome.run, false_alarm=FALSE_ALARM, notes=notes,
+            pairs=outcome.run, false_alarm=FALSE_ALARM,
         )  # fmt: skip
         write_all(options.report, content, [], _say)
     _say(f"exit status {code.value}: {code.name.lower()}")
     return code
+
+
+def _failing(options: argparse.Namespace) -> set[Status]:
+    return {*FAILING, "inconclusive"} if options.fail_on_inconclusive else {*FAILING}
 
 
 def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
@@ -116,62 +111,33 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    """Compare with the stored baseline; what it flags, by base and head in turns."""
-    stored = options.report / "stored-baseline"
+    """Compare with the stored baseline, and what its times leave open with the merge base.
+
+    The exit status follows from the verdicts, and not from that of the process that wrote them.
+    """
+    from kan_impls.bench.ab.trees import merge_base
+
+    base = merge_base(Path.cwd(), options.base)
+    _say(f"base {options.base}, branched off at {base[:10]}")
     # What an earlier run left must not be taken for this one's.
-    for folder in (options.report, stored):
-        for name in ("report.json", "exit_code"):
-            (folder / name).unlink(missing_ok=True)
+    for name in ("report.json", "exit_code"):
+        (options.report / name).unlink(missing_ok=True)
     finished = subprocess.run(
         [
-            sys.executable, "-m", "pytest", "--benchmark-compare", "--fail-on-inconclusive",
-            f"--baselines={options.baselines}", f"--further-runs={options.further_runs}",
-            f"--report={stored}", *options.pytest,
+            sys.executable, "-m", "pytest", "--benchmark-compare", f"--against={base}",
+            f"--baselines={options.baselines}", f"--pairs={options.pairs}",
+            f"--report={options.report}", *options.pytest,
+            *(["--fail-on-inconclusive"] if options.fail_on_inconclusive else []),
         ],
         check=False,
     )  # fmt: skip
     try:
-        content = read_document(stored / "report.json")
+        content = read_document(options.report / "report.json")
     except ReportError as error:
         _complain(str(error))
         return finished.returncode or GateExit.NOTHING_MEASURED
-    questions = [v["name"] for v in content["verdicts"] if _is_question(v)]
-    if finished.returncode not in _ASKED or not questions or _is_red_otherwise(content, options):
-        key = content["environment"].get("device_key", "")
-        write_all(options.report, content, history(options.baselines, key), _say)
-        return finished.returncode
-    _say(
-        f"\n{len(questions)} benchmarks are not clear by the stored baseline: {options.base} tells"
-    )
-    note = (
-        "By the stored baseline these were not clear, so that base and head were measured in "
-        f"turns: {', '.join(questions)}. The comparison with the stored baseline is in "
-        f"{stored.name}/."
-    )
-    return _compare_revisions(options, options.base, None, options.pytest, questions, [note])
-
-
-# Exit statuses of the comparison with the stored baseline that base and head can answer.
-_ASKED = (GateExit.REGRESSED, GateExit.INCONCLUSIVE, GateExit.PASSED)
-
-
-def _is_question(verdict: Mapping[str, Any]) -> bool:
-    """Whether base and head can answer it; a loss since the oldest baseline is of many bases."""
-    drifted = any(
-        change["against"] == "anchor" and change["status"] == "regressed"
-        for change in verdict["times"]
-    )
-    return verdict["status"] in ("regressed", "inconclusive", "no_baseline") and not drifted
-
-
-def _is_red_otherwise(content: Mapping[str, Any], options: argparse.Namespace) -> bool:
-    """Whether there is a verdict that stays red, whatever base and head say."""
-    stops = {*FAILING, "no_baseline"} if "--require-baseline" in options.pytest else set(FAILING)
-    return any(
-        verdict["status"] in stops
-        and (not _is_question(verdict) or verdict["status"] == "no_baseline")
-        for verdict in content["verdicts"]
-    )
+    judged = gate_exit((verdict["status"] for verdict in content["verdicts"]), _failing(options))
+    return finished.returncode or judged
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from kan_impls.bench import baseline
 from kan_impls.bench.limits import LimitTable, limits_of, read_rules
-from kan_impls.bench.record import Measurement, Run
-from kan_impls.bench.verdict import FALSE_ALARM, Judge, Verdict
+from kan_impls.bench.record import Code, Measurement, Run
+from kan_impls.bench.verdict import FALSE_ALARM, NO_ANSWERS, Against, Answers, Judge, Verdict
+
+# How many processes a run has where stored noise judges it: the noise is that of their median.
+PROCESSES = 3
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Stored:
         anchor_path, anchor: of each benchmark the oldest kept measurement of the same work, and
             the oldest file that has one.
         limits: of each benchmark.
-        false_alarm: the probability that a run of unchanged code has any false alarm.
+        false_alarm: the probability that unchanged code is called changed in any benchmark.
     """
 
     path: Path | None
@@ -32,14 +35,30 @@ class Stored:
     false_alarm: float = FALSE_ALARM
 
     def judge(
-        self, current: Run, absent: Mapping[str, str], left_out: Iterable[str]
+        self,
+        current: Run,
+        absent: Mapping[str, str],
+        left_out: Iterable[str],
+        answers: Answers = NO_ANSWERS,
     ) -> Sequence[Verdict]:
         """Verdicts of all benchmarks; `incomparable` all of them on another device."""
         if self.run is not None and self.run.device_key != current.device_key:
             cause = f"the baseline is of {self.run.device_key}, this run of {current.device_key}"
             return [Verdict(name, "incomparable", cause) for name in current.measurements]
-        judge = Judge(self.run, self.anchor, self.limits, self.false_alarm)
-        return judge.judge_run(current, absent, left_out)
+        judge = Judge(self.run, self.anchor, self.limits)
+        return judge.judge_run(current, absent, left_out, answers)
+
+    def code_of(self, name: str, against: Against) -> Code:
+        """The code that a stored figure of a benchmark is of."""
+        run = self.anchor if against == "anchor" else self.run
+        assert run is not None
+        return run.code_of(name)
+
+    @property
+    def knows_noise(self) -> bool:
+        """Whether stored times can clear a benchmark."""
+        measurements = self.run.measurements.values() if self.run else ()
+        return any(m.calibration is not None for m in measurements)
 
 
 def load(
@@ -76,9 +95,10 @@ def _anchor(run: Run, older: Sequence[Path]) -> tuple[Path | None, Run | None]:
     first: Path | None = None
     found: dict[str, Measurement] = {}
     for path in older:
-        for name, measurement in baseline.read_run(path).measurements.items():
+        oldest = baseline.read_run(path)
+        for name, measurement in oldest.measurements.items():
             now = run.measurements.get(name)
             if name not in found and now is not None and now.measured == measurement.measured:
-                found[name] = measurement
+                found[name] = replace(measurement, code=oldest.code_of(name))
                 first = first or path
     return first, replace(run, measurements=found) if found else None

@@ -16,7 +16,7 @@ class GateExit(IntEnum):
     """What a gate says to its caller."""
 
     PASSED = 0
-    REGRESSED = 10  # slower or larger, confirmed
+    REGRESSED = 10  # larger, or slower than the earlier code, measured in turns
     MISSING = 11  # in the baseline and not measured
     NOTHING_MEASURED = 12  # disabled, xdist, an empty selection, all skipped
     INCOMPARABLE = 13  # another device, shape or option than the baseline's
@@ -24,6 +24,7 @@ class GateExit(IntEnum):
     NO_BASELINE = 15  # with --require-baseline
     IMPROVED = 16  # with --fail-on-improved
     INCONCLUSIVE = 17  # with --fail-on-inconclusive
+    UNJUDGED = 19  # no time could be judged; not with --allow-unjudged
 
 
 # The worst first: the first that occurs is the exit status.
@@ -31,13 +32,14 @@ _SEVERITY: Mapping[Status, GateExit] = {
     "regressed": GateExit.REGRESSED,
     "missing": GateExit.MISSING,
     "incomparable": GateExit.INCOMPARABLE,
+    "unjudged": GateExit.UNJUDGED,
     "no_baseline": GateExit.NO_BASELINE,
     "inconclusive": GateExit.INCONCLUSIVE,
     "improved": GateExit.IMPROVED,
 }
 
 # What must not pass a gate: a loss, and silence.
-FAILING: frozenset[Status] = frozenset({"regressed", "missing", "incomparable"})
+FAILING: frozenset[Status] = frozenset({"regressed", "missing", "incomparable", "unjudged"})
 
 
 def gate_exit(statuses: Iterable[Status], failing: Iterable[Status] = FAILING) -> GateExit:

@@ -1,10 +1,9 @@
-"""How much a figure moves when nothing changes, and what follows for a limit.
+"""How much a figure moves when nothing changes.
 
 All changes are differences of logarithms, so that twice and half as long are equally far.
-A figure of a run is the median over its processes; its noise is the standard deviation of that
-figure over runs of identical code, which also holds what differs between runs but not between
-the processes of one. A change counts when a first run and a fresh one both exceed the limit, so the
-limit is that of the pair. scipy gives the special functions.
+The noise of a figure is its standard deviation over repetitions of identical code: over runs where
+a stored baseline is compared, over pairs of processes where two revisions take turns. That also
+holds what differs between repetitions but not within one. scipy gives the special functions.
 """
 
 from __future__ import annotations
@@ -12,19 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
-
-# A change is to be seen with this probability, where it is called visible: by the first run and by
-# the fresh one.
-POWER = 0.95
-
-# From so many degrees of freedom on the normal distribution is as good.
-MANY = 200
-
-# More further runs than this are no advice.
-MOST_RUNS = 50
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -32,62 +19,18 @@ class Noise:
     """The noise of a figure.
 
     Args:
-        sd: standard deviation of the logarithm of a run's figure.
+        sd: standard deviation of the logarithm of one repetition's figure.
         df: degrees of freedom of that estimate.
-        processes: number of processes of a run that it holds for.
-        calibrated: whether it was measured on this benchmark, or is assumed.
-        pairs: number of pairs of a run, where the figure of a pair of processes is itself a
-            comparison, to which the baseline adds no noise; None where it is not.
+        processes: number of processes that one repetition has.
     """
 
     sd: float
     df: float
-    processes: int
-    calibrated: bool = True
-    pairs: int | None = None
+    processes: int = 1
 
     def standard_error(self, baseline: int, current: int) -> float:
         """That of the difference of two figures, by their numbers of processes."""
-        of_baseline = 1 / baseline if self.pairs is None else 0.0
-        return self.sd * math.sqrt(self.processes * (of_baseline + 1 / current))
-
-    def limit(self, false_alarm: float, baseline: int, current: int) -> float:
-        """What the differences of a run and of a fresh one both exceed with probability
-        `false_alarm` if nothing changed."""
-        shared = 0.0 if self.pairs else current / (baseline + current)
-        factor = confirmed_quantile(false_alarm, self.df, shared)
-        return factor * self.standard_error(baseline, current)
-
-    def visible(self, limit: float, baseline: int, current: int) -> float:
-        """The smallest change of which both exceed `limit` with probability `POWER`."""
-        margin = student_quantile(1 - POWER**0.5, self.df)
-        return limit + margin * self.standard_error(baseline, current)
-
-    def further_runs(
-        self, false_alarm: float, least: float, wanted: float, baseline: int, current: int
-    ) -> int | None:
-        """How many more runs make a change of `wanted` visible; None for more than is sensible.
-
-        Args:
-            false_alarm: probability of a false alarm of this comparison.
-            least: no limit is below.
-            wanted: the change, as a difference of logarithms.
-            baseline, current: numbers of processes so far.
-        """
-        for runs in range(1, MOST_RUNS + 1):
-            more = runs * (self.pairs or self.processes)
-            # The noise of pairs is known from the pairs themselves, and better with more of them.
-            noise = replace(self, df=self.df + more) if self.pairs else self
-            limit = max(least, noise.limit(false_alarm, baseline, current + more))
-            if noise.visible(limit, baseline, current + more) <= wanted:
-                return runs
-        return None
-
-
-# Of a benchmark that was never calibrated. On a shared 2-core machine the ratio of single
-# processes to a reference differed by up to 6.6% beyond 3%; with few degrees of freedom, because
-# it is a guess.
-ASSUMED = Noise(sd=0.03, df=6, processes=1, calibrated=False)
+        return self.sd * math.sqrt(self.processes * (1 / baseline + 1 / current))
 
 
 def student_quantile(tail: float, df: float) -> float:
@@ -95,54 +38,6 @@ def student_quantile(tail: float, df: float) -> float:
     from scipy.special import ndtri, stdtrit
 
     return float(-ndtri(tail) if math.isinf(df) else -stdtrit(df, tail))
-
-
-def confirmed_tail(value: float, df: float, shared: float) -> float:
-    """The probability that two figures both exceed `value`, in units of their standard error.
-
-    They have a part `shared` of their variance in common, that of the baseline, and the estimate of
-    that variance, of `df` degrees of freedom: a bivariate Student's t. Given both of these they are
-    independent; what remains are two integrals, by Gauss's rules.
-    """
-    import numpy as np
-    from scipy.special import ndtr
-
-    common, weights = _hermite()
-    estimates, chances = _chi(df)
-    deviation = np.multiply.outer(estimates, np.full_like(common, value))
-    beyond = ndtr(-(deviation - math.sqrt(shared) * common) / math.sqrt(1 - shared)) ** 2
-    return float(chances @ beyond @ weights)
-
-
-@cache
-def _hermite() -> tuple[Any, Any]:
-    """Nodes and weights of the standard normal distribution."""
-    import numpy as np
-    from scipy.special import roots_hermitenorm
-
-    nodes, weights = roots_hermitenorm(40)
-    return nodes, weights / np.sum(weights)
-
-
-@cache
-def _chi(df: float) -> tuple[Any, Any]:
-    """Nodes and weights of an estimated standard deviation over the true one."""
-    import numpy as np
-    from scipy.special import roots_genlaguerre
-
-    if math.isinf(df) or df > MANY:
-        return np.ones(1), np.ones(1)
-    nodes, weights = roots_genlaguerre(60, df / 2 - 1)
-    return np.sqrt(2 * nodes / df), weights / np.sum(weights)
-
-
-@cache
-def confirmed_quantile(tail: float, df: float, shared: float) -> float:
-    """What two figures both exceed with probability `tail`; see `confirmed_tail`."""
-    from scipy.optimize import brentq
-
-    highest = student_quantile(tail, df)  # what one alone exceeds as rarely
-    return float(brentq(lambda value: confirmed_tail(value, df, shared) - tail, 0, highest))
 
 
 def estimate(runs: Mapping[str, Sequence[float]], processes: Mapping[str, int]) -> dict[str, Noise]:

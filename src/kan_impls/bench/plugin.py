@@ -4,9 +4,9 @@ It stands between pytest-benchmark and this package and is the only file that kn
 Used by `pytest_plugins = ["kan_impls.bench.plugin"]` in a root conftest.py.
 
 `pytest` runs each benchmark once, untimed. `pytest --benchmark-only` times them, prints the
-table and keeps the run. `pytest --benchmark-compare` times them in several processes, and
-judges the run by the stored baseline instead of pytest-benchmark's own comparison, which cannot
-see the device, memory, noise, or silence.
+table and keeps the run. `pytest --benchmark-compare` judges the
+run by the stored baseline, and by its code where stored times do not clear a benchmark, instead of
+pytest-benchmark's own comparison, which cannot see the device, memory, noise, or silence.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 import torch
 
-from kan_impls.bench import compare, gate
+from kan_impls.bench import compare
 from kan_impls.bench import session as measuring
 from kan_impls.bench.baseline import BaselineError
 from kan_impls.bench.case import Case, Pass
-from kan_impls.bench.exit_codes import GateExit
+from kan_impls.bench.exit_codes import FAILING, GateExit
 from kan_impls.bench.limits import LimitsError
 from kan_impls.bench.measure.cache import CACHES, Cache, default_cache
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
@@ -35,6 +35,7 @@ from kan_impls.bench.report.measured import measurement_entry
 from kan_impls.bench.report.tables import results_markdown
 from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
 from kan_impls.bench.runner import NotEnoughMemoryError, Runner
+from kan_impls.bench.sequential import FEWEST_PAIRS, MOST_PAIRS
 from kan_impls.bench.session import Session
 from kan_impls.bench.verdict import FALSE_ALARM
 from kan_impls.bench.worker import Channel, NoTurnError, Order, Turns
@@ -59,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--processes", type=int, metavar="N",
         help="processes that measure each benchmark, one after another; "
-        f"default: {gate.PROCESSES} with --benchmark-compare, else 1",
+        f"default: {compare.PROCESSES} where calibrated times judge the run, else 1",
     )  # fmt: skip
     group.addoption(
         "--baselines", type=Path, metavar="DIR",
@@ -68,12 +69,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kan-worker", type=Path, metavar="FILE", help="used by the plugin itself")
     group = parser.getgroup("kan-impls, with --benchmark-compare")
     group.addoption(
-        "--further-runs", type=int, default=gate.FURTHER_RUNS, metavar="N",
-        help="how often a benchmark that is not clear is measured again; default: %(default)s",
+        "--pairs", type=int, default=MOST_PAIRS, metavar="N",
+        help="how many pairs of processes of this code and the baseline's take turns, at most, for "
+        "what stored times leave open; default: %(default)s",
+    )  # fmt: skip
+    group.addoption(
+        "--against", metavar="REVISION",
+        help="the revision whose code is compared with, instead of the baseline's own commit",
     )  # fmt: skip
     group.addoption(
         "--false-alarm", type=float, default=FALSE_ALARM, metavar="P",
         help="probability that a run of unchanged code has any false alarm; default: %(default)s",
+    )  # fmt: skip
+    group.addoption(
+        "--allow-unjudged", action="store_true",
+        help="a benchmark of which no time could be judged does not fail the run",
     )  # fmt: skip
     group.addoption(
         "--require-baseline", action="store_true",
@@ -118,7 +128,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--processes is {option.processes}; expected 1 or more: correct it"
         )
-    session.processes = option.processes or (gate.PROCESSES if session.comparing else 1)
+    several = session.stored is not None and session.stored.knows_noise
+    session.processes = option.processes or (compare.PROCESSES if several else 1)
     session.runner = _runner(config, session)
 
 
@@ -140,7 +151,9 @@ def _configure_worker(config: pytest.Config, session: Session) -> None:
 
 
 def _refuse_options_of_a_comparison(option: Any) -> None:
-    for name in ("require_baseline", "fail_on_improved", "fail_on_inconclusive"):
+    for name in (
+        "require_baseline", "fail_on_improved", "fail_on_inconclusive", "allow_unjudged", "against",
+    ):  # fmt: skip
         if getattr(option, name):
             flag = name.replace("_", "-")
             raise pytest.UsageError(
@@ -154,6 +167,11 @@ def _configure_comparison(config: pytest.Config, session: Session) -> None:
         raise pytest.UsageError(
             "--benchmark-compare-fail came with the plugin of kan_impls; expected its own "
             "limits, which also judge memory and silence: leave the option out"
+        )
+    if option.pairs < FEWEST_PAIRS:
+        raise pytest.UsageError(
+            f"--pairs is {option.pairs}; expected {FEWEST_PAIRS} or more, since one pair tells "
+            "nothing of its noise: correct it"
         )
     if not 0 < option.false_alarm < 1:
         raise pytest.UsageError(
@@ -200,8 +218,7 @@ def _runner(config: pytest.Config, session: Session) -> Runner:
     return Runner(
         session.device, cache, new_schedule, only_times=bool(order and order.only_times),
         keep_rounds=bool(order and order.keep_rounds),
-        # Two revisions are not compared over the MLP: it may be what the head changed.
-        beside_mlp=session.channel is None,
+        in_turns=session.channel is not None,
     )  # fmt: skip
 
 
@@ -378,7 +395,7 @@ def pytest_terminal_summary(
         terminalreporter.write_line(f"baseline: {state.stored.path or 'none for this device'}")
         if state.stored.anchor_path:
             terminalreporter.write_line(f"oldest baseline: {state.stored.anchor_path}")
-        colors = {"regressed": "red", "missing": "red", "incomparable": "red", "improved": "green"}
+        colors = {**dict.fromkeys(FAILING, "red"), "improved": "green"}
         for status, line in verdict_lines(state.verdicts):
             markup = {colors[status]: True} if status in colors else {}
             terminalreporter.write_line(line, **markup)

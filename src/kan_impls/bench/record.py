@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 # What a process says of a benchmark's time: medians over its clean rounds. The ratio to the MLP is
 # for tables: the MLP is code of the project, which a change may make faster or slower.
 Figure = Literal["ratio", "ratio_to_mlp", "median_ns"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
-
-Which = Literal["all", "first", "confirming"]
 
 
 class InvalidRunError(ValueError):
@@ -72,6 +70,19 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Code:
+    """The code that a figure is of.
+
+    Args:
+        commit: full id; `unversioned` where there is none.
+        dirty: whether there were changes that the commit does not hold.
+    """
+
+    commit: str
+    dirty: bool
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One benchmark of a run.
 
@@ -80,26 +91,23 @@ class Measurement:
         measured: what was measured (case, shape, options, pass, reference); empty for a
             benchmark that does not say.
         processes: one entry for each process that measured it.
-        confirming: the same for fresh processes that were started because those looked changed.
         memory: kind (`forward_peak_bytes`, ...) to bytes.
         calibration: how much its time differs between runs of identical code.
+        code: what was measured, where that is not the run's.
         info: everything else that the benchmark recorded.
     """
 
     name: str
     measured: Mapping[str, Any]
     processes: Sequence[Process]
-    confirming: Sequence[Process] = ()
     memory: Mapping[str, int] = field(default_factory=dict)
     calibration: Calibration | None = None
+    code: Code | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
-    def values(self, figure: Figure, which: Which = "all") -> list[float]:
-        """The figure of each clean process: of all, of the first run's or of the fresh ones."""
-        first = self.processes if which != "confirming" else ()
-        fresh = self.confirming if which != "first" else ()
-        chosen = [*first, *fresh]
-        found = [process.figure(figure) for process in chosen if process.is_clean]
+    def values(self, figure: Figure) -> list[float]:
+        """The figure of each clean process."""
+        found = [process.figure(figure) for process in self.processes if process.is_clean]
         return [value for value in found if value is not None]
 
     def median(self, figure: Figure) -> float | None:
@@ -122,15 +130,11 @@ class Measurement:
 
     @property
     def rounds(self) -> int:
-        return sum(process.rounds for process in (*self.processes, *self.confirming))
+        return sum(process.rounds for process in self.processes)
 
     @property
     def disturbed(self) -> int:
-        return sum(process.disturbed for process in (*self.processes, *self.confirming))
-
-    def confirmed_by(self, processes: Sequence[Process]) -> Measurement:
-        """This measurement, with the figures of fresh processes."""
-        return replace(self, confirming=[*self.confirming, *processes])
+        return sum(process.disturbed for process in self.processes)
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ class Run:
     Args:
         environment: the machine and its settings.
         commit, datetime: of what, and when.
+        dirty: whether there were changes that the commit does not hold.
         measurements: the benchmarks by name.
         anchor: why this run starts a new history, so that later ones are not compared with
             what is older; None if it goes on.
@@ -150,17 +155,15 @@ class Run:
     datetime: str
     measurements: Mapping[str, Measurement]
     anchor: str | None = None
+    dirty: bool = False
 
     @property
     def device_key(self) -> str:
         return str(self.environment.get("device_key", "unknown"))
 
-    def confirmed_by(self, fresh: Mapping[str, Sequence[Process]]) -> Run:
-        """This run, with the figures of fresh processes by benchmark."""
-        measurements = {
-            name: m.confirmed_by(fresh.get(name, ())) for name, m in self.measurements.items()
-        }
-        return replace(self, measurements=measurements)
+    def code_of(self, name: str) -> Code:
+        """The code that a benchmark was measured on."""
+        return self.measurements[name].code or Code(self.commit, self.dirty)
 
 
 def parse_run(data: Any) -> Run:
@@ -173,9 +176,10 @@ def parse_run(data: Any) -> Run:
         measurements = [parse_benchmark(entry) for entry in data["benchmarks"]]
         environment = data["machine_info"].get("kan_impls", {})
         commit = data["commit_info"].get("id") or "unversioned"
+        dirty = bool(data["commit_info"].get("dirty"))
         anchor = data.get("kan_impls", {}).get("anchor")
         found = {m.name: m for m in measurements}
-        return Run(environment, str(commit), str(data["datetime"]), found, anchor)
+        return Run(environment, str(commit), str(data["datetime"]), found, anchor, dirty)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidRunError(f"it has no usable {error}") from error
 
@@ -186,15 +190,18 @@ def parse_benchmark(entry: Mapping[str, Any]) -> Measurement:
     stats = entry["stats"]
     # A benchmark of somebody else's says nothing of processes: it is what one of them saw.
     alone = Process(median_ns=float(stats["median"]) * 1e9, rounds=int(stats["rounds"]))
-    processes = [parse_process(part) for part in info.get("processes", ())]
+    # Earlier versions kept those apart that were started because the first ones looked changed.
+    kept = [*info.get("processes", ()), *info.get("confirming", ())]
+    processes = [parse_process(part) for part in kept]
+    code = info.get("code")
     calibration = info.get("calibration")
     return Measurement(
         name=str(entry["fullname"]),
         measured=info.get("measured", {}),
         processes=processes or [alone],
-        confirming=[parse_process(part) for part in info.get("confirming", ())],
         memory={kind: int(size) for kind, size in info.get("memory", {}).items()},
         calibration=None if calibration is None else _parse_calibration(calibration),
+        code=None if code is None else Code(str(code["commit"]), bool(code["dirty"])),
         info=info,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,11 @@ from kan_impls.bench.measure.allocator import keep_freed_memory, return_freed_me
 from kan_impls.bench.measure.cache import Cache, flusher
 from kan_impls.bench.measure.evidence import witness_of
 from kan_impls.bench.measure.floor import measure_floor
-from kan_impls.bench.measure.reference import like_kind_reference
+from kan_impls.bench.measure.reference import (
+    STREAM_BYTES,
+    like_kind_reference,
+    rows_within,
+)
 from kan_impls.bench.measure.rounds import OWN, Contest, Schedule, clean_rounds, process_of
 from kan_impls.bench.measure.timing import ReplayTimer, SynchronizedTimer, Timed
 from kan_impls.bench.workload import Workload, estimate_bytes
@@ -36,6 +40,15 @@ def check_memory(case: Case, device: torch.device) -> None:
         )
 
 
+def _in_few_rows(case: Case) -> Case:
+    """The case, or as many of its rows as the like-kind reference takes, where every row streams as
+    much: gigabytes of new pages are the noisiest of all, and cost seconds."""
+    if case.variant.bound != "stream":
+        return case
+    largest = max(case.products("forward"), key=lambda product: product.flops)
+    return replace(case, batch=rows_within(STREAM_BYTES, largest))
+
+
 @dataclass
 class Runner:
     """Measures benchmarks of one session on one device.
@@ -46,7 +59,8 @@ class Runner:
         new_schedule: makes the schedule of a benchmark's rounds, from its name.
         only_times: leave out memory, floors and counts, which another process measures.
         keep_rounds: record the seconds of every round, for analysis.
-        beside_mlp: interleave the MLP as well.
+        in_turns: another revision is what the times are compared with: leave out the reference and
+            the MLP, and take of a case that materialises gigabytes as many rows as say the same.
     """
 
     device: torch.device
@@ -54,7 +68,7 @@ class Runner:
     new_schedule: Callable[[str], Schedule]
     only_times: bool = False
     keep_rounds: bool = False
-    beside_mlp: bool = True
+    in_turns: bool = False
     replay: ReplayTimer = field(default_factory=ReplayTimer)
     _memory: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -94,6 +108,8 @@ class Runner:
         }  # fmt: skip
         if not self.only_times:
             info["memory"] = self._memory_of(case, workload)
+        if self.in_turns and (smaller := _in_few_rows(case)) != case:
+            workload = Workload(smaller, pass_name, self.device)
         contest = self._contest(case, beside, pass_name, workload)
         rounds = contest.run(self.new_schedule(benchmark.fullname))
         process = process_of(rounds)
@@ -112,10 +128,12 @@ class Runner:
     def _contest(
         self, case: Case, beside: Case | None, pass_name: Pass, workload: Workload
     ) -> Contest:
-        companions = {"ratio": like_kind_reference(case, pass_name, self.device)}
-        if beside is not None and beside != case and self.beside_mlp:
-            mlp = Workload(beside, pass_name, self.device)
-            companions["ratio_to_mlp"] = Timed(mlp.run, mlp.prepare, mlp.release)
+        companions = {}
+        if not self.in_turns:
+            companions["ratio"] = like_kind_reference(case, pass_name, self.device)
+            if beside is not None and beside != case:
+                mlp = Workload(beside, pass_name, self.device)
+                companions["ratio_to_mlp"] = Timed(mlp.run, mlp.prepare, mlp.release)
         own = Timed(workload.run, workload.prepare, workload.release)
         timer = SynchronizedTimer(self.device)
         return Contest(own, companions, timer, witness_of(self.device), self._flush)

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from kan_impls.bench import baseline, compare, gate
+from kan_impls.bench import baseline, compare
+from kan_impls.bench.ab.run import run_of_pairs
 from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
 from kan_impls.bench.measure.allocator import return_freed_memory
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
@@ -25,6 +26,7 @@ from kan_impls.bench.report import ReportError, Source, junit, write_all
 from kan_impls.bench.report.document import Document, document
 from kan_impls.bench.report.tables import results_markdown
 from kan_impls.bench.runner import Runner
+from kan_impls.bench.settle import Place, settle
 from kan_impls.bench.verdict import Status, Verdict
 from kan_impls.bench.worker import Channel, Order
 
@@ -54,6 +56,7 @@ class Session:
         not_selected: names that the user left out.
         total, started: numbers of benchmarks, for the progress.
         run, verdicts: what came out.
+        pairs: what was compared in turns, over the earlier code's.
         notes: what the summary ends with.
         suite_property: adds a property to the JUnit file.
         exit_code: the exit status, unless pytest has one of its own.
@@ -75,6 +78,7 @@ class Session:
     started: int = 0
     run: Run | None = None
     verdicts: Sequence[Verdict] = ()
+    pairs: Run | None = None
     notes: list[str] = field(default_factory=list)
     suite_property: Callable[[str, object], None] | None = None
     exit_code: GateExit = GateExit.PASSED
@@ -102,7 +106,7 @@ def conclude(state: Session) -> GateExit:
         for number in range(2, state.processes + 1):
             _announce(state, f"process {number} of {state.processes}")
             names = [stats.fullname for stats in state.measured]
-            _add_processes(state, "processes", measure_again(state, names, 1))
+            _add_processes(state, measure_again(state, names))
         state.run = parse_run(_run_data(state))
         return _judge(state) if state.comparing else GateExit.PASSED
     except WorkerError as error:
@@ -132,60 +136,54 @@ def _show_progress(state: Session, text: str) -> None:
         reporter.rewrite(f"  {text}", erase=True)
 
 
-def measure_again(state: Session, names: Sequence[str], processes: int) -> dict[str, list[Process]]:
-    """The benchmarks in that many fresh processes.
+def measure_again(state: Session, names: Sequence[str]) -> dict[str, list[Process]]:
+    """The benchmarks in one more process.
 
     Raises:
-        WorkerError: one of them failed, or did not measure all.
+        WorkerError: it failed, or did not measure all.
     """
-    arguments = [str(argument) for argument in state.config.invocation_params.args]
-    command = Command(arguments, state.config.invocation_params.dir)
-    found: dict[str, list[Process]] = {name: [] for name in names}
+    command = Command(_arguments(state), state.config.invocation_params.dir)
     return_freed_memory()  # the others need it
-    for _ in range(processes):
-        order = Order(names=names, processes=state.processes)
-        run = parse_run(measure_in_process(command, order, partial(_show_progress, state)))
-        if lost := set(names) - run.measurements.keys():
-            raise WorkerError(
-                f"a measuring process did not measure {', '.join(sorted(lost))}, which the first "
-                "one did; expected the same benchmarks: run them once more"
-            )
-        for name in names:
-            found[name] += run.measurements[name].processes
-    return found
+    order = Order(names=names, processes=state.processes)
+    run = parse_run(measure_in_process(command, order, partial(_show_progress, state)))
+    if lost := set(names) - run.measurements.keys():
+        raise WorkerError(
+            f"a measuring process did not measure {', '.join(sorted(lost))}, which the first "
+            "one did; expected the same benchmarks: run them once more"
+        )
+    return {name: list(run.measurements[name].processes) for name in names}
 
 
-def _add_processes(state: Session, key: str, found: Mapping[str, Sequence[Process]]) -> None:
+def _arguments(state: Session) -> list[str]:
+    return [str(argument) for argument in state.config.invocation_params.args]
+
+
+def _add_processes(state: Session, found: Mapping[str, Sequence[Process]]) -> None:
     for stats in state.measured:
         info = stats.extra_info
         if "processes" not in info:  # a benchmark that knows only pytest-benchmark
             own = Process(stats.stats.median * 1e9, rounds=stats.stats.rounds)
             info["processes"] = [asdict(own)]
-        info.setdefault(key, [])
-        info[key] += [asdict(process) for process in found.get(stats.fullname, ())]
+        info["processes"] += [asdict(process) for process in found.get(stats.fullname, ())]
 
 
 def _judge(state: Session) -> GateExit:
-    stored, run = state.stored, state.run
+    stored, run, option = state.stored, state.run, state.config.option
     assert stored is not None
     assert run is not None
     accepted = stored.run.measurements if stored.run else {}
     left_out = [*state.not_selected, *(name for name in accepted if _outside(state, name))]
-
-    def measure(names: Sequence[str]) -> Mapping[str, Sequence[Process]]:
-        found = measure_again(state, names, state.processes)
-        _add_processes(state, "confirming", found)
-        return found
-
-    option = state.config.option
-    state.run, state.verdicts = gate.decide(
-        run,
-        lambda run: stored.judge(run, state.absent, left_out),
-        measure,
-        option.further_runs,
-        partial(_announce, state),
-    )
+    verdicts = stored.judge(run, state.absent, left_out)
+    return_freed_memory()
+    place = Place(
+        state.config.rootpath, state.config.invocation_params.dir,
+        [*_arguments(state), "--benchmark-only"], partial(_announce, state),
+    )  # fmt: skip
+    settlement = settle(verdicts, run, stored, place, option.against, option.pairs)
+    state.verdicts = stored.judge(run, state.absent, left_out, settlement.answers)
+    state.pairs = run_of_pairs(run, settlement.pairs)
     failing: set[Status] = set(FAILING)
+    failing -= {"unjudged"} if option.allow_unjudged else set()
     failing |= {"no_baseline"} if option.require_baseline else set()
     failing |= {"improved"} if option.fail_on_improved else set()
     failing |= {"inconclusive"} if option.fail_on_inconclusive else set()
@@ -279,6 +277,7 @@ def _document(state: Session, run: Run, code: int) -> Document:
         kind="compare" if state.comparing else "measure",
         baseline=Source(stored.run, stored.path) if stored and stored.run else None,
         anchor=Source(stored.anchor, stored.anchor_path) if stored and stored.anchor else None,
+        pairs=state.pairs,
         false_alarm=stored.false_alarm if stored else None,
         notes=state.notes,
     )

@@ -1,31 +1,43 @@
-"""The judgement: measurements, their noise and limits in, named verdicts out."""
+"""The judgement: measurements, their noise and limits in, named verdicts out.
+
+Memory is exact, and judged by what is stored. Stored times clear a benchmark or leave it open, and
+accuse nobody: what they leave open is compared with the earlier code itself, in turns, and only
+that makes it `regressed` or `improved`.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from kan_impls.bench.limits import Limits
-from kan_impls.bench.noise import ASSUMED, Noise, estimate
-from kan_impls.bench.record import Figure, Measurement, Process, Run, Which
+from kan_impls.bench.noise import Noise, estimate
+from kan_impls.bench.record import Figure, Measurement, Run
+from kan_impls.bench.rule import Finding, conclude
 
 Status = Literal[
-    "improved", "unchanged", "regressed", "inconclusive", "no_baseline", "missing", "incomparable"
-]
-# What one comparison can say.
-Finding = Literal["improved", "unchanged", "regressed", "inconclusive"]
-Against = Literal["baseline", "anchor"]
+    "improved", "unchanged", "regressed", "inconclusive", "unjudged", "no_baseline", "missing",
+    "incomparable",
+]  # fmt: skip
+# With what a time is compared: the last accepted run, the oldest kept one, or a revision.
+Against = Literal["baseline", "anchor", "base"]
 
 # The probability that a run of unchanged code has any false alarm.
 FALSE_ALARM = 0.01
 
-# Of each benchmark: ratio, time and the oldest baseline, up and down, with one or two fresh runs.
-COMPARISONS = 3 * 2 * 2
+# The probability that a stored time leaves open what is unchanged, which costs a comparison in
+# turns and accuses nobody.
+FALSE_QUESTION = 0.01
 
 COMPANIONS: Mapping[Figure, str] = {"ratio": "time over reference", "median_ns": "time"}
+AGAINST: Mapping[Against, str] = {
+    "baseline": "the baseline",
+    "anchor": "the oldest baseline",
+    "base": "the base",
+}
 
 
 @dataclass(frozen=True)
@@ -34,34 +46,33 @@ class TimeChange:
 
     Args:
         figure: what is compared.
-        against: the last accepted baseline, or the oldest kept one.
-        status: what follows.
-        change: of all processes.
-        confirmed: of the fresh processes alone; None where there are none.
+        against: with what.
+        status: what follows; a stored time is never `regressed` or `improved`.
+        change: the change.
         limit: what unchanged code exceeds hardly ever.
-        visible: the smallest change that would be seen with 95% probability.
-        processes: how many processes of this run count.
-        further_runs: how many more runs would decide; None where none are needed or none help.
-        calibrated: whether the noise was measured, or is assumed.
+        visible: the largest change that is not excluded.
+        processes: how many processes of this run count, or pairs of processes.
+        commit: of the code that was measured in turns; None for a stored time.
     """
 
     figure: Figure
     against: Against
     status: Finding
     change: float
-    confirmed: float | None
     limit: float
     visible: float
     processes: int
-    further_runs: int | None = None
-    calibrated: bool = True
+    commit: str | None = None
 
     def __str__(self) -> str:
-        text = f"{COMPANIONS[self.figure]} {self.change:+.1%} (limit {self.limit:.1%}"
-        if self.confirmed is not None:
-            text += f", fresh processes {self.confirmed:+.1%}"
-        text += ", not calibrated)" if not self.calibrated else ")"
-        return text if self.against == "baseline" else f"{text} since the oldest baseline"
+        limit = f"(limit {self.limit:.1%}, {self.processes} "
+        if self.commit is not None:
+            return (
+                f"{self.change:+.1%} in turns with {AGAINST[self.against]}'s code "
+                f"{self.commit[:10]} {limit}pairs of processes)"
+            )
+        text = f"{COMPANIONS[self.figure]} {self.change:+.1%} {limit}processes)"
+        return text if self.against == "baseline" else f"{text} since {AGAINST[self.against]}"
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,7 @@ class Verdict:
         status: the judgement.
         cause: why, in one line.
         times, memory: all that was compared.
-        further_runs: how many more runs would decide what is inconclusive; None where none are
-            needed or no sensible number helps.
+        open: with what its code is to be compared in turns, before time is judged.
     """
 
     name: str
@@ -95,72 +105,50 @@ class Verdict:
     cause: str
     times: Sequence[TimeChange] = ()
     memory: Sequence[MemoryChange] = ()
-    further_runs: int | None = None
+    open: Sequence[Against] = ()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What comparisons in turns brought.
+
+    Args:
+        times: name to what they found.
+        obstacles: name to why there was none, and what to do.
+    """
+
+    times: Mapping[str, Sequence[TimeChange]]
+    obstacles: Mapping[str, str]
+
+
+NO_ANSWERS = Answers({}, {})
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """The same for all comparisons of a figure of one benchmark."""
+    """One figure with a stored one; its noise is that of runs."""
 
     figure: Figure
     against: Against
     noise: Noise
-    false_alarm: float
     least: float
-    wanted: float = math.inf
+    visible: float = math.inf
     only_slower: bool = False
-    level: Callable[[Sequence[float]], float] | None = None
+    level: Callable[[Sequence[float]], float] = statistics.median
 
     def judge(self, before: Measurement, now: Measurement) -> TimeChange:
-        """Compare; a change must show in the first processes and in fresh ones."""
-        earlier = before.values(self.figure) or [before.median(self.figure) or 1.0]
-        reference = statistics.median(earlier)
-        first, fresh = now.values(self.figure, "first"), now.values(self.figure, "confirming")
-        values = [*first, *fresh]
-        change, limit = self._change(values, reference), self._limit(len(earlier), len(values))
-        visible = self.noise.visible(limit, len(earlier), len(values))
-        sides = [self._side(self._change(first, reference), self._limit(len(earlier), len(first)))]
-        confirmed = None
-        if fresh:
-            confirmed = self._change(fresh, reference)
-            sides.append(self._side(confirmed, self._limit(len(earlier), len(fresh))))
-
-        status: Finding = "unchanged"
-        further = None
-        if any(sides):
-            status = "inconclusive"
-            if fresh and sides[0] == sides[1]:
-                status = "regressed" if sides[0] > 0 else "improved"
-            else:
-                further = self._further(abs(change), earlier, values) if fresh else 1
-        elif visible > math.log1p(self.wanted):
-            status = "inconclusive"
-            further = self._further(math.log1p(self.wanted), earlier, values)
-        return TimeChange(
-            self.figure, self.against, status, math.expm1(change),
-            None if confirmed is None else math.expm1(confirmed),
-            math.expm1(limit), math.expm1(visible), len(values), further, self.noise.calibrated,
+        earlier, values = before.values(self.figure), now.values(self.figure)
+        change = math.log(self.level(values) / statistics.median(earlier))
+        found = conclude(
+            change, self.noise.standard_error(len(earlier), len(values)), self.noise.df,
+            alarm=FALSE_QUESTION, least=self.least, visible=self.visible,
+            only_slower=self.only_slower,
         )  # fmt: skip
-
-    def _change(self, values: Sequence[float], reference: float) -> float:
-        # The noise of pairs is that of single ones, which Student's t knows for their mean; that of
-        # processes is that of a run's median itself.
-        of_pairs = self.noise.pairs is not None
-        level = self.level or (statistics.geometric_mean if of_pairs else statistics.median)
-        return math.log(level(values) / reference)
-
-    def _limit(self, earlier: int, values: int) -> float:
-        return max(math.log1p(self.least), self.noise.limit(self.false_alarm, earlier, values))
-
-    def _side(self, change: float, limit: float) -> int:
-        if change > limit:
-            return 1
-        return -1 if change < -limit and not self.only_slower else 0
-
-    def _further(self, wanted: float, earlier: Sequence[float], now: Sequence[float]) -> int | None:
-        return self.noise.further_runs(
-            self.false_alarm, math.log1p(self.least), wanted, len(earlier), len(now)
-        )
+        status: Finding = "unchanged" if found.finding == "unchanged" else "inconclusive"
+        return TimeChange(
+            self.figure, self.against, status, math.expm1(change), math.expm1(found.limit),
+            math.expm1(found.possible), len(values),
+        )  # fmt: skip
 
 
 class Judge:
@@ -170,9 +158,7 @@ class Judge:
         baseline: the last accepted run, which also holds the calibration; None if there is none.
         anchor: the oldest kept one, so that many small losses are seen; None for none.
         limits: name to its limits.
-        false_alarm: the probability that a run of unchanged code has any false alarm.
-        pairs: number of pairs of a run, if the figures are those of this run over those of the
-            baseline, taken in turns: the baseline is 1, exactly.
+        stranger: why the baseline's time of a benchmark tells nothing here; None where it does.
     """
 
     def __init__(
@@ -180,19 +166,20 @@ class Judge:
         baseline: Run | None,
         anchor: Run | None,
         limits: Callable[[Measurement], Limits],
-        false_alarm: float = FALSE_ALARM,
-        pairs: int | None = None,
+        stranger: Callable[[Measurement], str | None] = lambda measurement: None,
     ) -> None:
         self.accepted = baseline.measurements if baseline else {}
         self.oldest = anchor.measurements if anchor else {}
         self.limits = limits
-        self.false_alarm = false_alarm
-        self.noises = {
-            figure: _noises(self.accepted.values(), figure, pairs) for figure in COMPANIONS
-        }
+        self.stranger = stranger
+        self.noises = {figure: _noises(self.accepted.values(), figure) for figure in COMPANIONS}
 
     def judge_run(
-        self, current: Run, absent: Mapping[str, str] | None = None, left_out: Iterable[str] = ()
+        self,
+        current: Run,
+        absent: Mapping[str, str] | None = None,
+        left_out: Iterable[str] = (),
+        answers: Answers = NO_ANSWERS,
     ) -> list[Verdict]:
         """Judge every benchmark of the run or of its baseline.
 
@@ -200,6 +187,7 @@ class Judge:
             current: this run.
             absent: name to reason, of benchmarks that were collected and did not measure.
             left_out: names that the user left out of this run on purpose; these are not missing.
+            answers: what comparisons in turns brought.
         """
         skipped = set(left_out)
         names = [
@@ -207,117 +195,123 @@ class Judge:
             for name in {**self.accepted, **current.measurements}
             if name in current.measurements or name not in skipped
         ]
-        # Bonferroni's correction: each benchmark is compared in so many ways.
-        compared = max(1, len(current.measurements.keys() & self.accepted))
-        each = self.false_alarm / (COMPARISONS * compared)
         reasons = absent or {}
         return [
-            self._judge(name, current.measurements.get(name), each, reasons.get(name))
+            self._judge(name, current.measurements.get(name), reasons.get(name), answers)
             for name in names
         ]
 
     def _judge(
-        self, name: str, now: Measurement | None, false_alarm: float, absent_because: str | None
+        self, name: str, now: Measurement | None, absent_because: str | None, answers: Answers
     ) -> Verdict:
         before = self.accepted.get(name)
+        in_turns = answers.times.get(name, ())
         if now is None:
             reason = absent_because or "this run does not have it"
             return Verdict(name, "missing", f"in the baseline, but {reason}")
         if before is None:
-            return Verdict(name, "no_baseline", "store one with: kan-bench accept")
+            return _of_findings(name, in_turns) or Verdict(
+                name, "no_baseline", answers.obstacles.get(name, "store one with: kan-bench accept")
+            )
         if obstacle := _incomparable(before, now):
             return Verdict(name, "incomparable", obstacle)
-        limits = self.limits(now)
         memory = [
-            _memory_change(kind, size, now.memory[kind], limits.memory_bytes)
+            memory_change(kind, size, now.memory[kind], self.limits(now).memory_bytes)
             for kind, size in before.memory.items()
         ]
-        figure: Figure = "ratio" if before.has("ratio") else "median_ns"
-        if any(
-            2 * len(now.values(figure, which)) < len(measured) for which, measured in _parts(now)
-        ):
-            return self._disturbed(now, memory)
-        times = list(self._times(figure, before, now, limits, false_alarm))
-        return _verdict(now, times, memory)
-
-    def _noise(self, figure: Figure, name: str) -> Noise:
-        return self.noises[figure].get(name, ASSUMED)
-
-    def _times(
-        self, figure: Figure, before: Measurement, now: Measurement, limits: Limits, alarm: float
-    ) -> Iterable[TimeChange]:
-        noise = self._noise(figure, now.name)
-        if figure != "median_ns":
-            yield _Comparison(figure, "baseline", noise, alarm, limits.ratio, limits.visible).judge(
-                before, now
-            )
-            oldest = self.oldest.get(now.name)
-            if oldest and oldest.has(figure) and not _incomparable(oldest, now):
-                yield _Comparison(
-                    figure, "anchor", noise, alarm, limits.drift, only_slower=True
-                ).judge(oldest, now)
-        # A ratio hides what slows the reference as well. The fastest process tells a slower
-        # program from a machine that is sometimes slow.
-        yield _Comparison(
-            "median_ns", "baseline", self._noise("median_ns", now.name), alarm, limits.absolute,
-            only_slower=figure != "median_ns", level=min,
-        ).judge(before, now)  # fmt: skip
-
-    def _disturbed(self, now: Measurement, memory: Sequence[MemoryChange]) -> Verdict:
-        cause = f"the machine was busy: {now.disturbed} of {now.rounds + now.disturbed} rounds lost"
+        doubt = self._doubt(before, now)
+        stored = [] if doubt else list(self._times(before, now))
+        if in_turns:
+            return _of_findings(name, [*in_turns, *stored], memory) or Verdict(name, "unjudged", "")
+        questions = [change for change in stored if change.status == "inconclusive"]
+        if not doubt and not questions:
+            return _of_findings(name, stored, memory) or Verdict(name, "unjudged", "")
+        against: list[Against] = ["baseline"] if doubt else [c.against for c in questions]
+        causes = [doubt] if doubt else [_explain(change) for change in questions]
+        if name in answers.obstacles:
+            causes.append(answers.obstacles[name])
         worse = [str(change) for change in memory if change.status == "regressed"]
-        status: Status = "regressed" if worse else "inconclusive"
+        status: Status = "unjudged" if doubt else "inconclusive"
         return Verdict(
-            now.name, status, "; ".join([*worse, cause]), memory=memory,
-            further_runs=None if worse else 1,
+            name, "regressed" if worse else status, "; ".join([*worse, *causes]), stored, memory,
+            tuple(dict.fromkeys(against)),
         )  # fmt: skip
 
+    def _doubt(self, before: Measurement, now: Measurement) -> str | None:
+        """Why stored times say nothing of the benchmark, if so."""
+        figure = _figure(before)
+        if reason := self.stranger(before):
+            return reason
+        if before.name not in self.noises[figure]:
+            return "its noise was never calibrated"
+        if 2 * len(now.values(figure)) < len(now.processes):
+            lost, rounds = now.disturbed, now.rounds + now.disturbed
+            return f"the machine was busy: {lost} of {rounds} rounds lost"
+        return None if before.values(figure) else "the machine was busy when the baseline was taken"
 
-def _parts(now: Measurement) -> Sequence[tuple[Which, Sequence[Process]]]:
-    """The runs of which at least half of the processes must be clean."""
-    return (("first", now.processes), ("confirming", now.confirming))
+    def _times(self, before: Measurement, now: Measurement) -> Iterable[TimeChange]:
+        limits, figure = self.limits(now), _figure(before)
+        noise = self.noises[figure][now.name]
+        yield _Comparison(figure, "baseline", noise, limits.ratio, limits.visible).judge(
+            before, now
+        )
+        oldest = self.oldest.get(now.name)
+        if oldest and oldest.values(figure) and not _incomparable(oldest, now):
+            drift = _Comparison(figure, "anchor", noise, limits.drift, only_slower=True)
+            yield drift.judge(oldest, now)
+        # A ratio hides what slows the reference as well. The fastest process tells a slower
+        # program from a machine that is sometimes slow.
+        own = self.noises["median_ns"].get(now.name)
+        if figure != "median_ns" and own is not None:
+            yield _Comparison(
+                "median_ns", "baseline", own, limits.absolute, only_slower=True, level=min
+            ).judge(before, now)
 
 
-def _noises(
-    measurements: Iterable[Measurement], figure: Figure, pairs: int | None
-) -> dict[str, Noise]:
+def _figure(measurement: Measurement) -> Figure:
+    return "ratio" if measurement.has("ratio") else "median_ns"
+
+
+def _noises(measurements: Iterable[Measurement], figure: Figure) -> dict[str, Noise]:
     calibrations = {m.name: m.calibration for m in measurements if m.calibration is not None}
-    noises = estimate(
+    return estimate(
         {name: calibration.values(figure) for name, calibration in calibrations.items()},
         {name: calibration.processes for name, calibration in calibrations.items()},
     )
-    return {name: replace(noise, pairs=pairs) for name, noise in noises.items()}
 
 
-def _verdict(
-    now: Measurement, times: Sequence[TimeChange], memory: Sequence[MemoryChange]
-) -> Verdict:
+def _of_findings(
+    name: str, times: Sequence[TimeChange], memory: Sequence[MemoryChange] = ()
+) -> Verdict | None:
+    """The verdict that findings make; None where time was not compared."""
+    if not times:
+        return None
+    judged = [change for change in times if change.commit is not None] or times
     for status in ("regressed", "inconclusive", "improved"):
-        memory_causes = [str(change) for change in memory if change.status == status]
-        causes = [_explain(change) for change in times if change.status == status]
-        if causes or memory_causes:
-            further = [t.further_runs for t in times if t.further_runs and status == t.status]
-            return Verdict(
-                now.name, status, "; ".join([*causes, *memory_causes]), times, memory,
-                max(further, default=None),
-            )  # fmt: skip
-    return Verdict(now.name, "unchanged", str(times[0]), times, memory)
+        causes = [_explain(change) for change in judged if change.status == status]
+        causes += [str(change) for change in memory if change.status == status]
+        if causes:
+            return Verdict(name, status, "; ".join(causes), times, memory)
+    return Verdict(name, "unchanged", str(judged[0]), times, memory)
+
+
+def verdict_in_turns(name: str, change: TimeChange, memory: Sequence[MemoryChange] = ()) -> Verdict:
+    """The verdict on a benchmark of two revisions that took turns."""
+    found = _of_findings(name, [change], memory)
+    assert found is not None
+    return found
 
 
 def _explain(change: TimeChange) -> str:
     if change.status != "inconclusive":
         return str(change)
-    if abs(change.change) <= change.limit and (change.confirmed is None):
-        text = f"{change}: too noisy, only beyond {change.visible:.0%} would be seen"
-    else:
-        text = f"{change}: not clear"
-    if change.further_runs is None:
-        return f"{text}; no sensible number of further runs decides: measure on a quieter machine"
-    plural = "s" if change.further_runs > 1 else ""
-    return f"{text}; {change.further_runs} further run{plural} would decide"
+    if abs(change.change) > change.limit:
+        return f"{change}: it seems changed"
+    return f"{change}: a change of up to {change.visible:.0%} is not excluded"
 
 
-def _memory_change(kind: str, before: int, now: int, allowed: int) -> MemoryChange:
+def memory_change(kind: str, before: int, now: int, allowed: int) -> MemoryChange:
+    """Bytes of one kind, judged; growth of up to `allowed` is none."""
     status: Finding = "unchanged"
     if now - before > allowed:
         status = "regressed"

@@ -88,7 +88,7 @@ class NoTurnError(Exception):
 
 
 class Turns:
-    """A schedule that another process gives, some rounds at a time."""
+    """A schedule that another process gives, one round at a time."""
 
     def __init__(self, channel: Channel, name: str) -> None:
         self._channel = channel
@@ -104,12 +104,11 @@ class Turns:
         if "go" not in self._channel.receive():
             raise NoTurnError(self._name)
 
-    def turns(self, seconds: float) -> Iterator[bool]:
-        """As many rounds as each `go` says, until `stop`."""
-        self._channel.send(warm=seconds)
-        while "go" in (message := self._channel.receive()):
-            for number in range(message["go"]):
-                yield number == 0
+    def turns(self, seconds: float, whole: float) -> Iterator[None]:
+        """A round for each `go`, until `stop`."""
+        self._channel.send(warm=whole)
+        while "go" in self._channel.receive():
+            yield
 
     def done(self, measured: Round) -> None:
         self._channel.send(round=asdict(measured))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import statistics
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,10 @@ from kan_impls.bench.processes import Command, WorkerError, follow, read_output
 from kan_impls.bench.record import Process, Run, parse_run
 from kan_impls.bench.worker import Channel, ChannelClosedError, Order
 
-# Before each turn: OpenMP's threads of the side that just ended still wait actively, for some
-# milliseconds, and would take a core from the other one.
-SETTLE_SECONDS = 0.05
-
-# After each change of sides a round is lost to sleeping threads and foreign caches. A fifth of a
-# second is still the same state of the machine.
-ROUNDS_OF_A_TURN = 8
+# A thread that waits actively for its next task takes a core from the other side for some
+# milliseconds after each turn, and a layer of many small parallel operations has two speeds,
+# depending on whether its threads still spin or sleep already. Threads that always sleep have one.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
 
 @dataclass(frozen=True)
@@ -32,17 +29,23 @@ class Plan:
     """How long a duel takes.
 
     Args:
-        max_seconds: how long the rounds of a benchmark may take on one side.
+        max_seconds: how long a benchmark may take on one side, with what is not timed.
         min_rounds, max_rounds: how many rounds there are at least, and at most.
     """
 
-    max_seconds: float = 1.5
-    min_rounds: int = 2
-    max_rounds: int = 100
+    max_seconds: float = 0.6
+    min_rounds: int = 6
+    max_rounds: int = 24
+
+    @classmethod
+    def for_benchmarks(cls, number: int) -> Plan:
+        """Few benchmarks take longer each: processes that start cost as much for one as for all."""
+        return cls(max_seconds=min(2.0, max(cls.max_seconds, 6 / max(1, number))), max_rounds=60)
 
     def rounds(self, seconds: float) -> int:
-        """How many there are of a work that takes `seconds`."""
-        return max(self.min_rounds, min(self.max_rounds, int(self.max_seconds / seconds)))
+        """How many there are of a work that takes `seconds`; an even number."""
+        wanted = int(self.max_seconds / seconds) if seconds > 0 else self.max_rounds
+        return 2 * (max(self.min_rounds, min(self.max_rounds, wanted)) // 2)
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,7 @@ class Pair:
 
     Args:
         base, head: their runs.
-        compared: for each benchmark that both measured, the head over the base: ratios of
-            the ratios to each one's own references, and of the times.
+        compared: for each benchmark that both measured, the time of the head over the base's.
         gone, new: benchmarks that only the base, or only the head, could measure.
     """
 
@@ -86,7 +88,7 @@ class Side:
         return "ready" in message
 
     def warm_up(self) -> float:
-        """Seconds of its last run of the warm-up."""
+        """Seconds of its last round of the warm-up, with what is not timed."""
         self._send(go=1)
         return float(self._receive("warm")["warm"])
 
@@ -95,11 +97,11 @@ class Side:
         self._send(stop=True)
         self._receive("finished")
 
-    def turn(self, rounds: int) -> list[Round]:
-        """So many rounds now."""
-        self._send(go=rounds)
-        measured = [self._receive("round")["round"] for _ in range(rounds)]
-        return [Round(found["seconds"], found["disturbance"]) for found in measured]
+    def turn(self) -> Round:
+        """A round now."""
+        self._send(go=1)
+        found = self._receive("round")["round"]
+        return Round(found["seconds"], found["disturbance"])
 
     def select(self, names: Sequence[str]) -> None:
         """Tell it what is measured."""
@@ -240,36 +242,27 @@ def _take_all(
 
 
 def _take_turns(sides: Sequence[Side], rounds: int, base_first: bool) -> list[tuple[Round, Round]]:
+    """One round of each side in turn, as in base, head, head, base: what a round owes to being the
+    second, with the caches of the first, and to a machine that drifts, then falls on both."""
     pairs: list[tuple[Round, Round]] = []
-    while len(pairs) < rounds:
-        count = min(ROUNDS_OF_A_TURN, rounds - len(pairs))
-        measured = {}
-        for index in (0, 1) if base_first else (1, 0):
-            time.sleep(SETTLE_SECONDS)
-            measured[index] = sides[index].turn(count)
-        pairs += zip(measured[0], measured[1], strict=True)
+    for _ in range(rounds):
+        measured = {index: sides[index].turn() for index in ((0, 1) if base_first else (1, 0))}
+        pairs.append((measured[0], measured[1]))
         base_first = not base_first
     return pairs
 
 
 def compare_rounds(pairs: Sequence[tuple[Round, Round]]) -> Process:
-    """The head over the base: medians over the rounds that were disturbed on neither side."""
-    clean = [(b, h) for b, h in pairs if b.disturbance is None and h.disturbance is None]
-    used = clean or pairs
+    """The head over the base: the median over blocks of two rounds, one of either order.
 
-    def over(companion: str | None) -> float:
-        return statistics.median(_time(h, companion) / _time(b, companion) for b, h in used)
-
-    companions = [name for name in used[0][0].seconds if name != OWN]
+    No round is dropped: what disturbs one side disturbs the other, what does not is the median's to
+    ignore, and pairs of processes that differ tell how much is left.
+    """
+    factors = [math.log(head.seconds[OWN] / base.seconds[OWN]) for base, head in pairs]
+    blocks = [statistics.fmean(factors[start : start + 2]) for start in range(0, len(factors), 2)]
+    disturbed = sum(b.disturbance is not None or h.disturbance is not None for b, h in pairs)
     return Process(
-        median_ns=over(None),
-        **{name: over(name) for name in companions},
-        rounds=len(clean),
-        disturbed=len(pairs) - len(clean),
+        median_ns=math.exp(statistics.median(blocks)),
+        rounds=len(pairs) - disturbed,
+        disturbed=disturbed,
     )
-
-
-def _time(measured: Round, companion: str | None) -> float:
-    """Over a companion, or by itself."""
-    own = measured.seconds[OWN]
-    return own if companion is None else own / measured.seconds[companion]

@@ -1,45 +1,32 @@
-"""`kan-bench ab`: verdicts on a head revision by its base, both measured now."""
+"""A head revision by its base, both measured now, in turns."""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
-from kan_impls.bench import gate
-from kan_impls.bench.ab.duel import Pair, Plan, duel
+from kan_impls.bench.ab.duel import ENVIRONMENT, Pair, Plan, duel
 from kan_impls.bench.ab.trees import Tree
 from kan_impls.bench.limits import LimitTable, limits_of, read_rules
-from kan_impls.bench.processes import Command, WorkerError
-from kan_impls.bench.record import Calibration, Figure, Measurement, Process, Run
-from kan_impls.bench.verdict import FALSE_ALARM, Judge, Verdict
+from kan_impls.bench.processes import Command
+from kan_impls.bench.record import Process, Run
+from kan_impls.bench.sequential import MOST_PAIRS, Decision, Goal, decide
+from kan_impls.bench.verdict import (
+    FALSE_ALARM,
+    Against,
+    MemoryChange,
+    TimeChange,
+    Verdict,
+    memory_change,
+    verdict_in_turns,
+)
 
-# Pairs of processes to begin with. In busy minutes pairs of identical code differ by 3%; six of
-# them, and six fresh ones, then find 5% in 99 of 100 cases (docs/trust.md).
-PAIRS = 6
-
-# Both revisions see the same minutes of the same machine, so that half the change that the
-# stored baseline must show is seen, and time itself can be compared closely.
+# Both revisions see the same minutes of the same machine, so that half the change that a run
+# against the stored baseline must show is seen.
 VISIBLE = 0.05
-ABSOLUTE = 0.10
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a comparison of two revisions found.
-
-    Args:
-        run: the head's; its figures are those of the head over the base.
-        head: the head's own figures, in its first process.
-        verdicts: of all benchmarks that both have.
-    """
-
-    run: Run
-    head: Run
-    verdicts: Sequence[Verdict]
 
 
 @dataclass
@@ -49,31 +36,27 @@ class Contestants:
     Args:
         base, head: their files. The harness and the benchmarks are the head's on both sides.
         arguments: pytest's.
-        plan: how long a pair of processes measures.
         announce: hears what happens.
+        folder: where pytest is started; the head's if None.
+        plan: how long a benchmark takes; by their number if None.
     """
 
     base: Tree
     head: Tree
     arguments: Sequence[str]
-    plan: Plan
     announce: Callable[[str], None]
+    folder: Path | None = None
+    plan: Plan | None = None
     pairs: int = 0
 
-    def measure(self, count: int, names: Sequence[str] | None = None) -> list[Pair]:
-        """That many pairs of fresh processes; memory in the very first."""
-        found = []
-        for number in range(1, count + 1):
-            self.announce(f"pair {number} of {count}")
-            found.append(
-                duel(
-                    self._command(self.base), self._command(self.head), names, self.plan,
-                    with_memory=self.pairs == 0, announce=self.announce,
-                    base_first=self.pairs % 2 == 0,
-                )
-            )  # fmt: skip
-            self.pairs += 1
-        return found
+    def measure(self, names: Sequence[str] | None = None, with_memory: bool = False) -> Pair:
+        """A pair of fresh processes; the side that begins changes from pair to pair."""
+        plan = self.plan or (Plan() if names is None else Plan.for_benchmarks(len(names)))
+        self.pairs += 1
+        return duel(
+            self._command(self.base), self._command(self.head), names, plan,
+            with_memory=with_memory, announce=self.announce, base_first=self.pairs % 2 == 1,
+        )  # fmt: skip
 
     def _command(self, tree: Tree) -> Command:
         harness = self.head.source / "kan_impls" / "bench"
@@ -81,53 +64,158 @@ class Contestants:
             harness = Path(__file__).resolve().parents[1]
         bootstrap = harness / "ab" / "bootstrap.py"
         python = (sys.executable, str(bootstrap), str(tree.source), str(harness))
-        return Command(self.arguments, self.head.folder, python)
+        return Command(self.arguments, self.folder or self.head.folder, python, ENVIRONMENT)
+
+
+@dataclass
+class Comparison:
+    """What the pairs of processes of two revisions say, so far.
+
+    Args:
+        first: the first pair, which measured memory if any did.
+        compared: name to the head's time over the base's, of each pair.
+        decisions: name to what these say together.
+    """
+
+    first: Pair
+    compared: dict[str, list[Process]] = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+
+    def add(self, pair: Pair) -> None:
+        for name, process in pair.compared.items():
+            self.compared.setdefault(name, []).append(process)
+
+    def decide(self, goals: Mapping[str, Goal], false_alarm: float, most_pairs: int) -> list[str]:
+        """Judge by all pairs; the names that are still open."""
+        factors = {
+            name: [process.median_ns for process in processes]
+            for name, processes in self.compared.items()
+        }
+        self.decisions = decide(factors, goals, false_alarm, most_pairs)
+        return [name for name in factors if self.is_open(name)]
+
+    def is_open(self, name: str) -> bool:
+        return name not in self.decisions or self.decisions[name].is_open
+
+    def change(self, name: str, against: Against, commit: str) -> TimeChange:
+        """The time of a benchmark over that of the base."""
+        decision = self.decisions[name]
+        found = decision.conclusion
+        return TimeChange(
+            "median_ns", against, found.finding, math.expm1(decision.change),
+            math.expm1(found.limit), math.expm1(found.possible), decision.pairs, commit,
+        )  # fmt: skip
+
+
+def take_turns(
+    contestants: Contestants,
+    goals: Callable[[Pair], Mapping[str, Goal]],
+    names: Sequence[str] | None = None,
+    false_alarm: float = FALSE_ALARM,
+    most_pairs: int = MOST_PAIRS,
+    with_memory: bool = False,
+) -> Comparison:
+    """Pairs of processes until every benchmark is decided.
+
+    Args:
+        contestants: the two revisions.
+        goals: what is asked of each benchmark that a pair compared.
+        names: the benchmarks; None for all that the options of pytest select.
+        false_alarm: the probability that identical code is called changed in any benchmark.
+        most_pairs: of how many pairs at most.
+        with_memory: measure memory as well, in the first pair.
+
+    Raises:
+        WorkerError: a process failed.
+    """
+    contestants.announce(f"pair 1 of at most {most_pairs}")
+    comparison = Comparison(contestants.measure(names, with_memory))
+    comparison.add(comparison.first)
+    wanted = goals(comparison.first)
+    left = list(comparison.compared)
+    for number in range(2, most_pairs + 1):
+        if not left:
+            break
+        contestants.announce(f"pair {number} of at most {most_pairs}: {len(left)} are not decided")
+        comparison.add(contestants.measure(left))
+        left = comparison.decide(wanted, false_alarm, most_pairs)
+    return comparison
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison of two revisions found.
+
+    Args:
+        run: the head's; its figures are those of the head over the base.
+        head: the head's own figures, in its first process.
+        verdicts: of all benchmarks that either has.
+    """
+
+    run: Run
+    head: Run
+    verdicts: Sequence[Verdict]
 
 
 def compare_revisions(
     contestants: Contestants,
-    pairs: int = PAIRS,
-    most_runs: int = gate.FURTHER_RUNS,
+    most_pairs: int = MOST_PAIRS,
     false_alarm: float = FALSE_ALARM,
-    names: Sequence[str] | None = None,
 ) -> Outcome:
-    """Measure both revisions, again what is not clear, and judge.
+    """Measure both revisions until all is decided, and judge time and memory.
 
     Args:
         contestants: the two revisions.
-        pairs: pairs of processes of a run.
-        most_runs: how many more runs a benchmark may cost.
+        most_pairs: of how many pairs of processes at most.
         false_alarm: the probability that identical code has any false alarm.
-        names: the benchmarks; None for all that the options of pytest select.
 
     Raises:
         WorkerError: a process failed.
         LimitsError: a limit cannot be used.
     """
     rules = read_rules(contestants.head.folder / "pyproject.toml")
-    measured = contestants.measure(pairs, names)
-    run = _run_of(measured)
-    default = replace(limits_of(run.device_key), visible=VISIBLE, absolute=ABSOLUTE)
-    limits = LimitTable(default, rules, run.device_key)
 
-    def again(names: Sequence[str]) -> Mapping[str, Sequence[Process]]:
-        more = contestants.measure(pairs, names)
-        for pair in more:
-            if lost := set(names) - pair.compared.keys():
-                raise WorkerError(
-                    f"fresh processes did not measure {', '.join(sorted(lost))}, which the first "
-                    "ones did; expected the same benchmarks: run it once more"
-                )
-        return {name: [pair.compared[name] for pair in more] for name in names}
+    def limits_table(pair: Pair) -> LimitTable:
+        key = pair.head.device_key
+        return LimitTable(replace(limits_of(key), visible=VISIBLE), rules, key)
 
-    run, verdicts = gate.decide(
-        run,
-        partial(_judge, base=measured[0].base, limits=limits, false_alarm=false_alarm, pairs=pairs),
-        again,
-        most_runs,
-        contestants.announce,
-    )
-    return Outcome(run, measured[0].head, [*verdicts, *_on_one_side(measured[0])])
+    def goals(pair: Pair) -> Mapping[str, Goal]:
+        limits = {name: limits_table(pair)(pair.head.measurements[name]) for name in pair.compared}
+        return {name: Goal(limit.ratio, limit.visible) for name, limit in limits.items()}
+
+    comparison = take_turns(contestants, goals, None, false_alarm, most_pairs, with_memory=True)
+    first, table = comparison.first, limits_table(comparison.first)
+    verdicts = [
+        verdict_in_turns(
+            name,
+            comparison.change(name, "base", contestants.base.commit),
+            _memory(first, name, table(first.head.measurements[name]).memory_bytes),
+        )
+        for name in comparison.decisions
+    ]
+    return Outcome(
+        run_of_pairs(first.head, comparison.compared), first.head,
+        [*verdicts, *_on_one_side(first)],
+    )  # fmt: skip
+
+
+def run_of_pairs(run: Run, compared: Mapping[str, Sequence[Process]]) -> Run:
+    """The run, with the figures of this code over another revision's."""
+    measurements = {
+        name: replace(run.measurements[name], processes=processes)
+        for name, processes in compared.items()
+        if name in run.measurements
+    }
+    return replace(run, measurements=measurements)
+
+
+def _memory(pair: Pair, name: str, allowed: int) -> list[MemoryChange]:
+    before, now = pair.base.measurements[name].memory, pair.head.measurements[name].memory
+    return [
+        memory_change(kind, size, now[kind], allowed)
+        for kind, size in before.items()
+        if kind in now
+    ]
 
 
 def _on_one_side(pair: Pair) -> list[Verdict]:
@@ -136,46 +224,3 @@ def _on_one_side(pair: Pair) -> list[Verdict]:
         *gone,
         *(Verdict(name, "no_baseline", "the base does not have it") for name in pair.new),
     ]
-
-
-def _run_of(pairs: Sequence[Pair]) -> Run:
-    """The head's run, whose figures are those of the head over the base."""
-    head = pairs[0].head
-    measurements = {
-        name: replace(head.measurements[name], processes=[pair.compared[name] for pair in pairs])
-        for name in pairs[0].compared
-        if all(name in pair.compared for pair in pairs)
-    }
-    return replace(head, measurements=measurements)
-
-
-def _judge(
-    run: Run, base: Run, limits: LimitTable, false_alarm: float, pairs: int
-) -> list[Verdict]:
-    measurements = {
-        name: _baseline_of(measurement, base.measurements[name])
-        for name, measurement in run.measurements.items()
-    }
-    judge = Judge(replace(base, measurements=measurements), None, limits, false_alarm, pairs=pairs)
-    return judge.judge_run(run)
-
-
-def _baseline_of(measurement: Measurement, base: Measurement) -> Measurement:
-    """What the head over the base would be without a change: 1, with the noise of the pairs.
-
-    The MLP is no companion here: it may be what the head changed.
-    """
-    has_ratio = measurement.has("ratio")
-    figures: list[Figure] = ["median_ns", "ratio"] if has_ratio else ["median_ns"]
-    compared = [*measurement.processes, *measurement.confirming]
-    runs: list[dict[str, float]] = [
-        {str(figure): cast(float, process.figure(figure)) for figure in figures}
-        for process in compared
-        if process.is_clean
-    ]
-    return replace(
-        base,
-        processes=[Process(median_ns=1.0, ratio=1.0 if has_ratio else None)],
-        confirming=(),
-        calibration=Calibration(processes=1, runs=runs),
-    )

@@ -46,13 +46,7 @@ def tree_of(root: Path, revision: str | None) -> Iterator[Tree]:
     if revision is None:
         yield Tree(root, _git(root, "rev-parse", "HEAD"), "the files as they are")
         return
-    try:
-        commit = _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-    except RevisionError as error:
-        raise RevisionError(
-            f"the revision {revision!r} does not exist in {root}; expected a branch, tag or "
-            "commit: correct it, or fetch it (git fetch)"
-        ) from error
+    commit = commit_of(root, revision)
     # The folder of the project in its repository, of which it may be a part.
     inside = _git(root, "rev-parse", "--show-prefix")
     with tempfile.TemporaryDirectory(prefix="kan-bench-tree-") as parent:
@@ -63,6 +57,45 @@ def tree_of(root: Path, revision: str | None) -> Iterator[Tree]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             _git(root, "worktree", "prune")  # of what an interrupted comparison left, too
+
+
+def commit_of(root: Path, revision: str) -> str:
+    """Full id of the commit that a revision names.
+
+    Raises:
+        RevisionError: this is no git repository, or it has no such revision.
+    """
+    try:
+        return _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    except RevisionError as error:
+        raise RevisionError(
+            f"the revision {revision!r} does not exist in {root}; expected a branch, tag or "
+            "commit: correct it, or fetch it (git fetch)"
+        ) from error
+
+
+def is_shallow(root: Path) -> bool:
+    """Whether the repository at `root` lacks a part of its history."""
+    with contextlib.suppress(RevisionError):
+        return _git(root, "rev-parse", "--is-shallow-repository") == "true"
+    return False
+
+
+def merge_base(root: Path, revision: str) -> str:
+    """Full id of the commit at which the present one branched off from `revision`.
+
+    Raises:
+        RevisionError: there is no such revision, or the two share no history.
+    """
+    commit = commit_of(root, revision)
+    try:
+        return _git(root, "merge-base", commit, "HEAD")
+    except RevisionError as error:
+        remedy = "git fetch --unshallow" if is_shallow(root) else "another base"
+        raise RevisionError(
+            f"{revision} and HEAD share no commit in {root}; expected one that both go on from: "
+            f"try {remedy}"
+        ) from error
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -38,9 +38,9 @@ class Schedule(Protocol):
     def start(self) -> None:
         """Before the warm-up, which takes cores as well."""
 
-    def turns(self, seconds: float) -> Iterator[bool]:
-        """One item for each round, of works of which the implementation takes `seconds`: whether
-        others had the cores and caches in between."""
+    def turns(self, seconds: float, whole: float) -> Iterator[None]:
+        """One item for each round: of `whole` seconds, with what is not timed, of which the
+        implementation takes `seconds`."""
 
     def done(self, measured: Round) -> None:
         """Hears of each round."""
@@ -62,13 +62,13 @@ class Budget:
     def start(self) -> None:
         """At once."""
 
-    def turns(self, seconds: float) -> Iterator[bool]:
+    def turns(self, seconds: float, whole: float) -> Iterator[None]:
         rounds = max(self.min_rounds, int(self.max_seconds / max(seconds, 1e-9)))
         self.clean = 0
         for _ in range(2 * rounds):
             if self.clean == rounds:
                 return
-            yield False
+            yield
 
     def done(self, measured: Round) -> None:
         self.clean += measured.disturbance is None
@@ -93,27 +93,27 @@ class Contest:
     flush: Callable[[], None]
     _forwards: bool = field(default=True, init=False)
 
-    def warm_up(self) -> float:
-        """Run everything untimed; seconds of the implementation's last run."""
-        seconds = 0.0
+    def warm_up(self) -> tuple[float, float]:
+        """Run everything untimed; seconds of the implementation's last run, and of that round."""
+        seconds = whole = 0.0
         for _ in range(WARMUP_ROUNDS):
+            start = self.timer()
             seconds = self.time_round().seconds[OWN]
+            whole = self.timer() - start
             if seconds > SLOW_SECONDS:
                 break
-        return seconds
+        return seconds, whole
 
     def run(self, schedule: Schedule) -> list[Round]:
         """Warm up, then a round at each turn of the schedule."""
         schedule.start()
-        seconds = self.warm_up()
+        seconds, whole = self.warm_up()
         rounds = []
         was_enabled = gc.isenabled()
         gc.collect()
         gc.disable()  # it would fall into some rounds and not into others
         try:
-            for was_interrupted in schedule.turns(seconds):
-                if was_interrupted:
-                    self.time_round()  # wakes threads and fills caches
+            for _ in schedule.turns(seconds, whole):
                 rounds.append(self.time_round())
                 schedule.done(rounds[-1])
         finally:

@@ -71,7 +71,7 @@ def document(
         baseline, anchor: what it was compared with.
         false_alarm: the probability that a run of unchanged code has any false alarm.
         base: for `ab`, the revision that it was compared with.
-        pairs: for `ab`, the run whose figures are those of the head over the base.
+        pairs: the run whose figures are those of this code over the earlier one's, in turns.
         notes: whatever else a reader must know.
         reproduce, accept: the commands that measure again, and that accept this run; by default
             those that go with `kind`.
@@ -106,7 +106,6 @@ def verdict_entry(verdict: Verdict) -> dict[str, Any]:
         "name": verdict.name,
         "status": verdict.status,
         "cause": verdict.cause,
-        "further_runs": verdict.further_runs,
         "times": [_time_entry(change) for change in verdict.times],
         "memory": [_memory_entry(change) for change in verdict.memory],
     }
@@ -118,12 +117,10 @@ def _time_entry(change: TimeChange) -> dict[str, Any]:
         "against": change.against,
         "status": change.status,
         "change_fraction": finite(change.change),
-        "confirmed_fraction": finite(change.confirmed),
         "limit_fraction": finite(change.limit),
         "visible_fraction": finite(change.visible),
         "processes": change.processes,
-        "further_runs": change.further_runs,
-        "calibrated": change.calibrated,
+        "in_turns_with": change.commit,
     }
 
 

@@ -25,7 +25,7 @@ _FIGURES = (
     "rounds", "disturbed_rounds",
 )  # fmt: skip
 # A benchmark of which nothing is known did not pass.
-_SILENT = ("inconclusive", "no_baseline")
+_SILENT = ("inconclusive", "unjudged", "no_baseline")
 
 
 def properties(measurement: Mapping[str, Any]) -> Properties:

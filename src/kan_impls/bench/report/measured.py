@@ -30,14 +30,8 @@ def measurement_entry(
         "package_version": _text(info.get("package_version")),
         "rounds": now.rounds,
         "disturbed_rounds": now.disturbed,
-        "processes": [
-            *(_process(process, False) for process in now.processes),
-            *(_process(process, True) for process in now.confirming),
-        ],
-        "pairs": [] if pairs is None else [
-            *(_pair(process, False) for process in pairs.processes),
-            *(_pair(process, True) for process in pairs.confirming),
-        ],
+        "processes": [_process(process) for process in now.processes],
+        "pairs": [] if pairs is None else [_pair(process) for process in pairs.processes],
         "calibration_runs": None if now.calibration is None else len(now.calibration.runs),
         "evidence": [plain(part) for part in _list(info.get("evidence"))
                      if isinstance(part, Mapping)],
@@ -54,9 +48,8 @@ def _figures(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _process(process: Process, confirming: bool) -> dict[str, Any]:
+def _process(process: Process) -> dict[str, Any]:
     return {
-        "confirming": confirming,
         "median_ns": _positive(process.median_ns),
         "ratio": _positive(process.ratio),
         "ratio_to_mlp": _positive(process.ratio_to_mlp),
@@ -65,11 +58,9 @@ def _process(process: Process, confirming: bool) -> dict[str, Any]:
     }
 
 
-def _pair(process: Process, confirming: bool) -> dict[str, Any]:
+def _pair(process: Process) -> dict[str, Any]:
     return {
-        "confirming": confirming,
         "time_factor": _positive(process.median_ns),
-        "ratio_factor": _positive(process.ratio),
         "rounds": process.rounds,
         "disturbed_rounds": process.disturbed,
     }

@@ -112,8 +112,6 @@ def _process_line(
 ) -> Markup:
     seen = entry["evidence"][place - 1] if place <= len(entry["evidence"]) else {}
     words = [f"{key} {value}" for key, value in seen.items()]
-    if process["confirming"]:
-        words.insert(0, "confirming")
     return element(
         "tr",
         element("th", element("code", short), scope="row"),
@@ -136,7 +134,6 @@ def _pairs(document: Mapping[str, Any]) -> Markup | None:
             element("th", element("code", short[entry["name"]]), scope="row"),
             number(str(place), place),
             number(factor(pair["time_factor"]), pair["time_factor"]),
-            number(factor(pair["ratio_factor"]), pair["ratio_factor"]),
             number(f"{pair['rounds']:,}", pair["rounds"]),
             number(f"{pair['disturbed_rounds']:,}", pair["disturbed_rounds"]),
         )
@@ -144,11 +141,11 @@ def _pairs(document: Mapping[str, Any]) -> Markup | None:
         for place, pair in enumerate(entry["pairs"], start=1)
     ]
     columns = [
-        ("benchmark", False), ("pair", True), ("time", True), ("time over reference", True),
-        ("rounds", True), ("disturbed", True),
+        ("benchmark", False), ("pair", True), ("time", True), ("rounds", True), ("disturbed", True),
     ]  # fmt: skip
     if not lines:
         return None
-    caption = f"Each pair of processes: this revision over {document['base'] or 'the base'}."
+    earlier = document["base"] or "the earlier code"
+    caption = f"Each pair of processes, taking turns: this code over {earlier}."
     pairs = table("pair-table", caption, columns, lines)
     return element("details", element("summary", "What each pair of processes measured"), pairs)

@@ -16,10 +16,11 @@ from kan_impls.bench.report.words import (
     percent,
     status_words,
 )
+from kan_impls.bench.verdict import AGAINST
 
 _VERDICT_COLUMNS = (
     ("verdict", False), ("benchmark", False), ("time", True), ("limit", True),
-    ("would be seen", True), ("memory", True), ("processes", True), ("why", False),
+    ("not excluded", True), ("memory", True), ("processes", True), ("why", False),
 )  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def verdict_part(document: Mapping[str, Any]) -> Markup:
     ]
     caption = (
         "Time and memory are changes. The limit is what unchanged code exceeds hardly ever; a "
-        "change that would be seen is called one with 95% probability."
+        "change beyond what is not excluded would have been seen."
     )
     return join(_controls(found), table("verdict-table", caption, _VERDICT_COLUMNS, lines))
 
@@ -68,7 +69,7 @@ def _verdict_line(row: Row, verdict: Mapping[str, Any], base: str | None) -> Mar
         element("th", element("code", row.short, title=row.name), scope="row"),
         number(row.change, time.get("change_fraction"), "time"),
         number(row.limit, time.get("limit_fraction"), "limit"),
-        number(row.visible, time.get("visible_fraction"), "would be seen"),
+        number(row.visible, time.get("visible_fraction"), "not excluded"),
         number(row.memory, _growth(verdict), "memory"),
         number(row.processes, time.get("processes"), "processes"),
         element("td", _why(row, verdict, base), class_="why"),
@@ -92,17 +93,18 @@ def _why(row: Row, verdict: Mapping[str, Any], base: str | None) -> Markup:
 def _comparisons(verdict: Mapping[str, Any], base: str | None) -> Iterator[str]:
     """All that was compared, one line each."""
     for time in verdict["times"]:
-        against = "the baseline" if time["against"] == "baseline" else "the oldest baseline"
+        turns = time.get("in_turns_with")
         parts = [
             f"{figure_words(time['figure'], base)} {percent(time['change_fraction'], sign=True)}",
             f"limit {percent(time['limit_fraction'])}",
-            f"would be seen from {percent(time['visible_fraction']) or 'no size'}",
-            f"{time['processes']} processes",
-            "noise calibrated" if time["calibrated"] else "noise assumed",
+            f"not excluded up to {percent(time['visible_fraction']) or 'any size'}",
+            f"{time['processes']} {'pairs of processes' if turns else 'processes'}",
         ]
-        if time["confirmed_fraction"] is not None:
-            parts.insert(1, f"fresh processes {percent(time['confirmed_fraction'], sign=True)}")
-        yield f"{', '.join(parts)}: {time['status']}, against {against}"
+        against = AGAINST[time["against"]]
+        how = (
+            f"in turns with the code of {against}, {turns[:10]}" if turns else f"against {against}"
+        )
+        yield f"{', '.join(parts)}: {time['status']}, {how}"
     for change in verdict["memory"]:
         before, now = change["before_bytes"], change["now_bytes"]
         yield (

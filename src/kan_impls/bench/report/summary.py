@@ -32,8 +32,8 @@ _MOST_NOTES = 20
 
 _COLUMNS = ("verdict", "benchmark", "change", "limit", "visible", "memory", "processes", "cause")
 _HEADER = (
-    "| verdict | benchmark | time | limit | would be seen | memory | processes | why |\n"
-    "|:--------|:----------|-----:|------:|--------------:|-------:|----------:|:----|"
+    "| verdict | benchmark | time | limit | not excluded | memory | processes | why |\n"
+    "|:--------|:----------|-----:|------:|-------------:|-------:|----------:|:----|"
 )
 
 # What Markdown or HTML would read as more than text. Entities, because in a table a pipe ends

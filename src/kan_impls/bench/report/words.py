@@ -10,7 +10,8 @@ from kan_impls.bench.verdict import COMPANIONS, Status
 
 # From what needs no look to what does.
 STATUSES: tuple[Status, ...] = (
-    "unchanged", "improved", "no_baseline", "inconclusive", "incomparable", "missing", "regressed",
+    "unchanged", "improved", "no_baseline", "inconclusive", "unjudged", "incomparable", "missing",
+    "regressed",
 )  # fmt: skip
 assert set(STATUSES) == set(get_args(Status))
 
@@ -24,6 +25,7 @@ EXITS: Mapping[str, str] = {
     "NO_BASELINE": "there is nothing to compare with",
     "IMPROVED": "something became faster or smaller and is not accepted yet",
     "INCONCLUSIVE": "something could not be told from noise",
+    "UNJUDGED": "of something no time could be judged",
     "TESTS_FAILED": "a benchmark or test failed",
     "INTERRUPTED": "the run was interrupted",
     "INTERNAL_ERROR": "pytest had an internal error",
@@ -83,7 +85,7 @@ def exit_words(document: Mapping[str, Any]) -> str:
 def unjudged(document: Mapping[str, Any]) -> int:
     """How many verdicts say neither yes nor no."""
     statuses = [verdict["status"] for verdict in document["verdicts"]]
-    return sum(status in ("inconclusive", "no_baseline") for status in statuses)
+    return sum(status in ("inconclusive", "unjudged", "no_baseline") for status in statuses)
 
 
 def count_words(statuses: Iterable[str]) -> str:
