@@ -1,7 +1,11 @@
-"""A pytest plugin that makes the fused layers' product form worse, to see the gate notice.
+"""Makes the fused layers' product form worse where it is imported, to see the gate notice.
 
-`PLANT=slow pytest -p planted ...`: a fifth longer in forward and backward (`slow:0.1`: a tenth).
-`PLANT=alloc pytest -p planted ...`: 4 KiB more in forward and backward.
+As a pytest plugin it does so in one process: `PLANT=alloc pytest -p planted ...`. Where two
+revisions take turns it must be a part of one of them: append `import planted` to
+`src/kan_impls/fused/product.py`.
+
+`PLANT=slow`: a fifth longer in forward and backward (`slow:0.1`: a tenth).
+`PLANT=alloc`: 4 KiB more in forward and backward.
 """
 
 import os

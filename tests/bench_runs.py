@@ -6,10 +6,10 @@ import json
 from kan_impls.bench.limits import Limits
 from kan_impls.bench.record import parse_run
 from kan_impls.bench.report.document import Source, document
-from kan_impls.bench.verdict import Judge
+from kan_impls.bench.verdict import Answers, Judge, TimeChange
 
 
-def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, confirming=0, anchor=None):
+def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, anchor=None):
     data = {
         "machine_info": {
             "kan_impls": {
@@ -23,8 +23,7 @@ def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, confirming=0
         },
         "commit_info": {"id": "0123456789abcdef"},
         "benchmarks": [
-            benchmark(name, name, "forward", ratio, memory, confirming, median_ns=2e6)
-            for name in names
+            benchmark(name, name, "forward", ratio, memory, median_ns=2e6) for name in names
         ],
         "datetime": "2026-01-02T03:04:05+00:00",
         "version": "5.3.1",
@@ -38,7 +37,6 @@ def benchmark(
     pass_name,
     ratio=1.0,
     memory=4096,
-    confirming=0,
     case="reference",
     median_ns=None,
 ):
@@ -67,7 +65,6 @@ def benchmark(
                 "cache": "warm",
             },
             "processes": [{**process, "median_ns": process["median_ns"] + i} for i in range(3)],
-            "confirming": [process] * confirming,
             "floor_fraction": 0.5,
             "memory": {"forward_peak_bytes": memory, "saved_bytes": 100},
             "parameters": 1234567,
@@ -95,6 +92,7 @@ BY_STATUS = {
     "improved": node("fused_fourier_kan-forward"),
     "regressed": node("efficient_kan-forward"),
     "inconclusive": node("fourier_kan-forward"),
+    "unjudged": node("busy_kan-forward"),
     "no_baseline": node("new_kan-forward"),
     "missing": node("gone_kan-backward_with_input_grad"),
     "incomparable": node("other_kan-forward"),
@@ -106,18 +104,18 @@ def judged_runs():
     before, now = run_data(), run_data(anchor=None)
     now["commit_info"]["id"] = "fedcba9876543210"
     now["datetime"] = "2026-02-03T04:05:06+00:00"
-    changes = {
-        "improved": (0.5, 3), "regressed": (2.0, 3), "inconclusive": (2.0, 0),
-        "unchanged": (1.0, 0), "incomparable": (1.0, 0), "no_baseline": (1.0, 0),
-        "missing": (1.0, 0),
-    }  # fmt: skip
-    for status, (ratio, confirming) in changes.items():
+    changes = {"improved": 0.5, "regressed": 2.0, "inconclusive": 2.0}
+    for status in BY_STATUS:
+        ratio = changes.get(status, 1.0)
         name = BY_STATUS[status]
         implementation = name.split("[")[1].split("-")[0]
         old = benchmark(name, implementation, "forward")
         runs = [{"ratio": 1 + 0.002 * i, "median_ns": 2e6 + 1000 * i} for i in range(6)]
         old["extra_info"]["calibration"] = {"processes": 3, "runs": runs}
-        new = benchmark(name, implementation, "forward", ratio, confirming=confirming)
+        new = benchmark(name, implementation, "forward", ratio)
+        if status == "unjudged":
+            for process in new["extra_info"]["processes"]:
+                process |= {"rounds": 1, "disturbed": 9}
         if status == "regressed":
             new["extra_info"]["memory"]["forward_peak_bytes"] += 4096
         if status == "incomparable":
@@ -129,11 +127,25 @@ def judged_runs():
     return before, now
 
 
+# What the baseline's code said of those that stored times left open.
+IN_TURNS = Answers(
+    {
+        BY_STATUS[status]: [
+            TimeChange("median_ns", "baseline", status, change, 0.03, 0.9, 4, commit="c" * 40)
+        ]
+        for status, change in {"improved": -0.5, "regressed": 1.0}.items()
+    },
+    {BY_STATUS["inconclusive"]: "it was stored from uncommitted work"},
+)  # fmt: skip
+
+
 def judged_document(now=None, before=None, **options):
     """A real report: of the runs above, or of the data given."""
     usual_before, usual_now = judged_runs()
     baseline, run = parse_run(before or usual_before), parse_run(now or usual_now)
-    verdicts = Judge(baseline, baseline, lambda measurement: Limits()).judge_run(run)
+    verdicts = Judge(baseline, baseline, lambda measurement: Limits()).judge_run(
+        run, answers=IN_TURNS
+    )
     usual = {
         "exit_code": 10, "kind": "compare", "false_alarm": 0.01,
         "baseline": Source(baseline, "benchmarks/baselines/cpu_test/0002_a.json"),

@@ -3,6 +3,7 @@
 One test runs real processes of two real revisions; the rest is told by hand.
 """
 
+import math
 import shutil
 import textwrap
 
@@ -10,7 +11,7 @@ import pytest
 
 from kan_impls.bench.ab.duel import Pair, Plan, compare_rounds, duel
 from kan_impls.bench.ab.run import Contestants, compare_revisions
-from kan_impls.bench.ab.trees import RevisionError, Tree, tree_of
+from kan_impls.bench.ab.trees import RevisionError, Tree, merge_base, tree_of
 from kan_impls.bench.cli import main
 from kan_impls.bench.measure.rounds import OWN, Round
 from kan_impls.bench.processes import Command, WorkerError
@@ -88,107 +89,117 @@ def test_the_command_says_what_is_wrong_in_one_line(repository, monkeypatch, cap
     assert capsys.readouterr().err.startswith("kan-bench: the revision 'nothing' does not exist")
 
 
-def pair_of_rounds(base, head, base_disturbed=None, head_disturbed=None):
-    return (
-        Round({OWN: base[0], "ratio": base[1]}, base_disturbed),
-        Round({OWN: head[0], "ratio": head[1]}, head_disturbed),
-    )
+def pairs_of_rounds(*seconds, disturbed=None):
+    """Rounds of the base and of the head."""
+    return [(Round({OWN: base}, disturbed), Round({OWN: head})) for base, head in seconds]
 
 
-def test_each_round_is_divided_by_its_own_reference_and_by_the_others_round():
-    # The machine was half as fast in the head's rounds: its reference tells.
-    compared = compare_rounds([pair_of_rounds((1.0, 2.0), (2.2, 4.0))] * 3)
-    assert compared.ratio == pytest.approx(1.1)
-    assert compared.median_ns == pytest.approx(2.2)
-    assert (compared.rounds, compared.disturbed) == (3, 0)
+def test_what_a_round_owes_to_its_place_falls_on_both():
+    # Whoever comes second finds cold caches: a fifth longer. The head takes a tenth longer.
+    compared = compare_rounds(pairs_of_rounds((1.0, 1.32), (1.2, 1.1)) * 3)
+    assert compared.median_ns == pytest.approx(1.1)
+    assert compared.ratio is None
+    assert (compared.rounds, compared.disturbed) == (6, 0)
 
 
-def test_a_round_that_was_disturbed_on_either_side_is_dropped():
-    good = pair_of_rounds((1.0, 1.0), (1.1, 1.0))
-    bad = [
-        pair_of_rounds((9.0, 1.0), (1.0, 1.0), base_disturbed="busy"),
-        pair_of_rounds((1.0, 1.0), (9.0, 1.0), head_disturbed="busy"),
-    ]
-    compared = compare_rounds([good, *bad])
-    assert compared.ratio == pytest.approx(1.1)
-    assert (compared.rounds, compared.disturbed) == (1, 2)
-    assert not compare_rounds(bad).is_clean
+def test_a_disturbed_block_is_left_out_and_an_odd_one_is_the_medians_to_ignore():
+    good = pairs_of_rounds((1.0, 1.1), (1.0, 1.1))
+    odd = pairs_of_rounds((9.0, 1.0), (1.0, 1.1))
+    assert compare_rounds(good + odd + good).median_ns == pytest.approx(1.1)
+    busy = pairs_of_rounds((9.0, 1.0), (1.0, 1.1), disturbed="busy")
+    compared = compare_rounds(good + busy)
+    assert compared.median_ns == pytest.approx(1.1)
+    assert (compared.rounds, compared.disturbed) == (2, 2)
+
+
+def test_where_nearly_all_is_disturbed_all_of_it_counts():
+    # Three times as long is said on the busiest machine, too.
+    assert compare_rounds(
+        pairs_of_rounds((1.0, 3.3), (1.0, 3.3), disturbed="busy")
+    ).median_ns == pytest.approx(3.3)
+
+
+def test_a_plan_has_as_many_rounds_of_either_order():
+    plan = Plan(max_seconds=0.6, min_rounds=6, max_rounds=24)
+    assert [plan.rounds(seconds) for seconds in (10, 0.09, 0.049, 0.001, 0)] == [6, 6, 12, 24, 24]
+    assert plan.rounds(math.inf) == 1  # a plain benchmark, which knows no turns
+    assert Plan.for_benchmarks(1).max_seconds > Plan.for_benchmarks(20).max_seconds
 
 
 class Script:
-    """Pairs that a test makes up, run by run."""
+    """Pairs that a test makes up, one after another."""
 
-    def __init__(self, *runs, base=None, head=None, gone=(), new=()):
-        self.runs = list(runs)
+    def __init__(self, *factors, base=None, head=None, gone=(), new=()):
+        self.factors = list(factors)
         self.base = base or run_of(measurement(calibration=None))
         self.head = head or run_of(measurement(calibration=None))
         self.gone, self.new = gone, new
         self.asked = []
 
-    def measure(self, count, names=None):
-        self.asked.append(names)
+    def measure(self, names=None, with_memory=False):
+        self.asked.append((names, with_memory))
         (name,) = self.head.measurements
-        return [
-            Pair(self.base, self.head, {name: process(ratio, median_ns=ratio)}, self.gone, self.new)
-            for ratio in self.runs.pop(0)
-        ]
+        compared = {name: process(None, median_ns=self.factors.pop(0))}
+        return Pair(self.base, self.head, compared, self.gone, self.new)
 
 
 def judged(monkeypatch, tmp_path, script, **options):
     tree = Tree(tmp_path, "c" * 40, "x")
-    contestants = Contestants(tree, tree, [], Plan(), lambda text: None)
+    contestants = Contestants(tree, tree, [], lambda text: None)
     monkeypatch.setattr(contestants, "measure", script.measure)
-    outcome = compare_revisions(contestants, pairs=4, **options)
+    outcome = compare_revisions(contestants, **options)
     return outcome.verdicts
 
 
 @pytest.mark.parametrize(
-    ("runs", "status"),
+    ("factors", "status", "pairs"),
     [
-        ([(1.001, 0.999, 1.002, 0.998)], "unchanged"),
-        ([(1.05, 1.051, 1.049, 1.05)] * 2, "regressed"),
-        ([(0.90, 0.901, 0.899, 0.90)] * 2, "improved"),
-        # The first four pairs were misled, and fresh ones are not.
-        ([(1.05, 1.051, 1.049, 1.05), (1.0,) * 4], "inconclusive"),
-        ([(1.2, 0.8, 1.1, 0.9)] * 3, "inconclusive"),
+        # A single benchmark has no others that tell of its noise.
+        ((1.001, 0.999, 1.002, 0.998), "unchanged", 4),
+        ((1.05, 1.051, 1.049, 1.05, 1.051, 1.05, 1.049), "regressed", 6),
+        ((0.90, 0.901, 0.899, 0.90, 0.9, 0.901, 0.9), "improved", 6),
+        ((1.2, 0.8, 1.1, 0.9) * 3, "inconclusive", 12),
     ],
 )
-def test_verdicts_of_pairs(monkeypatch, tmp_path, runs, status):
-    (verdict,) = judged(monkeypatch, tmp_path, Script(*runs), most_runs=len(runs) - 1)
-    assert verdict.status == status
-
-
-def test_what_looks_changed_is_measured_by_fresh_pairs_and_only_that(monkeypatch, tmp_path):
-    script = Script(*[(1.05, 1.051, 1.049, 1.05)] * 2)
+def test_verdicts_of_pairs(monkeypatch, tmp_path, factors, status, pairs):
+    script = Script(*factors)
     (verdict,) = judged(monkeypatch, tmp_path, script)
-    assert script.asked == [None, [verdict.name]]
-    assert "fresh processes +5.0%" in verdict.cause
+    assert verdict.status == status
+    assert len(script.asked) <= pairs
+    assert verdict.times[0].processes == len(script.asked)
+
+
+def test_only_what_is_open_is_measured_again_and_memory_once(monkeypatch, tmp_path):
+    script = Script(*[1.001, 0.999] * 6)
+    (verdict,) = judged(monkeypatch, tmp_path, script)
+    assert script.asked[0] == (None, True)
+    assert set(map(str, script.asked[1:])) == {str(([verdict.name], False))}
 
 
 def test_memory_is_compared_to_the_byte(monkeypatch, tmp_path):
     more = run_of(measurement(calibration=None, memory={"forward_peak_bytes": 8192}))
-    (verdict,) = judged(monkeypatch, tmp_path, Script((1.0,) * 4, head=more))
+    (verdict,) = judged(monkeypatch, tmp_path, Script(*[1.0] * 4, head=more))
     assert verdict.status == "regressed"
     assert "+4,096 B" in verdict.cause
 
 
-def test_a_slowdown_of_the_reference_too_is_seen(monkeypatch, tmp_path):
-    script = Script((1.0,) * 4, (1.0,) * 4)
-    slow = [
-        Pair(script.base, script.head, {n: process(1.0, median_ns=1.3) for n in m}, (), ())
-        for m in [script.head.measurements] * 4
-    ]
-    monkeypatch.setattr(script, "measure", lambda count, names=None: slow)
-    (verdict,) = judged(monkeypatch, tmp_path, script)
-    assert verdict.status == "regressed"
-    assert verdict.cause.startswith("time +30.0%")
-
-
 def test_what_only_one_revision_has_is_named(monkeypatch, tmp_path):
-    verdicts = judged(monkeypatch, tmp_path, Script((1.0,) * 4, gone=["old"], new=["young"]))
+    verdicts = judged(monkeypatch, tmp_path, Script(*[1.0] * 4, gone=["old"], new=["young"]))
     assert {v.name: v.status for v in verdicts if v.status != "unchanged"} == {
         "old": "missing", "young": "no_baseline",
     }  # fmt: skip
+
+
+def test_where_two_branches_parted(repository):
+    base = git(repository, "rev-parse", "base")
+    git(repository, "branch", "elsewhere", "base")
+    git(repository, "worktree", "add", "-q", str(repository.parent / "other"), "elsewhere")
+    (repository.parent / "other" / "b.txt").write_text("meanwhile")
+    git(repository.parent / "other", "add", ".")
+    git(repository.parent / "other", "commit", "-qm", "meanwhile")
+    assert merge_base(repository, "elsewhere") == base
+    with pytest.raises(RevisionError, match="'nothing' does not exist"):
+        merge_base(repository, "nothing")
 
 
 PACKAGE = """
@@ -242,10 +253,10 @@ def test_two_real_revisions_of_somebody_elses_project(tmp_path):
     (folder / "src" / "mine.py").write_text('"""Slower."""\n' + PACKAGE.format(seconds=0.03))
     with tree_of(folder, "HEAD") as base, tree_of(folder, None) as head:
         contestants = Contestants(
-            base, head, ["--benchmark-only", "-p", "no:cacheprovider"],
-            Plan(max_seconds=0.3, min_rounds=3), lambda text: None,
+            base, head, ["--benchmark-only", "-p", "no:cacheprovider"], lambda text: None,
+            plan=Plan(max_seconds=0.3),
         )  # fmt: skip
-        (pair,) = contestants.measure(1)
+        pair = contestants.measure(with_memory=True)
     (compared,) = pair.compared.values()
     assert compared.median_ns == pytest.approx(1.5, rel=0.15)
     assert set(pair.compared) == {"test_slow.py::test_slow"}

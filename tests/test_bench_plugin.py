@@ -6,18 +6,21 @@ says, so that no verdict here depends on the machine; memory is real.
 
 import json
 import xml.etree.ElementTree as ElementTree
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from kan_impls import get_variant
 from kan_impls.bench import runner, session
+from kan_impls.bench.ab.run import Comparison
 from kan_impls.bench.case import Case
 from kan_impls.bench.cli import main
 from kan_impls.bench.exit_codes import GateExit
 from kan_impls.bench.measure import floor
 from kan_impls.bench.record import Process, parse_process
+from kan_impls.bench.sequential import Goal, decide
+from kan_impls.bench.settle import Settlement
 from kan_impls.bench.workload import Workload
 from tests.test_bench_rounds import Script
 
@@ -65,18 +68,38 @@ def own_figures(state):
 
 
 class Others:
-    """Other processes: they agree with this one, but for the time over the reference."""
+    """Other processes, which agree with this one."""
 
     def __init__(self):
         self.asked = []
-        self.ratios = None
 
-    def __call__(self, state, names, processes):
-        self.asked.append((list(names), processes))
+    def __call__(self, state, names):
+        self.asked.append(list(names))
         own = own_figures(state)
-        if self.ratios is not None and processes > 1:
-            own = {name: replace(figures, ratio=self.ratios) for name, figures in own.items()}
-        return {name: [own[name]] * processes for name in names}
+        return {name: [own[name]] for name in names}
+
+
+class Turns:
+    """Comparisons in turns, in which the fused layer takes `factor` times as long."""
+
+    def __init__(self):
+        self.factor = 1.0
+        self.asked = []
+
+    def __call__(self, verdicts, stored, place, base, most_pairs, judge_new):
+        found = Settlement()
+        for verdict in verdicts:
+            if verdict.open:
+                self.asked.append((verdict.name, *verdict.open))
+                factor = self.factor if "fused" in verdict.name else 1.0
+                factors = {verdict.name: [factor] * 4}
+                decisions = decide(factors, {verdict.name: Goal(0.02, 0.10)}, 0.01, most_pairs)
+                pairs = [Process(factor)] * 4
+                comparison = Comparison(None, {verdict.name: pairs}, decisions)
+                change = comparison.change(verdict.name, verdict.open[0], base or "c" * 40)
+                found.times[verdict.name] = [change]
+                found.pairs[verdict.name] = pairs
+        return found
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,6 +115,13 @@ def others(monkeypatch):
     others = Others()
     monkeypatch.setattr(session, "measure_again", others)
     return others
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    turns = Turns()
+    monkeypatch.setattr(session, "settle", turns)
+    return turns
 
 
 @pytest.fixture
@@ -204,7 +234,7 @@ def test_processes_share_the_time_of_a_benchmark(project, others):
     data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
     for entry in data["benchmarks"]:
         assert [p["rounds"] for p in entry["extra_info"]["processes"]] == [2] * 5
-    assert [count for _, count in others.asked] == [1] * 4
+    assert len(others.asked) == 4
 
 
 def test_a_benchmark_without_a_baseline(project):
@@ -220,49 +250,83 @@ def test_unchanged_code_is_unchanged(project, others):
     result = project.runpytest("--benchmark-compare", "--require-baseline")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["2 unchanged", "*exit status 0: passed"])
-    # Three processes, and none to confirm anything.
-    assert [count for _, count in others.asked] == [1, 1]
+    # Three processes, and none to compare anything in turns.
+    assert len(others.asked) == 2
 
 
-def test_a_slower_layer_is_regressed_once_fresh_processes_agree(project, monkeypatch, others):
+FUSED = "test_small.py::test_small[fused_fourier_kan]"
+
+
+def test_a_slower_layer_is_regressed_once_the_earlier_code_says_so(project, monkeypatch, turns):
     measure_and_accept(project)
     slow_down(monkeypatch, 1.2)
-    others.asked.clear()
+    turns.factor = 1.19
     result = project.runpytest("--benchmark-compare")
     assert result.ret == GateExit.REGRESSED == 10
     result.stdout.fnmatch_lines(
-        ["*unchanged*mlp*", "*regressed*fused_fourier_kan*+20.0%*", "exit status 10: regressed"]
+        ["*unchanged*mlp*", "*regressed*fused_fourier_kan*+19.0%*", "exit status 10: regressed"]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
-    assert others.asked[-1] == (["test_small.py::test_small[fused_fourier_kan]"], 3)
-    data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
-    confirming = {b["name"]: b["extra_info"].get("confirming") for b in data["benchmarks"]}
-    assert len(confirming["test_small[fused_fourier_kan]"]) == 3
+    # Only what stored times left open was asked.
+    assert turns.asked == [(FUSED, "baseline")]
+    entry = next(m for m in report_of(project)["measurements"] if m["name"] == FUSED)
+    assert [pair["time_factor"] for pair in entry["pairs"]] == [1.19] * 4
 
 
-def test_a_busy_minute_is_no_regression(project, monkeypatch, others):
+def test_a_busy_minute_is_no_regression(project, monkeypatch, turns):
     measure_and_accept(project)
     slow_down(monkeypatch, 1.2)
-    others.ratios = 1.0
-    result = project.runpytest("--benchmark-compare", "--further-runs=1")
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["*inconclusive*fused_fourier_kan*"])
-    options = ["--further-runs=1", "--fail-on-inconclusive"]
-    assert project.runpytest("--benchmark-compare", *options).ret == 17
-
-
-def test_a_disturbed_machine_makes_no_verdict(project, monkeypatch):
-    measure_and_accept(project)
-    slow_down(monkeypatch, 1.5)
-    monkeypatch.setattr(runner, "witness_of", lambda device: Script(*["waited"] * 1000))
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["2 inconclusive"])
+    result.stdout.fnmatch_lines(["2 unchanged"])
+    assert turns.asked == [(FUSED, "baseline")]
 
 
-def test_a_faster_layer_is_improved(project, monkeypatch):
+def test_without_the_earlier_code_a_change_is_not_clear(project, monkeypatch):
+    measure_and_accept(project)
+    slow_down(monkeypatch, 1.2)
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*inconclusive*fused_fourier_kan*", "*without a git commit*"])
+    assert project.runpytest("--benchmark-compare", "--fail-on-inconclusive").ret == 17
+
+
+def test_a_benchmark_of_which_no_time_could_be_judged_fails(project, monkeypatch):
+    measure_and_accept(project)
+    slow_down(monkeypatch, 3.3)
+    monkeypatch.setattr(runner, "witness_of", lambda device: Script(*["waited"] * 1000))
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == GateExit.UNJUDGED == 19
+    result.stdout.fnmatch_lines(["*the machine was busy*", "2 unjudged", "*19: unjudged"])
+    assert project.runpytest("--benchmark-compare", "--allow-unjudged").ret == 0
+
+
+def test_a_disturbed_machine_is_no_excuse_where_the_earlier_code_tells(project, monkeypatch, turns):
+    measure_and_accept(project)
+    turns.factor = 3.3
+    monkeypatch.setattr(runner, "witness_of", lambda device: Script(*["waited"] * 1000))
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == 10
+    result.stdout.fnmatch_lines(["*regressed*fused_fourier_kan*+230%*"])
+    assert len(turns.asked) == 2
+
+
+def test_noise_that_nobody_measured_is_not_guessed(project, turns, others):
+    assert project.runpytest("--benchmark-only").ret == 0
+    assert main(["accept"]) == 0
+    others.asked.clear()
+    turns.factor = 1.05
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == 10
+    result.stdout.fnmatch_lines(["1 regressed, 1 unchanged"])
+    assert len(turns.asked) == 2
+    assert others.asked == []  # more stored times would say no more
+
+
+def test_a_faster_layer_is_improved(project, monkeypatch, turns):
     measure_and_accept(project)
     slow_down(monkeypatch, 0.7)
+    turns.factor = 0.7
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*improved*fused_fourier_kan*-30.0%*", "improved: keep it*"])
@@ -277,18 +341,21 @@ def test_4_kib_more_are_regressed(project, monkeypatch):
     result.stdout.fnmatch_lines(["*forward_peak_bytes +4,096 B*"])
 
 
-def test_many_small_losses_are_seen_since_the_oldest_baseline(project, monkeypatch):
+def test_many_small_losses_are_seen_since_the_oldest_baseline(project, monkeypatch, turns):
     measure_and_accept(project)
     slow_down(monkeypatch, 1.04)
     measure_and_accept(project)
     slow_down(monkeypatch, 1.04)  # once more
+    turns.factor = 1.08
     result = project.runpytest("--benchmark-compare=0001")
     assert result.ret == 10
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 10
     result.stdout.fnmatch_lines(["oldest baseline: *0001_*.json", "*since the oldest baseline*"])
+    assert turns.asked[-1] == (FUSED, "baseline", "anchor")
     # Accepted as what it is, with the reason, it is where the next ones start from.
     assert main(["accept", "--new-history", "the accurate mode costs that"]) == 0
+    turns.factor = 1.0
     assert project.runpytest("--benchmark-compare").ret == 0
 
 
@@ -388,7 +455,7 @@ def test_a_benchmark_that_fails_keeps_pytests_own_status(project):
 def test_another_process_that_breaks_fails_the_run(project, monkeypatch):
     measure_and_accept(project)
 
-    def broken(state, names, processes):
+    def broken(state, names):
         raise session.WorkerError("a measuring process ended with status 3")
 
     monkeypatch.setattr(session, "measure_again", broken)
@@ -428,9 +495,10 @@ def test_benchmark_json_gets_its_table_beside_it(project):
     assert len(json.loads((project.path / "out.json").read_text())["benchmarks"]) == 2
 
 
-def test_reports_say_what_the_terminal_says(project, monkeypatch):
+def test_reports_say_what_the_terminal_says(project, monkeypatch, turns):
     measure_and_accept(project)
     slow_down(monkeypatch, 1.2)
+    turns.factor = 1.2
     project.runpytest("--benchmark-compare")
     report = report_of(project)
     statuses = {entry["name"]: entry["status"] for entry in report["verdicts"]}
@@ -445,9 +513,10 @@ def test_another_folder_for_the_reports(project):
     assert (project.path / "gate" / "report.json").exists()
 
 
-def test_junit_holds_figures_and_verdicts(project, monkeypatch):
+def test_junit_holds_figures_and_verdicts(project, monkeypatch, turns):
     measure_and_accept(project)
     slow_down(monkeypatch, 1.2)
+    turns.factor = 1.2
     project.runpytest("--benchmark-compare", "--junitxml=junit.xml")
     root = ElementTree.parse(project.path / "junit.xml").getroot()
     cases = {case.get("name"): case for case in root.iter("testcase")}
@@ -470,6 +539,9 @@ def test_cuda_without_cuda(project, monkeypatch):
         ["--require-baseline"],
         ["--fail-on-improved"],
         ["--fail-on-inconclusive"],
+        ["--allow-unjudged"],
+        ["--against=main"],
+        ["--benchmark-compare", "--pairs=1"],
         ["--benchmark-compare", "--benchmark-compare-fail=min:5%"],
         ["--benchmark-compare", "--false-alarm=0"],
         ["--benchmark-only", "--processes=0"],
@@ -484,8 +556,8 @@ def test_a_plain_benchmark_of_somebody_else_is_judged_too(project):
     assert project.runpytest("--benchmark-only").ret == 0
     assert main(["accept"]) == 0
     result = project.runpytest("--benchmark-compare")
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["*test_plain*"])
+    assert result.ret == 19  # of one process nobody knows the noise, and here is no earlier code
+    result.stdout.fnmatch_lines(["*test_plain*", "*without a git commit*"])
 
 
 def test_a_worker_measures_what_it_is_told_and_nothing_else(project, tmp_path):

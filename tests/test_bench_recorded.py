@@ -14,6 +14,7 @@ from scipy import stats
 from kan_impls.bench.calibrate import run_figures
 from kan_impls.bench.noise import estimate
 from kan_impls.bench.record import Measurement
+from kan_impls.bench.rule import conclude
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -58,32 +59,32 @@ def test_a_change_in_standard_errors_is_scipys_t_statistic(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_limit_is_where_scipys_bivariate_t_has_that_probability(name):
+def test_a_limit_is_where_scipys_t_has_that_probability(name):
     noise = noise_of(name, figures(name))
-    limit = noise.limit(0.001, baseline=10, current=1) / noise.standard_error(10, 1)
-    both = stats.multivariate_t.cdf(
-        [-limit, -limit], shape=[[1, 1 / 11], [1 / 11, 1]], df=noise.df, maxpts=200_000,
-        random_state=np.random.default_rng(0),
-    )  # fmt: skip
-    assert both == pytest.approx(0.001, rel=0.02)
+    error = noise.standard_error(baseline=10, current=1)
+    found = conclude(0.0, error, noise.df, alarm=0.001, least=0.0, visible=0.1)
+    assert found.limit / error == pytest.approx(stats.t.isf(0.0005, noise.df), rel=1e-6)
 
 
-def test_identical_code_raises_an_alarm_in_fewer_than_one_of_twenty_runs():
+def test_stored_times_accuse_nobody_and_clear_what_they_can():
     generator = random.Random(0)
-    size = len(RUNS) // 2
-    alarms = sum(
-        any(verdict.status == "regressed" for verdict in resample.trial(RUNS, size, generator))
-        for _ in range(200)
-    )
-    assert alarms <= 10
+    statuses = [
+        verdict.status
+        for _ in range(100)
+        for verdict in resample.trial(QUIET, len(QUIET) - 1, generator)
+    ]
+    assert set(statuses) <= {"unchanged", "inconclusive", "unjudged"}
+    # The rest of a quiet machine takes turns, which costs time and no alarm.
+    assert statuses.count("unchanged") >= 0.2 * len(statuses)
 
 
-def test_a_tenth_more_in_one_layer_is_found():
-    # The layer that `docs/trust.md` names; the others are in its table.
-    name = next(name for name in NAMES if name.endswith("[fused_fourier_kan-forward]"))
+def test_a_tenth_more_is_hardly_ever_cleared():
     generator = random.Random(0)
     found = [
-        next(v for v in resample.trial(QUIET, 5, generator, name, 1.1) if v.name == name)
-        for _ in range(100)
+        next(v for v in resample.trial(RUNS, 5, generator, name, 1.1) if v.name == name)
+        for name in NAMES
+        for _ in range(50)
     ]
-    assert sum(verdict.status == "regressed" for verdict in found) >= 95
+    # Two in a hundred are promised for normal noise; a baseline of five runs, of which some were
+    # quiet and some were loaded, knows less of its own.
+    assert sum(verdict.status == "unchanged" for verdict in found) <= 0.05 * len(found)

@@ -120,7 +120,7 @@ def test_a_round_is_disturbed_if_any_of_its_works_was():
 def test_a_budget_of_rounds(max_seconds, min_rounds, seconds, rounds):
     budget = Budget(max_seconds, min_rounds)
     count = 0
-    for _ in budget.turns(seconds):
+    for _ in budget.turns(seconds, seconds):
         budget.done(Round({OWN: seconds}))
         count += 1
     assert count == rounds
@@ -130,13 +130,13 @@ def test_a_disturbed_round_is_made_up_for_but_not_for_ever():
     budget = Budget(1, 4)
     disturbed = iter([True, False, True, False, False, False])
     counted = []
-    for _ in budget.turns(1.0):
+    for _ in budget.turns(1.0, 1.0):
         counted.append(next(disturbed))
         budget.done(Round({OWN: 1.0}, "busy" if counted[-1] else None))
     assert counted.count(False) == 4
 
     budget, count = Budget(1, 4), 0
-    for _ in budget.turns(1.0):
+    for _ in budget.turns(1.0, 1.0):
         budget.done(Round({OWN: 1.0}, "busy"))
         count += 1
     assert count == 8
@@ -154,5 +154,6 @@ def test_the_warm_up_does_not_count_and_the_collector_rests_meanwhile():
 def test_what_is_slow_is_warmed_up_once():
     clock = Clock()
     slow = contest(clock, clock.work(4.0))
-    assert slow.warm_up() == 4.0
+    seconds, whole = slow.warm_up()
+    assert (seconds, whole) == (4.0, 104.0)
     assert clock.now == 104

@@ -11,6 +11,7 @@ pytest-benchmark's own comparison, which cannot see the device, memory, noise, o
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ from kan_impls.bench.exit_codes import FAILING, GateExit
 from kan_impls.bench.limits import LimitsError
 from kan_impls.bench.measure.cache import CACHES, Cache, default_cache
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
-from kan_impls.bench.measure.rounds import Budget, Schedule
+from kan_impls.bench.measure.rounds import OWN, Budget, Round, Schedule
 from kan_impls.bench.paths import BASELINES, REPORTS
 from kan_impls.bench.record import parse_benchmark
 from kan_impls.bench.report import junit
@@ -205,6 +206,8 @@ def _is_distributed(option: Any) -> bool:
 def _runner(config: pytest.Config, session: Session) -> Runner:
     order = session.order
     sharing = order.processes if order else session.processes
+    if session.comparing:  # where times cannot clear a benchmark, the earlier code will tell more
+        sharing = max(sharing, compare.PROCESSES)
 
     def new_schedule(name: str) -> Schedule:
         if session.channel is not None:
@@ -255,8 +258,6 @@ def _take_ordered(session: Session, items: list[pytest.Item]) -> None:
     by_name = {item.nodeid: item for item in items if _is_benchmark(item)}
     names = session.order.names
     if session.channel is not None:
-        # Others know no turns.
-        by_name = {n: i for n, i in by_name.items() if "measure" in i.fixturenames}  # type: ignore[attr-defined]
         session.channel.send(collected=list(by_name))
         names = session.channel.receive()["select"]
     items[:] = [by_name[name] for name in (by_name if names is None else names) if name in by_name]
@@ -307,6 +308,27 @@ def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
             pytest.skip("the other revision does not measure it")
 
     return run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """A plain benchmark knows no turns; all of its rounds together are one."""
+    channel = item.config.stash[SESSION].channel
+    if channel is None or not _is_benchmark(item) or "measure" in item.fixturenames:  # type: ignore[attr-defined]
+        return (yield)
+    turns = Turns(channel, item.nodeid)
+    try:
+        turns.start()
+    except NoTurnError:
+        pytest.skip("the other revision does not measure it")
+    schedule = turns.turns(0.0, whole=math.inf)
+    next(schedule, None)
+    result = yield
+    stats = item.funcargs["benchmark"].stats  # type: ignore[attr-defined]
+    if stats is not None:
+        turns.done(Round({OWN: stats.stats.median}))
+        next(schedule, None)  # which waits for the end
+    return result
 
 
 @pytest.hookimpl(wrapper=True)

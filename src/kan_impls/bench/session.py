@@ -179,7 +179,10 @@ def _judge(state: Session) -> GateExit:
         state.config.rootpath, state.config.invocation_params.dir,
         [*_arguments(state), "--benchmark-only"], partial(_announce, state),
     )  # fmt: skip
-    settlement = settle(verdicts, run, stored, place, option.against, option.pairs)
+    settlement = settle(
+        verdicts, stored, place, option.against, option.pairs,
+        judge_new=not option.require_baseline,
+    )  # fmt: skip
     state.verdicts = stored.judge(run, state.absent, left_out, settlement.answers)
     state.pairs = run_of_pairs(run, settlement.pairs)
     failing: set[Status] = set(FAILING)

@@ -11,7 +11,7 @@ from kan_impls.bench.ab.run import Contestants, take_turns
 from kan_impls.bench.ab.trees import RevisionError, is_shallow, tree_of
 from kan_impls.bench.compare import Stored
 from kan_impls.bench.processes import WorkerError
-from kan_impls.bench.record import Code, Process, Run
+from kan_impls.bench.record import Code, Process
 from kan_impls.bench.sequential import MOST_PAIRS, Goal
 from kan_impls.bench.verdict import Against, Answers, TimeChange, Verdict
 
@@ -54,25 +54,26 @@ class Settlement:
 
 def settle(
     verdicts: Sequence[Verdict],
-    run: Run,
     stored: Stored,
     place: Place,
     base: str | None = None,
     most_pairs: int = MOST_PAIRS,
+    judge_new: bool = True,
 ) -> Settlement:
     """Compare in turns what is open.
 
     Args:
         verdicts: by what is stored.
-        run: what they are of.
         stored: the runs of which the code is compared with.
         place: where this code's benchmarks are started.
-        base: a revision that takes the place of the baseline's code, and is compared with what has
-            no baseline, too.
+        base: a revision that takes the place of the baseline's code.
         most_pairs: of how many pairs of processes at most.
+        judge_new: whether the base judges what has no baseline, too.
     """
     found = Settlement()
-    for (against, code), names in _questions(verdicts, run, stored, base).items():
+    if base is None or not judge_new:
+        verdicts = [verdict for verdict in verdicts if verdict.open]
+    for (against, code), names in _questions(verdicts, stored, base).items():
         place.announce(
             f"not clear by stored times: {len(names)} benchmarks, measured in turns with "
             f"{code.commit[:10]}"
@@ -93,17 +94,13 @@ def settle(
 
 
 def _questions(
-    verdicts: Sequence[Verdict], run: Run, stored: Stored, base: str | None
+    verdicts: Sequence[Verdict], stored: Stored, base: str | None
 ) -> dict[tuple[Against, Code], list[str]]:
     """Names by what they are compared with: each code is measured once for all of them."""
     found: dict[tuple[Against, Code], list[str]] = {}
     for verdict in verdicts:
-        if (
-            base is not None
-            and verdict.status == "no_baseline"
-            and verdict.name in run.measurements
-        ):
-            found.setdefault(("base", Code(base, False)), []).append(verdict.name)
+        if verdict.status == "no_baseline":
+            found.setdefault(("base", Code(str(base), False)), []).append(verdict.name)
         for against in verdict.open:
             replaced = base is not None and against == "baseline"
             code = Code(str(base), False) if replaced else stored.code_of(verdict.name, against)

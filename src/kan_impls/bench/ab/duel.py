@@ -34,7 +34,7 @@ class Plan:
     """
 
     max_seconds: float = 0.6
-    min_rounds: int = 6
+    min_rounds: int = 10
     max_rounds: int = 24
 
     @classmethod
@@ -43,7 +43,10 @@ class Plan:
         return cls(max_seconds=min(2.0, max(cls.max_seconds, 6 / max(1, number))), max_rounds=60)
 
     def rounds(self, seconds: float) -> int:
-        """How many there are of a work that takes `seconds`; an even number."""
+        """How many there are of a work that takes `seconds`: an even number, but one of what can
+        be measured once only, which says that it takes infinitely long."""
+        if math.isinf(seconds):
+            return 1
         wanted = int(self.max_seconds / seconds) if seconds > 0 else self.max_rounds
         return 2 * (max(self.min_rounds, min(self.max_rounds, wanted)) // 2)
 
@@ -255,14 +258,24 @@ def _take_turns(sides: Sequence[Side], rounds: int, base_first: bool) -> list[tu
 def compare_rounds(pairs: Sequence[tuple[Round, Round]]) -> Process:
     """The head over the base: the median over blocks of two rounds, one of either order.
 
-    No round is dropped: what disturbs one side disturbs the other, what does not is the median's to
-    ignore, and pairs of processes that differ tell how much is left.
+    A block in which others took a core is left out, unless these are more than half of all: what
+    disturbs one side then disturbs the other, and pairs of processes that differ tell how much.
     """
-    factors = [math.log(head.seconds[OWN] / base.seconds[OWN]) for base, head in pairs]
-    blocks = [statistics.fmean(factors[start : start + 2]) for start in range(0, len(factors), 2)]
-    disturbed = sum(b.disturbance is not None or h.disturbance is not None for b, h in pairs)
+    blocks = [pairs[start : start + 2] for start in range(0, len(pairs), 2)]
+    clean = [block for block in blocks if all(map(_is_undisturbed, block))]
+    used = clean if 2 * len(clean) >= len(blocks) else blocks
+    disturbed = sum(not _is_undisturbed(pair) for pair in pairs)
     return Process(
-        median_ns=math.exp(statistics.median(blocks)),
+        median_ns=math.exp(statistics.median(map(_factor, used))),
         rounds=len(pairs) - disturbed,
         disturbed=disturbed,
     )
+
+
+def _is_undisturbed(pair: tuple[Round, Round]) -> bool:
+    return all(measured.disturbance is None for measured in pair)
+
+
+def _factor(block: Sequence[tuple[Round, Round]]) -> float:
+    """Mean logarithm of the head's seconds over the base's."""
+    return statistics.fmean(math.log(head.seconds[OWN] / base.seconds[OWN]) for base, head in block)
