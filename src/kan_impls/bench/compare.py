@@ -63,7 +63,7 @@ def load(
         LimitsError: a limit cannot be used.
     """
     limits = LimitTable(limits_of(device_key), read_rules(pyproject), device_key)
-    path = baseline.find(directory, device_key, wanted)
+    path = baseline.find(directory, device_key, wanted) or baseline.misplaced(directory, device_key)
     if path is None:
         return Stored(None, None, None, None, limits, false_alarm)
     run = baseline.read_run(path)

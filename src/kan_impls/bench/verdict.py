@@ -285,6 +285,7 @@ def _noises(
     noises = estimate(
         {name: calibration.values(figure) for name, calibration in calibrations.items()},
         {name: calibration.processes for name, calibration in calibrations.items()},
+        {name: calibration.clusters(figure) for name, calibration in calibrations.items()},
     )
     return {name: replace(noise, pairs=pairs) for name, noise in noises.items()}
 
@@ -329,7 +330,7 @@ def _memory_change(kind: str, before: int, now: int, allowed: int) -> MemoryChan
 def _incomparable(before: Measurement, now: Measurement) -> str | None:
     """Why the two cannot be compared, if so."""
     if before.measured != now.measured:
-        return _difference(before.measured, now.measured)
+        return "not the same work: " + difference(before.measured, now.measured)
     if before.has("ratio") != now.has("ratio"):
         return "only one of the two has an interleaved reference"
     if lost := before.memory.keys() - now.memory.keys():
@@ -337,10 +338,10 @@ def _incomparable(before: Measurement, now: Measurement) -> str | None:
     return None
 
 
-def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:
-    parts = [
+def difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """What two descriptions of measured work differ in."""
+    return ", ".join(
         f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
         for key in {**before, **now}
         if before.get(key) != now.get(key)
-    ]
-    return "not the same work: " + ", ".join(parts)
+    )
