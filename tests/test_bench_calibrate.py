@@ -68,6 +68,13 @@ def test_benchmarks_that_only_some_runs_measured_are_an_error():
         calibration_of([[process_data(1.0)], [more]])
 
 
+def test_processes_of_other_settings_are_an_error():
+    other = process_data(1.0)
+    other["machine_info"]["kan_impls"]["device_key"] = "cpu_other"
+    with pytest.raises(CalibrationError, match=r"is cpu_other and another cpu_test; .*conftest"):
+        calibration_of([[process_data(1.0), other]])
+
+
 def test_every_process_is_fresh_and_kept_on_demand(tmp_path, monkeypatch):
     orders = []
 

@@ -419,6 +419,20 @@ def test_a_process_of_other_settings_is_no_replicate(project, others, threads, m
     result.stdout.fnmatch_lines(["*test_after: threads was 1 and is None in a fresh process;*"])
 
 
+def test_a_process_of_another_key_is_no_replicate(project, others, threads, monkeypatch):
+    """Settings of a module that holds none of the benchmarks are not a worker's."""
+    project.makepyfile(test_other="import torch\ntorch.set_num_threads(3)\ndef test_x(): pass")
+    alone = project.path / "test_small.py"
+    torch.set_num_threads(2)
+    project.runpytest("--benchmark-only", str(alone))
+    measured = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
+    monkeypatch.setattr(session, "measure_again", MEASURE_AGAIN)
+    monkeypatch.setattr(session, "measure_in_process", lambda *a: measured)
+    result = project.runpytest("--benchmark-only", "--processes=2")
+    assert result.ret == 11
+    result.stdout.fnmatch_lines(["a fresh process is *_threads2_* and the first one *_threads3_*"])
+
+
 def test_stored_statistics_are_those_of_the_process_in_the_middle(project, monkeypatch):
     project.runpytest("--benchmark-only")
     text = (project.path / ".benchmarks" / "last_run.json").read_text()

@@ -195,6 +195,12 @@ def _check_same(runs: Sequence[Sequence[Run]]) -> None:
     first = runs[0][0]
     for run in runs:
         for process in run:
+            if process.device_key != first.device_key:
+                raise CalibrationError(
+                    f"one process is {process.device_key} and another {first.device_key}; expected "
+                    "the same: set threads and precision in conftest.py, or in every benchmark "
+                    "module"
+                )
             if process.measurements.keys() != first.measurements.keys():
                 different = process.measurements.keys() ^ first.measurements.keys()
                 raise CalibrationError(

@@ -217,6 +217,18 @@ def measure_again(state: Session, names: Sequence[str], processes: int) -> dict[
 
 
 def _check_same_work(state: Session, run: Run) -> None:
+    """A worker imports only the files of what it measures, and measures only a part of it.
+
+    Raises:
+        WorkerError: its settings were others.
+    """
+    assert state.environment is not None
+    key = state.environment["device_key"]
+    if run.device_key != key:
+        raise WorkerError(
+            f"a fresh process is {run.device_key} and the first one {key}; expected the same: set "
+            "threads and precision in conftest.py, or in every benchmark module"
+        )
     for stats in state.measured:
         other = run.measurements.get(stats.fullname)
         own = json.loads(json.dumps(stats.extra_info.get("measured", {}), default=str))
