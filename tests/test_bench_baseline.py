@@ -1,5 +1,7 @@
 """Baselines on disk: nothing stored is lost, and nothing broken is believed."""
 
+import csv
+import itertools
 import json
 import os
 import subprocess
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kan_impls.bench import baseline
+from kan_impls.bench import baseline, compare
+from kan_impls.bench.record import parse_run
 from tests.bench_runs import run_data, write_run
 
 
@@ -187,3 +190,77 @@ def whole(data):
         }  # fmt: skip
         entry |= {"params": None, "param": None, "options": {}}
     return data
+
+
+ZEN3 = {
+    "device_type": "cpu", "torch": "2.13.0", "threads": 2, "matmul_precision": "highest",
+    "microarchitecture": "zen3", "processor": "25.1.1", "cpu_capability": "AVX2", "cores": 2,
+}  # fmt: skip
+KEY = "cpu_zen3-25.1.1_avx2_cores2_torch2.13_threads2_highest"
+
+
+def data_of(**facts):
+    data = run_data("a")
+    data["machine_info"]["kan_impls"] = ZEN3 | facts
+    return data
+
+
+def test_a_baseline_is_found_by_its_facts_in_any_folder(tmp_path):
+    path = baseline.store(tmp_path, "a-folder-of-before", data_of(), "x")
+    baseline.store(tmp_path, "a-folder-of-before", data_of(microarchitecture="zen4"), "y")
+    assert baseline.find(tmp_path, KEY) == path
+    assert baseline.find(tmp_path, "a-folder-of-before") is None
+    # The next one goes on counting, in the folder of its key.
+    newer = baseline.store(tmp_path, KEY, data_of(), "z")
+    assert newer == tmp_path / KEY / "0002_z.json"
+    assert baseline.stored(tmp_path, KEY) == [path, newer]
+    assert baseline.forerunners(tmp_path, KEY, newer) == [path]
+
+
+def test_a_number_is_not_given_twice_in_a_folder(tmp_path):
+    baseline.store(tmp_path, KEY, data_of(cpu_capability="AVX512"), "x")
+    assert baseline.store(tmp_path, KEY, data_of(), "y").name == "0002_y.json"
+
+
+def test_another_instruction_set_in_the_folder_is_no_baseline_and_not_nothing(tmp_path):
+    path = baseline.store(tmp_path, KEY, data_of(cpu_capability="AVX512"), "x")
+    assert baseline.find(tmp_path, KEY) is None
+    assert baseline.misplaced(tmp_path, KEY) == path
+    stored = compare.load(tmp_path, KEY, None, tmp_path / "pyproject.toml")
+    (verdict,) = stored.judge(parse_run(data_of()), {}, [])
+    assert verdict.status == "incomparable"
+    assert "avx512" in verdict.cause
+
+
+def test_a_damaged_file_is_missed_in_its_folder(tmp_path):
+    path = baseline.store(tmp_path, KEY, data_of(), "x")
+    path.write_text("{")
+    assert baseline.find(tmp_path, KEY) == path
+
+
+def test_the_committed_baselines_lie_in_the_folder_of_their_facts():
+    folder = Path(__file__).resolve().parents[1] / "benchmarks" / "baselines"
+    for path in folder.glob("*/*.json"):
+        assert baseline.read_run(path).device_key == path.parent.name
+
+
+def test_pytest_benchmark_reads_true_figures_in_the_committed_baselines(tmp_path):
+    """Its own table ranks the benchmarks as our processes do."""
+    folder = Path(__file__).resolve().parents[1] / "benchmarks" / "baselines"
+    for number, path in enumerate(folder.glob("*/*.json")):
+        table = tmp_path / f"{number}.csv"
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_benchmark", f"--storage={folder}", "compare",
+             f"--csv={table}", "--columns=median", "--sort=fullname", str(path)],
+            capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows = {row["name"]: float(row["median"]) for row in csv.DictReader(table.open())}
+        found = baseline.read_run(path).measurements
+        assert rows.keys() == found.keys()
+        for name, seconds in rows.items():
+            # Of an even number of processes there is no one in the middle.
+            assert seconds == pytest.approx(found[name].median_ns / 1e9, rel=0.05)
+        for one, other in itertools.permutations(rows, 2):
+            if found[one].median_ns * 1.2 < found[other].median_ns:
+                assert rows[one] < rows[other]

@@ -5,6 +5,7 @@ says, so that no verdict here depends on the machine; memory is real.
 """
 
 import json
+import platform
 import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict
 
@@ -18,7 +19,7 @@ from kan_impls.bench.case import Case
 from kan_impls.bench.cli import main
 from kan_impls.bench.exit_codes import GateExit
 from kan_impls.bench.measure import floor
-from kan_impls.bench.record import Process, parse_process
+from kan_impls.bench.record import Process, parse_process, parse_run
 from kan_impls.bench.sequential import Goal, decide
 from kan_impls.bench.settle import Settlement
 from kan_impls.bench.workload import Workload
@@ -41,6 +42,8 @@ def test_small(measure, name):
     case = Case("small", get_variant(name), 8, (6, 5, 1))
     measure(case, "forward", beside=Case("small", get_variant("mlp"), 8, (6, 5, 1)))
 """
+
+MEASURE_AGAIN = session.measure_again  # which most tests replace
 
 
 class Clock:
@@ -96,8 +99,10 @@ class Turns:
                 decisions = decide(factors, {verdict.name: Goal(0.02, 0.10)}, 0.01, most_pairs)
                 pairs = [Process(factor)] * 4
                 comparison = Comparison(None, {verdict.name: pairs}, decisions)
-                change = comparison.change(verdict.name, verdict.open[0], base or "c" * 40)
-                found.times[verdict.name] = [change]
+                found.times[verdict.name] = [
+                    comparison.change(verdict.name, against, base or "c" * 40)
+                    for against in verdict.open
+                ]
                 found.pairs[verdict.name] = pairs
         return found
 
@@ -180,8 +185,12 @@ def calibrated(data):
         dict.fromkeys(("ratio", "ratio_to_mlp", "median_ns"), 1 + 0.002 * (number % 2))
         for number in range(10)
     ]
+    machine = data["machine_info"]["kan_impls"]["machine"]
+    origin = {"datetime": data["datetime"], "machine": machine["id"], "boot": machine["boot"]}
     for entry in data["benchmarks"]:
-        entry["extra_info"]["calibration"] = {"processes": 3, "runs": runs}
+        entry["extra_info"]["calibration"] = {
+            "processes": 3, "runs": runs, "origins": [origin] * len(runs)
+        }  # fmt: skip
 
 
 def measure_and_accept(project):
@@ -351,7 +360,9 @@ def test_many_small_losses_are_seen_since_the_oldest_baseline(project, monkeypat
     assert result.ret == 10
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 10
-    result.stdout.fnmatch_lines(["oldest baseline: *0001_*.json", "*since the oldest baseline*"])
+    result.stdout.fnmatch_lines(
+        ["oldest baseline: *0001_*.json", "*in turns with the oldest baseline's code*"]
+    )
     assert turns.asked[-1] == (FUSED, "baseline", "anchor")
     # Accepted as what it is, with the reason, it is where the next ones start from.
     assert main(["accept", "--new-history", "the accurate mode costs that"]) == 0
@@ -420,6 +431,115 @@ def test_another_device_is_incomparable(project):
     result = project.runpytest(f"--benchmark-compare={other}")
     assert result.ret == 13
     result.stdout.fnmatch_lines(["*incomparable*", "*cuda_other*"])
+
+
+SETTING = "import torch\ntorch.set_num_threads(3)\n" + BENCHMARK
+CHANGES = """
+
+def test_after(benchmark):
+    torch.set_num_threads({})
+    benchmark(sum, range(100))
+"""
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_module_is_judged_by_what_it_sets(project, threads):
+    project.makepyfile(test_small=SETTING)
+    measure_and_accept(project)
+    assert "_threads3_" in newest_baseline(project).parent.name
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["2 unchanged"])
+    result.stdout.no_fnmatch_line("*measured with*")
+
+
+def test_settings_that_change_during_a_run_are_named_and_compared_only_with_the_same(
+    project, threads
+):
+    project.makepyfile(test_small=SETTING + CHANGES.format(1))
+    measure_and_accept(project)
+    (after,) = (b for b in last_run(project) if b["name"] == "test_after")
+    assert after["extra_info"]["measured"] == {"threads": 1}
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["measured with threads 1, where the run began with threads 3, *::test_after;*"]
+    )
+    project.makepyfile(test_small=SETTING + CHANGES.format(2))
+    result = project.runpytest("--benchmark-compare")
+    assert result.ret == 13
+    result.stdout.fnmatch_lines(["*incomparable*after*", "*threads was 1 and is 2*"])
+
+
+def last_run(project):
+    text = (project.path / ".benchmarks" / "last_run.json").read_text()
+    return json.loads(text)["benchmarks"]
+
+
+def test_a_process_of_other_settings_is_no_replicate(project, others, threads, monkeypatch):
+    project.makepyfile(test_small=SETTING + CHANGES.format(1))
+    project.runpytest("--benchmark-only")
+    measured = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
+    del measured["benchmarks"][-1]["extra_info"]["measured"]
+    monkeypatch.setattr(session, "measure_again", MEASURE_AGAIN)
+    monkeypatch.setattr(session, "measure_in_process", lambda *a: measured)
+    result = project.runpytest("--benchmark-only", "--processes=2")
+    assert result.ret == 11
+    result.stdout.fnmatch_lines(["*test_after: threads was 1 and is None in a fresh process;*"])
+
+
+def test_a_process_of_another_key_is_no_replicate(project, others, threads, monkeypatch):
+    """Settings of a module that holds none of the benchmarks are not a worker's."""
+    project.makepyfile(test_other="import torch\ntorch.set_num_threads(3)\ndef test_x(): pass")
+    alone = project.path / "test_small.py"
+    torch.set_num_threads(2)
+    project.runpytest("--benchmark-only", str(alone))
+    measured = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
+    monkeypatch.setattr(session, "measure_again", MEASURE_AGAIN)
+    monkeypatch.setattr(session, "measure_in_process", lambda *a: measured)
+    result = project.runpytest("--benchmark-only", "--processes=2")
+    assert result.ret == 11
+    result.stdout.fnmatch_lines(["a fresh process is *_threads2_* and the first one *_threads3_*"])
+
+
+def test_stored_statistics_are_those_of_the_process_in_the_middle(project, monkeypatch):
+    project.runpytest("--benchmark-only")
+    text = (project.path / ".benchmarks" / "last_run.json").read_text()
+    factors = iter([3, 2])
+
+    def measure(*arguments):
+        data, factor = json.loads(text), next(factors)
+        for entry in data["benchmarks"]:
+            entry["stats"]["data"] = [factor * Clock.step] * 7
+            entry["extra_info"]["processes"][0]["median_ns"] = factor * Clock.step * 1e9
+        return data
+
+    monkeypatch.setattr(session, "measure_again", MEASURE_AGAIN)
+    monkeypatch.setattr(session, "measure_in_process", measure)
+    assert project.runpytest("--benchmark-only", "--processes=3").ret == 0
+    for entry in last_run(project):
+        assert entry["stats"]["median"] == entry["stats"]["max"] == 2 * Clock.step
+        assert entry["stats"]["data"] == [2 * Clock.step] * 7
+        assert entry["stats"]["rounds"] == 7
+        medians = [p["median_ns"] for p in entry["extra_info"]["processes"]]
+        assert medians == pytest.approx([Clock.step * 1e9 * factor for factor in (1, 3, 2)])
+
+
+def test_a_run_says_which_machine_it_was_and_not_its_name(project):
+    project.runpytest("--benchmark-only")
+    text = (project.path / ".benchmarks" / "last_run.json").read_text()
+    info = json.loads(text)["machine_info"]
+    assert info["kan_impls"]["machine"].keys() == {"id", "hypervisor", "boot"}
+    assert platform.node() not in info["node"]
+    run = parse_run(json.loads(text))
+    assert run.machine.boot == info["kan_impls"]["machine"]["boot"]
+    assert "machine" not in run.environment
 
 
 @pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip", "-k=nothing"])

@@ -18,7 +18,7 @@ from tests.bench_runs import benchmark, node, run_data
 
 def time_change(status="unchanged", **fields):
     usual = {
-        "figure": "ratio", "against": "baseline", "change": 0.01, "confirmed": None,
+        "figure": "ratio", "against": "baseline", "change": 0.01,
         "limit": 0.03, "visible": 0.05, "processes": 3,
     }  # fmt: skip
     return TimeChange(status=status, **{**usual, **fields})

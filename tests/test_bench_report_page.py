@@ -96,15 +96,17 @@ def test_what_is_unclear_does_not_look_passed(statuses, code, mark):
 def test_the_verdicts_can_be_read_without_scripts():
     reader = Reader(page(judged_document()))
     rows = reader.cells[1 : 1 + len(BY_STATUS)]
-    words = ["regressed", "missing", "incomparable", "inconclusive", "no baseline", "improved",
-             "unchanged"]  # fmt: skip
+    words = ["regressed", "missing", "incomparable", "unjudged", "inconclusive", "no baseline",
+             "improved", "unchanged"]  # fmt: skip
     assert [row[0] for row in rows] == words
     name, change, limit, _, memory, processes = rows[0][1:7]
     assert name == "reference[efficient_kan-forward]"
-    assert (change, limit, memory, processes) == ("+100%", "2.0%", "+4,096 B", "6")
+    assert (change, limit, memory, processes) == ("+100%", "3.0%", "+4,096 B", "4")
     for part in (
-        "time over reference +100%, fresh processes +100%, limit 2.0%, would be seen from ",
-        ", 6 processes, noise calibrated: regressed, against the baseline",
+        "time +100%, limit 3.0%, not excluded up to 90.0%, 4 pairs of processes: regressed, ",
+        "in turns with the code of the baseline, cccccccccc",
+        "time over reference +100%, limit 2.0%, not excluded up to ",
+        ", 3 processes: inconclusive, against the baseline",
         "against the oldest baseline",
         "forward peak 4,096 B to 8,192 B (+4,096 B): regressed",
         BY_STATUS["regressed"],
@@ -117,8 +119,8 @@ def test_the_verdicts_can_be_read_without_scripts():
 def test_the_figures_and_the_evidence_are_tables():
     reader = Reader(page(judged_document()))
     row = next(row for row in reader.cells if row[0] == "reference[efficient_kan-forward]")
-    assert row[1:] == ["4.00", "2.000", "3.000", "0.01", "0.00", "1,234,567", "50%", "30", "6", "6"]
-    for part in ("waited_ns 12, stolen_ns 0", "confirming", "0002_a.json", "kan-bench accept",
+    assert row[1:] == ["4.00", "2.000", "3.000", "0.01", "0.00", "1,234,567", "50%", "15", "3", "3"]
+    for part in ("waited_ns 12, stolen_ns 0", "0002_a.json", "kan-bench accept",
                  "kept .benchmarks/last_run.json", "matmul precision highest", "1%"):  # fmt: skip
         assert part in reader.text
 
@@ -126,8 +128,8 @@ def test_the_figures_and_the_evidence_are_tables():
 def test_two_revisions_show_their_pairs():
     pairs = parse_run(run_data(BY_STATUS["unchanged"], ratio=1.01))
     reader = Reader(page(judged_document(kind="ab", base="v1 & v2", pairs=pairs), histories()))
-    assert "this revision over v1 & v2" in reader.text
-    assert "time over reference, over that of v1 & v2 +100%" in reader.text
+    assert "taking turns: this code over v1 & v2" in reader.text
+    assert "time, over that of v1 & v2 +100%" in reader.text
     assert "History" not in reader.text
 
 

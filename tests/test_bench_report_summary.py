@@ -57,8 +57,8 @@ def test_the_headline_says_the_outcome_and_the_counts():
     text = summary_markdown(judged_document())
     assert text.splitlines()[0] == "## Benchmarks: Failed: something became slower or larger"
     assert (
-        "1 regressed, 1 missing, 1 incomparable, 1 inconclusive, 1 no baseline, 1 improved, "
-        "1 unchanged. Exit status 10 (regressed)."
+        "1 regressed, 1 missing, 1 incomparable, 1 unjudged, 1 inconclusive, 1 no baseline, "
+        "1 improved, 1 unchanged. Exit status 10 (regressed)."
     ) in text
     assert "Test CPU, torch 2.13.0, 2 threads, matmul precision highest" in text
     passed = summary_markdown(judged(Verdict("a", "unchanged", "same"), exit_code=0))
@@ -75,17 +75,18 @@ def test_the_headline_says_the_outcome_and_the_counts():
 def test_what_must_be_looked_at_comes_first_and_the_rest_is_folded():
     text = summary_markdown(judged_document())
     first, folded = text.split("<details>")
-    words = ["regressed", "missing", "incomparable", "inconclusive", "no baseline", "improved"]
+    words = ["regressed", "missing", "incomparable", "unjudged", "inconclusive", "no baseline",
+             "improved"]  # fmt: skip
     assert [row[0] for row in Page(first).rows[1:]] == words
     assert [row[0] for row in Page(folded).rows[1:]] == [*words, "unchanged"]
-    assert "All 7 verdicts" in folded
+    assert "All 8 verdicts" in folded
     assert folded.count("</details>") == 1
 
 
 def test_a_row_has_the_figures_that_decided():
     times = [
-        TimeChange("ratio", "baseline", "unchanged", 0.01, None, 0.02, 0.03, 6),
-        TimeChange("ratio", "anchor", "regressed", 0.125, 0.12, 0.05, 0.061, 6),
+        TimeChange("ratio", "baseline", "unchanged", 0.01, 0.02, 0.03, 6),
+        TimeChange("ratio", "anchor", "regressed", 0.125, 0.05, 0.061, 6, "c" * 40),
     ]
     memory = [
         MemoryChange("saved_bytes", "improved", 1_000_000, 10),
@@ -104,9 +105,9 @@ def test_the_evidence_is_told():
     for fact in (
         "device: cpu_test",
         "baseline: benchmarks/baselines/cpu_test/0002_a.json, commit 0123456789, 2026-01-02 03:04",
-        "processes for each: 3 to 6",
-        "rounds that count: 120",
-        "rounds dropped, because others used the machine: 24",
+        "processes for each: 3",
+        "rounds that count: 93",
+        "rounds dropped, because others used the machine: 45",
         "probability of any false alarm in a run of unchanged code: 1%",
         "kept .benchmarks/last_run.json",
     ):

@@ -31,8 +31,8 @@ def test_everything_is_written_and_the_exit_code_last(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     assert (folder / "exit_code").read_text() == "10\n"
     assert (folder / "summary.md").read_text(encoding="utf-8").startswith("## Benchmarks: Failed")
-    assert len(json.loads((folder / "bencher.json").read_text())) == 6
-    assert len(json.loads((folder / "github-action-benchmark.json").read_text())) == 29
+    assert len(json.loads((folder / "bencher.json").read_text())) == 7
+    assert len(json.loads((folder / "github-action-benchmark.json").read_text())) == 34
 
 
 def test_all_reports_can_be_made_again_from_the_document(tmp_path):

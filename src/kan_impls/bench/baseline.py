@@ -1,7 +1,8 @@
 """Accepted results on disk: `<directory>/<device key>/NNNN_<name>.json`.
 
 The files are pytest-benchmark's own and lie as its storage lays them, so that
-`pytest-benchmark --storage <directory> compare` reads them.
+`pytest-benchmark --storage <directory> compare` reads them. Which device a file is of, the facts
+tell that it recorded; its folder is where new ones of that device are stored.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import json
 import os
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kan_impls.bench import device_key as keys
 from kan_impls.bench.record import InvalidRunError, Run, parse_run
 
 FILE_NAME = re.compile(r"(\d{4,})_.*\.json")
@@ -55,13 +58,38 @@ def read_run(path: Path) -> Run:
 
 
 def stored(directory: Path, device_key: str) -> list[Path]:
-    """The baselines for a device, oldest first."""
-    numbered = [
-        (int(match.group(1)), path)
-        for path in (directory / device_key).glob("*.json")
-        if (match := FILE_NAME.fullmatch(path.name))
-    ]
-    return [path for _, path in sorted(numbered)]
+    """The baselines for a device, oldest first, in whatever folder they lie."""
+    return [path for path in _numbered(directory, "*") if _key_of(path) == device_key]
+
+
+def misplaced(directory: Path, device_key: str) -> Path | None:
+    """The newest of another device in this one's folder, which must not pass for none at all."""
+    others = (p for p in _numbered(directory, device_key) if _key_of(p) != device_key)
+    return max(others, key=_number, default=None)
+
+
+def _numbered(directory: Path, folder: str) -> list[Path]:
+    paths = directory.glob(f"{folder}/*.json")
+    return sorted((path for path in paths if FILE_NAME.fullmatch(path.name)), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.split("_")[0])
+
+
+def _key_of(path: Path) -> str:
+    """The device that a file is of: without facts, or damaged, that of its folder."""
+    with contextlib.suppress(OSError, BaselineError):
+        key = _key_by_facts(path, path.stat().st_mtime_ns)
+        if key is not None:
+            return key
+    return path.parent.name
+
+
+@cache
+def _key_by_facts(path: Path, mtime_ns: int) -> str | None:
+    run = read_run(path)
+    return None if keys.device_key(run.environment) is None else run.device_key
 
 
 def history(directory: Path, device_key: str) -> list[Run]:
@@ -90,7 +118,7 @@ def find(directory: Path, device_key: str, wanted: str | None = None) -> Path | 
     if Path(wanted).is_file():
         return Path(wanted)
     for path in candidates:
-        if wanted.isdigit() and int(path.name.split("_")[0]) == int(wanted):
+        if wanted.isdigit() and _number(path) == int(wanted):
             return path
     names = ", ".join(path.name for path in candidates) or "none"
     raise BaselineError(
@@ -131,8 +159,8 @@ def store(directory: Path, device_key: str, data: dict[str, Any], name: str) -> 
         folder.mkdir(parents=True, exist_ok=True)
         # Two at once must not choose the same number.
         with FileLock(folder / ".lock"):
-            last = stored(directory, device_key)
-            number = int(last[-1].name.split("_")[0]) + 1 if last else 1
+            taken = [*stored(directory, device_key), *_numbered(directory, device_key)]
+            number = 1 + max(map(_number, taken), default=0)
             path = folder / f"{number:04}_{name}.json"
             write_atomically(path, json.dumps(data, indent=1) + "\n")
     except OSError as error:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kan_impls.bench.baseline import write_atomically
+from kan_impls.bench.baseline import read_json, stored, write_atomically
 from kan_impls.bench.limits import limits_of
 from kan_impls.bench.processes import Command, measure_in_process
-from kan_impls.bench.record import FIGURES, Measurement, Run, parse_run
+from kan_impls.bench.provenance import Machine, Origin
+from kan_impls.bench.record import FIGURES, Measurement, Run, parse_benchmark, parse_run
 from kan_impls.bench.worker import Order
 
 # The noise of one benchmark is known to a quarter of itself then, and better by what all have
@@ -30,6 +31,7 @@ def calibrate(
     processes: int,
     announce: Callable[[str], None],
     keep: Path | None = None,
+    add_to: Path | None = None,
 ) -> dict[str, Any]:
     """Measure the same code in several runs of several processes.
 
@@ -39,6 +41,7 @@ def calibrate(
         processes: processes of each of them, as the runs will have that are judged by it.
         announce: hears what happens.
         keep: a folder for what each process measured, with the seconds of every round.
+        add_to: where baselines are stored, whose newest of this device the runs are joined to.
 
     Returns:
         a run in pytest-benchmark's JSON, of all processes, with its calibration.
@@ -46,9 +49,11 @@ def calibrate(
     Raises:
         WorkerError: a process failed.
         CalibrationError: memory, or what is measured, differed between the runs.
+        BaselineError: the baseline to add to cannot be read.
     """
     data: list[list[dict[str, Any]]] = []
     names: list[str] | None = None
+    held: dict[str, Any] | None = None
     for run in range(1, runs + 1):
         data.append([])
         for number in range(1, processes + 1):
@@ -56,6 +61,8 @@ def calibrate(
             # Memory in every run: it must not differ.
             order = Order(names=names, only_times=number > 1, processes=processes, keep_rounds=True)
             measured = measure_in_process(command, order, announce)
+            if names is None and add_to is not None:  # before an hour of measuring
+                held = _held(add_to, measured, processes)
             names = [entry["fullname"] for entry in measured["benchmarks"]]
             if not names:
                 raise CalibrationError(
@@ -67,7 +74,8 @@ def calibrate(
                 path = keep / f"run{run:02}-process{number}.json"
                 write_atomically(path, json.dumps(measured))
             data[-1].append(measured)
-    return calibration_of(data)
+    result = calibration_of(data)
+    return result if held is None else joined(held, result)
 
 
 def calibration_of(data: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
@@ -83,18 +91,94 @@ def calibration_of(data: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
     _check_same(runs)
     result: dict[str, Any] = json.loads(json.dumps(data[-1][0]))
     for entry in result["benchmarks"]:
-        of = [[process.measurements[entry["fullname"]] for process in run] for run in runs]
+        name = entry["fullname"]
+        of = [[process.measurements[name] for process in run] for run in runs]
+        figures = [(run_figures(measured), origin_of(run[0]))
+                   for measured, run in zip(of, runs, strict=True)]  # fmt: skip
         entry["extra_info"].pop("rounds", None)
         entry["extra_info"] |= {
             "processes": [asdict(p) for run in of for m in run for p in m.processes],
             "calibration": {
                 "processes": len(runs[0]),
-                "runs": [figures for run in of if (figures := run_figures(run))],
+                "runs": [found for found, _ in figures if found],
                 "commit": runs[0][0].commit,
                 "datetime": runs[0][0].datetime,
+                "origins": [asdict(origin) for found, origin in figures if found],
             },
         }
+        entry["stats"] = nearest_median(
+            parse_benchmark(entry).median_ns,
+            [
+                candidate["stats"]
+                for run in data
+                for process in run
+                for candidate in process["benchmarks"]
+                if candidate["fullname"] == name
+            ],
+        )
     return result
+
+
+def nearest_median(median_ns: float, stats: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The statistics whose median is that of all, or nearest to it."""
+    return min(stats, key=lambda one: abs(one["median"] * 1e9 - median_ns))
+
+
+def origin_of(run: Run) -> Origin:
+    """Where and when a run was measured."""
+    machine = run.machine or Machine(None)
+    return Origin(run.datetime, machine.id, machine.boot, run.commit)
+
+
+def joined(held: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A new calibration together with the stored one, of code that costs the same.
+
+    Args:
+        held, new: runs in pytest-benchmark's JSON.
+
+    Raises:
+        CalibrationError: a benchmark took other memory in the stored one.
+    """
+    before, now = parse_run(held).measurements, parse_run(new)
+    of = {entry["fullname"]: entry for entry in held["benchmarks"]}
+    for entry in new["benchmarks"]:
+        name = entry["fullname"]
+        old = before.get(name)
+        measurement = now.measurements[name]
+        if old is None or old.calibration is None or old.measured != measurement.measured:
+            continue
+        if not _same_memory(measurement, old, now.device_key):
+            raise CalibrationError(
+                f"{name} takes {dict(measurement.memory)} bytes and took {dict(old.memory)} in the "
+                "stored baseline; expected code that costs the same: calibrate without --add"
+            )
+        info = entry["extra_info"]
+        info["processes"] = [asdict(process) for process in old.processes] + info["processes"]
+        added = info["calibration"]
+        info["calibration"] = {
+            **added,
+            "runs": [*old.calibration.runs, *added["runs"]],
+            "origins": [*map(asdict, old.calibration.origins_of_runs), *added["origins"]],
+        }
+        level = parse_benchmark(entry).median_ns
+        entry["stats"] = nearest_median(level, [of[name]["stats"], entry["stats"]])
+    return new
+
+
+def _held(baselines: Path, measured: dict[str, Any], processes: int) -> dict[str, Any] | None:
+    """The baseline that runs like this one can be joined to; None if there is none yet."""
+    paths = stored(baselines, parse_run(measured).device_key)
+    if not paths:
+        return None
+    held = read_json(paths[-1])
+    for measurement in parse_run(held).measurements.values():
+        calibration = measurement.calibration
+        if calibration is not None and calibration.processes != processes:
+            raise CalibrationError(
+                f"the runs are of {processes} processes; expected {calibration.processes}, as "
+                f"those of {paths[-1]}: add --processes {calibration.processes}"
+            )
+    return held
 
 
 def run_figures(processes: Sequence[Measurement]) -> dict[str, float]:
@@ -111,6 +195,12 @@ def _check_same(runs: Sequence[Sequence[Run]]) -> None:
     first = runs[0][0]
     for run in runs:
         for process in run:
+            if process.device_key != first.device_key:
+                raise CalibrationError(
+                    f"one process is {process.device_key} and another {first.device_key}; expected "
+                    "the same: set threads and precision in conftest.py, or in every benchmark "
+                    "module"
+                )
             if process.measurements.keys() != first.measurements.keys():
                 different = process.measurements.keys() ^ first.measurements.keys()
                 raise CalibrationError(

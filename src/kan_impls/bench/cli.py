@@ -74,6 +74,11 @@ def _add_calibrate(commands: Commands[argparse.ArgumentParser]) -> None:
     calibrate.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep every process's rounds there, for analysis"
     )
+    calibrate.add_argument(
+        "--add", action="store_true",
+        help="join the runs to the stored calibration of this device, of code that costs the same, "
+        "so that it holds on several days and machines",
+    )  # fmt: skip
     _add_storing(calibrate)
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ def _calibrate(options: argparse.Namespace) -> int:
     from kan_impls.bench.calibrate import calibrate
 
     command = Command(["--benchmark-only", *options.pytest], Path.cwd())
-    data = calibrate(command, options.runs, options.processes, _say, options.keep)
+    measure = partial(calibrate, add_to=options.baselines) if options.add else calibrate
+    data = measure(command, options.runs, options.processes, _say, options.keep)
+    options.merge |= options.add and not options.replace
     return _store(options, data, "the calibration")
 
 

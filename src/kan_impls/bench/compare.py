@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kan_impls.bench import baseline
 from kan_impls.bench.limits import LimitTable, limits_of, read_rules
+from kan_impls.bench.provenance import Machine
 from kan_impls.bench.record import Code, Measurement, Run
 from kan_impls.bench.verdict import FALSE_ALARM, NO_ANSWERS, Against, Answers, Judge, Verdict
 
@@ -45,7 +47,7 @@ class Stored:
         if self.run is not None and self.run.device_key != current.device_key:
             cause = f"the baseline is of {self.run.device_key}, this run of {current.device_key}"
             return [Verdict(name, "incomparable", cause) for name in current.measurements]
-        judge = Judge(self.run, self.anchor, self.limits)
+        judge = Judge(self.run, self.anchor, self.limits, partial(_stranger, current.machine))
         return judge.judge_run(current, absent, left_out, answers)
 
     def code_of(self, name: str, against: Against) -> Code:
@@ -59,6 +61,14 @@ class Stored:
         """Whether stored times can clear a benchmark."""
         measurements = self.run.measurements.values() if self.run else ()
         return any(m.calibration is not None for m in measurements)
+
+
+def _stranger(here: Machine | None, before: Measurement) -> str | None:
+    """Why the times of a benchmark tell nothing on this machine, if they do not."""
+    calibration = before.calibration
+    if calibration is None or any(origin.is_of(here) for origin in calibration.origins_of_runs):
+        return None
+    return "its noise was calibrated on another machine"
 
 
 def load(
@@ -82,7 +92,7 @@ def load(
         LimitsError: a limit cannot be used.
     """
     limits = LimitTable(limits_of(device_key), read_rules(pyproject), device_key)
-    path = baseline.find(directory, device_key, wanted)
+    path = baseline.find(directory, device_key, wanted) or baseline.misplaced(directory, device_key)
     if path is None:
         return Stored(None, None, None, None, limits, false_alarm)
     run = baseline.read_run(path)

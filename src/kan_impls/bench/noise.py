@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -40,7 +40,11 @@ def student_quantile(tail: float, df: float) -> float:
     return float(-ndtri(tail) if math.isinf(df) else -stdtrit(df, tail))
 
 
-def estimate(runs: Mapping[str, Sequence[float]], processes: Mapping[str, int]) -> dict[str, Noise]:
+def estimate(
+    runs: Mapping[str, Sequence[float]],
+    processes: Mapping[str, int],
+    clusters: Mapping[str, Sequence[Hashable]] | None = None,
+) -> dict[str, Noise]:
     """The noise of each benchmark, from its figures in runs of identical code.
 
     With few runs each estimate is itself uncertain; benchmarks of one suite on one machine are
@@ -49,12 +53,13 @@ def estimate(runs: Mapping[str, Sequence[float]], processes: Mapping[str, int]) 
     Args:
         runs: name to figures, of at least two runs each (others are left out).
         processes: name to number of processes of a run.
+        clusters: name to the day and machine of each figure; one for all if None.
 
     Source: Smyth, *Linear Models and Empirical Bayes Methods* (2004), section 6.2.
     """
     logs = {name: [math.log(value) for value in values] for name, values in runs.items()}
     variances = {
-        name: (statistics.variance(values), len(values) - 1)
+        name: run_variance(values, (clusters or {}).get(name))
         for name, values in logs.items()
         if len(values) >= 2
     }
@@ -69,7 +74,46 @@ def estimate(runs: Mapping[str, Sequence[float]], processes: Mapping[str, int]) 
     return noises
 
 
-def common_variance(estimates: Iterable[tuple[float, int]]) -> tuple[float, float]:
+def run_variance(
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> tuple[float, float]:
+    """The variance of a run on any day and machine, and the degrees of freedom of that estimate.
+
+    Runs of one day and machine may be alike. The variances between and within such clusters add
+    up to that of a run in a new one; few clusters know it poorly. It is what counts where it is
+    larger than the variance over all runs, which takes each of them for a sample of its own.
+
+    Args:
+        values: logarithms of the figures of at least two runs.
+        clusters: the day and machine of each; one for all if None.
+
+    Source: Searle, Casella, McCulloch, *Variance Components* (1992), section 3.6, for clusters of
+    different sizes; Satterthwaite (1946) for the degrees of freedom of a sum.
+    """
+    over_all = statistics.variance(values), float(len(values) - 1)
+    members: dict[Hashable, list[float]] = {}
+    for value, cluster in zip(values, clusters or [None] * len(values), strict=True):
+        members.setdefault(cluster, []).append(value)
+    between_df, within_df = len(members) - 1, len(values) - len(members)
+    if between_df < 1 or within_df < 1:
+        return over_all
+    mean = statistics.fmean(values)
+    between = within = 0.0
+    for group in members.values():
+        centre = statistics.fmean(group)
+        between += len(group) * (centre - mean) ** 2 / between_df
+        within += sum((value - centre) ** 2 for value in group) / within_df
+    size = (len(values) - sum(len(group) ** 2 for group in members.values()) / len(values)) / (
+        between_df
+    )
+    parts = [(between / size, between_df), ((1 - 1 / size) * within, within_df)]
+    total = sum(part for part, _ in parts)
+    if total <= over_all[0]:
+        return over_all
+    return total, total**2 / sum(part**2 / df for part, df in parts)
+
+
+def common_variance(estimates: Iterable[tuple[float, float]]) -> tuple[float, float]:
     """The variance that estimates `(variance, df)` have in common, and its degrees of freedom.
 
     Infinite degrees if they differ no more than by chance; 0 if there is one only. Estimates of

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from kan_impls.bench import session as measuring
 from kan_impls.bench.baseline import BaselineError
 from kan_impls.bench.case import Case, Pass
 from kan_impls.bench.exit_codes import FAILING, GateExit
-from kan_impls.bench.limits import LimitsError
+from kan_impls.bench.limits import LimitsError, read_rules
 from kan_impls.bench.measure.cache import CACHES, Cache, default_cache
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
+from kan_impls.bench.measure.machine import describe_machine
 from kan_impls.bench.measure.rounds import OWN, Budget, Round, Schedule
 from kan_impls.bench.paths import BASELINES, REPORTS
 from kan_impls.bench.record import parse_benchmark
@@ -129,8 +131,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--processes is {option.processes}; expected 1 or more: correct it"
         )
-    several = session.stored is not None and session.stored.knows_noise
-    session.processes = option.processes or (compare.PROCESSES if several else 1)
+    session.processes = option.processes or 1
     session.runner = _runner(config, session)
 
 
@@ -179,23 +180,39 @@ def _configure_comparison(config: pytest.Config, session: Session) -> None:
             f"--false-alarm is {option.false_alarm}; expected a probability between 0 and 1, "
             "such as 0.01: correct it"
         )
-    wanted = option.benchmark_compare if isinstance(option.benchmark_compare, str) else None
-    option.benchmark_compare = []
     # A figure taken after a thousand tests in the process is no match for a baseline
     # taken without them.
     option.benchmark_only = not (
         option.benchmark_disable or option.benchmark_skip or _is_distributed(option)
     )
-    key = str(describe_environment(session.device)["device_key"])
+    session.wanted = option.benchmark_compare if isinstance(option.benchmark_compare, str) else None
+    option.benchmark_compare = []
     try:  # now rather than after minutes of measuring
-        session.stored = compare.load(
-            measuring.baselines_of(config),
-            key, wanted, config.rootpath / "pyproject.toml", option.false_alarm,
-        )  # fmt: skip
-    except BaselineError as error:
-        pytest.exit(str(error), returncode=GateExit.CORRUPT_BASELINE)
+        read_rules(config.rootpath / "pyproject.toml")
     except LimitsError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    config, state = session.config, session.config.stash[SESSION]
+    option = config.option
+    if option.collectonly:
+        return
+
+    def load(device_key: str) -> compare.Stored:
+        return compare.load(
+            measuring.baselines_of(config),
+            device_key, state.wanted, config.rootpath / "pyproject.toml", option.false_alarm,
+        )  # fmt: skip
+
+    try:
+        measuring.begin(state, load)
+    except BaselineError as error:
+        print(f"Exit: {error}", file=sys.stderr)
+        pytest.exit("the stored baseline cannot be used", returncode=GateExit.CORRUPT_BASELINE)
+    if state.stored is not None and state.stored.knows_noise and option.processes is None:
+        state.processes = compare.PROCESSES
 
 
 def _is_distributed(option: Any) -> bool:
@@ -205,13 +222,13 @@ def _is_distributed(option: Any) -> bool:
 
 def _runner(config: pytest.Config, session: Session) -> Runner:
     order = session.order
-    sharing = order.processes if order else session.processes
-    if session.comparing:  # where times cannot clear a benchmark, the earlier code will tell more
-        sharing = max(sharing, compare.PROCESSES)
 
     def new_schedule(name: str) -> Schedule:
         if session.channel is not None:
             return Turns(session.channel, name)
+        sharing = order.processes if order else session.processes
+        if session.comparing:  # where a time cannot clear it, the earlier code will tell more
+            sharing = max(sharing, compare.PROCESSES)
         # Processes share the time of a benchmark, so that more of them cost no more.
         max_seconds = float(config.getoption("benchmark_max_time")) / sharing
         min_rounds = -(-config.getoption("benchmark_min_rounds") // sharing)
@@ -235,7 +252,11 @@ def _is_timed(config: pytest.Config) -> bool:
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
-    machine_info["kan_impls"] = describe_environment(config.stash[SESSION].device)
+    state = config.stash[SESSION]
+    environment = state.environment or describe_environment(state.device)
+    machine = describe_machine()
+    machine_info["kan_impls"] = {**environment, "machine": machine}
+    machine_info["node"] = machine["id"] or ""  # a machine's name is not for publishing
 
 
 @pytest.hookimpl(trylast=True)
@@ -345,6 +366,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             reason = test_report.longrepr[2] if isinstance(test_report.longrepr, tuple) else ""
             session.absent[item.nodeid] = f"it was skipped ({reason.removeprefix('Skipped: ')})"
         elif test_report.when == "call" and fixture is not None and fixture.stats is not None:
+            measuring.note_settings(session, fixture.stats)
             session.measured.append(fixture.stats)
         if session.channel is not None and test_report.when == "teardown":
             session.channel.send(finished=item.nodeid)
@@ -385,7 +407,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Any:
     complete = session.exitstatus not in (
         pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR,
     )  # fmt: skip
-    if timed and complete and not session.config.option.collectonly:
+    if timed and complete and state.environment is not None:
         _finish(session, state)
     return (yield)
 
@@ -396,6 +418,7 @@ def _finish(session: pytest.Session, state: Session) -> None:
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK  # it was ordered none
         return
+    measuring.name_changed_settings(state)
     state.exit_code = measuring.conclude(state)
     passed = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     if passed:

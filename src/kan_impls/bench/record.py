@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from kan_impls.bench.device_key import recorded_environment
+from kan_impls.bench.provenance import Machine, Origin, parse_machine, parse_origin
+
 # What a process says of a benchmark's time: medians over its clean rounds. The ratio to the MLP is
 # for tables: the MLP is code of the project, which a change may make faster or slower.
 Figure = Literal["ratio", "ratio_to_mlp", "median_ns"]
@@ -57,16 +60,38 @@ class Calibration:
     Args:
         processes: number of processes of each of the runs.
         runs: for each run its figures, each the median over its processes.
-        commit, datetime: of what, and when.
+        commit, datetime: of what, and when; of the first run, if there are origins.
+        origins: of each run; none in old files, whose runs are of one day and machine.
     """
 
     processes: int
     runs: Sequence[Mapping[str, float]]
     commit: str = "unknown"
     datetime: str = ""
+    origins: Sequence[Origin] = ()
 
     def values(self, figure: Figure) -> list[float]:
         return [run[figure] for run in self.runs if figure in run]
+
+    @property
+    def origins_of_runs(self) -> Sequence[Origin]:
+        """Of each run, also of old files."""
+        return self.origins or [Origin(self.datetime, commit=self.commit)] * len(self.runs)
+
+    def clusters(self, figure: Figure) -> list[tuple[str, str | None]]:
+        """Of each of the values its day and machine."""
+        pairs = zip(self.runs, self.origins_of_runs, strict=True)
+        return [origin.cluster for run, origin in pairs if figure in run]
+
+    @property
+    def days(self) -> int:
+        """On how many days it was measured."""
+        return len({day for day, _ in (origin.cluster for origin in self.origins_of_runs)})
+
+    @property
+    def machines(self) -> int:
+        """On how many machines; a container's counts anew whenever its host starts."""
+        return len({machine for _, machine in (origin.cluster for origin in self.origins_of_runs)})
 
 
 @dataclass(frozen=True)
@@ -148,6 +173,7 @@ class Run:
         measurements: the benchmarks by name.
         anchor: why this run starts a new history, so that later ones are not compared with
             what is older; None if it goes on.
+        machine: which machine it was; None in files from before that was recorded.
     """
 
     environment: Mapping[str, Any]
@@ -156,6 +182,7 @@ class Run:
     measurements: Mapping[str, Measurement]
     anchor: str | None = None
     dirty: bool = False
+    machine: Machine | None = None
 
     @property
     def device_key(self) -> str:
@@ -174,12 +201,14 @@ def parse_run(data: Any) -> Run:
     """
     try:
         measurements = [parse_benchmark(entry) for entry in data["benchmarks"]]
-        environment = data["machine_info"].get("kan_impls", {})
+        environment = recorded_environment(data["machine_info"])
         commit = data["commit_info"].get("id") or "unversioned"
         dirty = bool(data["commit_info"].get("dirty"))
         anchor = data.get("kan_impls", {}).get("anchor")
         found = {m.name: m for m in measurements}
-        return Run(environment, str(commit), str(data["datetime"]), found, anchor, dirty)
+        machine = parse_machine(data["machine_info"])
+        datetime = str(data["datetime"])
+        return Run(environment, str(commit), datetime, found, anchor, dirty, machine)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidRunError(f"it has no usable {error}") from error
 
@@ -225,9 +254,13 @@ def _positive(value: Any) -> float:
 
 
 def _parse_calibration(part: Mapping[str, Any]) -> Calibration:
+    origins = [parse_origin(origin) for origin in part.get("origins", ())]
+    if origins and len(origins) != len(part["runs"]):
+        raise ValueError(f"origins: {len(origins)} of {len(part['runs'])} runs")
     return Calibration(
         processes=int(part["processes"]),
         runs=[{key: _positive(value) for key, value in run.items()} for run in part["runs"]],
         commit=str(part.get("commit", "unknown")),
         datetime=str(part.get("datetime", "")),
+        origins=origins,
     )

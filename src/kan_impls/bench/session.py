@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,15 +20,16 @@ from kan_impls.bench import baseline, compare
 from kan_impls.bench.ab.run import run_of_pairs
 from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
 from kan_impls.bench.measure.allocator import return_freed_memory
+from kan_impls.bench.measure.environment import describe_environment, describe_settings
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
 from kan_impls.bench.processes import Command, WorkerError, measure_in_process
-from kan_impls.bench.record import Process, Run, parse_run
+from kan_impls.bench.record import Measurement, Process, Run, parse_process, parse_run
 from kan_impls.bench.report import ReportError, Source, junit, write_all
 from kan_impls.bench.report.document import Document, document
 from kan_impls.bench.report.tables import results_markdown
 from kan_impls.bench.runner import Runner
 from kan_impls.bench.settle import Place, settle
-from kan_impls.bench.verdict import Status, Verdict
+from kan_impls.bench.verdict import Status, Verdict, difference
 from kan_impls.bench.worker import Channel, Order
 
 Config = Any  # pytest's
@@ -48,9 +50,14 @@ class Session:
         comparing: whether the run is judged by the stored baseline.
         processes: how many measure each benchmark.
         order, channel: those of a worker.
+        wanted: a path or number of the baseline that the user asked for.
         stored: what the run is judged by.
+        environment: the device and its settings when measuring began; None before.
         runner: measures benchmarks.
         measured: pytest-benchmark's statistics of each.
+        changed: settings that some benchmarks were measured under, and the names of these.
+        rounds: of each benchmark the seconds of all rounds and the iterations in each, for every
+            process.
         described: the machine and the commit, which take a second to find out.
         absent: name to reason, of benchmarks that were collected and did not measure.
         not_selected: names that the user left out.
@@ -68,9 +75,13 @@ class Session:
     processes: int = 1
     order: Order | None = None
     channel: Channel | None = None
+    wanted: str | None = None
     stored: compare.Stored | None = None
+    environment: dict[str, Any] | None = None
     runner: Runner | None = None
     measured: list[Any] = field(default_factory=list)
+    changed: dict[str, list[str]] = field(default_factory=dict)
+    rounds: dict[str, list[tuple[Sequence[float], int]]] = field(default_factory=dict)
     described: dict[str, Any] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     not_selected: list[str] = field(default_factory=list)
@@ -87,6 +98,49 @@ class Session:
 def baselines_of(config: Config) -> Path:
     """Where accepted runs are stored."""
     return Path(config.getoption("baselines") or config.rootpath / BASELINES)
+
+
+def begin(state: Session, load: Callable[[str], compare.Stored]) -> None:
+    """After collection and before the first measurement: the device key, and what is stored for it.
+
+    A benchmark module may set threads and precision when it is imported.
+
+    Raises:
+        BaselineError, LimitsError: of `load`, which is given the key.
+    """
+    environment = describe_environment(state.device)
+    if state.comparing:
+        state.stored = load(str(environment["device_key"]))
+    state.environment = environment
+
+
+def note_settings(state: Session, stats: Any) -> None:
+    """After a benchmark: name what it was measured under, where the run began otherwise.
+
+    It becomes a part of what was measured, so that it is only compared with the same.
+    """
+    assert state.environment is not None
+    changed = {
+        name: value
+        for name, value in describe_settings(state.device).items()
+        if value != state.environment[name]
+    }
+    if changed:
+        stats.extra_info["measured"] = {**stats.extra_info.get("measured", {}), **changed}
+        now = ", ".join(f"{name} {value}" for name, value in changed.items())
+        before = ", ".join(f"{name} {state.environment[name]}" for name in changed)
+        state.changed.setdefault(f"{now}, where the run began with {before}", []).append(
+            stats.fullname
+        )
+
+
+def name_changed_settings(state: Session) -> None:
+    """Note which benchmarks were measured under other settings than the run began with."""
+    for settings, names in state.changed.items():
+        state.notes.append(
+            f"measured with {settings}, and compared only with the same: {', '.join(names)}; "
+            "expected one setting in all of a run: set it when the module is imported"
+        )
 
 
 def hand_in(state: Session) -> None:
@@ -143,19 +197,49 @@ def measure_again(state: Session, names: Sequence[str]) -> dict[str, list[Proces
         WorkerError: it failed, or did not measure all.
     """
     command = Command(_arguments(state), state.config.invocation_params.dir)
+    for stats in state.measured:
+        state.rounds.setdefault(stats.fullname, [(stats.stats.data, stats.iterations)])
     return_freed_memory()  # the others need it
     order = Order(names=names, processes=state.processes)
-    run = parse_run(measure_in_process(command, order, partial(_show_progress, state)))
+    data = measure_in_process(command, order, partial(_show_progress, state))
+    run = parse_run(data)
     if lost := set(names) - run.measurements.keys():
         raise WorkerError(
             f"a measuring process did not measure {', '.join(sorted(lost))}, which the first "
             "one did; expected the same benchmarks: run them once more"
         )
+    _check_same_work(state, run)
+    for entry in data["benchmarks"]:
+        rounds = entry["stats"]["data"], entry["stats"]["iterations"]
+        state.rounds[entry["fullname"]].append(rounds)
     return {name: list(run.measurements[name].processes) for name in names}
 
 
 def _arguments(state: Session) -> list[str]:
     return [str(argument) for argument in state.config.invocation_params.args]
+
+
+def _check_same_work(state: Session, run: Run) -> None:
+    """A worker imports only the files of what it measures, and measures only a part of it.
+
+    Raises:
+        WorkerError: its settings were others.
+    """
+    assert state.environment is not None
+    key = state.environment["device_key"]
+    if run.device_key != key:
+        raise WorkerError(
+            f"a fresh process is {run.device_key} and the first one {key}; expected the same: set "
+            "threads and precision in conftest.py, or in every benchmark module"
+        )
+    for stats in state.measured:
+        other = run.measurements.get(stats.fullname)
+        own = json.loads(json.dumps(stats.extra_info.get("measured", {}), default=str))
+        if other is not None and other.measured != own:
+            raise WorkerError(
+                f"{stats.fullname}: {difference(own, other.measured)} in a fresh process; expected "
+                "the same: let no benchmark change threads or precision for those after it"
+            )
 
 
 def _add_processes(state: Session, found: Mapping[str, Sequence[Process]]) -> None:
@@ -165,6 +249,18 @@ def _add_processes(state: Session, found: Mapping[str, Sequence[Process]]) -> No
             own = Process(stats.stats.median * 1e9, rounds=stats.stats.rounds)
             info["processes"] = [asdict(own)]
         info["processes"] += [asdict(process) for process in found.get(stats.fullname, ())]
+        _show_median_process(state, stats)
+
+
+def _show_median_process(state: Session, metadata: Any) -> None:
+    """Let pytest-benchmark's own statistics be those of the process in the middle."""
+    parts = [*map(parse_process, metadata.extra_info["processes"])]
+    median_ns = Measurement(metadata.fullname, {}, parts).median_ns
+    known = state.rounds.get(metadata.fullname, [(metadata.stats.data, metadata.iterations)])
+    data, iterations = min(known, key=lambda of: abs(statistics.median(of[0]) * 1e9 - median_ns))
+    if data is not metadata.stats.data:
+        metadata.stats = type(metadata.stats)()  # which keeps what it has once computed
+        metadata.stats.data, metadata.iterations = data, iterations
 
 
 def _judge(state: Session) -> GateExit:

@@ -53,6 +53,7 @@ class TimeChange:
         visible: the largest change that is not excluded.
         processes: how many processes of this run count, or pairs of processes.
         commit: of the code that was measured in turns; None for a stored time.
+        basis: what its noise is known from.
     """
 
     figure: Figure
@@ -63,6 +64,7 @@ class TimeChange:
     visible: float
     processes: int
     commit: str | None = None
+    basis: str = ""
 
     def __str__(self) -> str:
         limit = f"(limit {self.limit:.1%}, {self.processes} "
@@ -71,7 +73,8 @@ class TimeChange:
                 f"{self.change:+.1%} in turns with {AGAINST[self.against]}'s code "
                 f"{self.commit[:10]} {limit}pairs of processes)"
             )
-        text = f"{COMPANIONS[self.figure]} {self.change:+.1%} {limit}processes)"
+        basis = f", noise of {self.basis}" if self.basis else ""
+        text = f"{COMPANIONS[self.figure]} {self.change:+.1%} {limit}processes{basis})"
         return text if self.against == "baseline" else f"{text} since {AGAINST[self.against]}"
 
 
@@ -131,6 +134,7 @@ class _Comparison:
     figure: Figure
     against: Against
     noise: Noise
+    basis: str
     least: float
     visible: float = math.inf
     only_slower: bool = False
@@ -147,7 +151,7 @@ class _Comparison:
         status: Finding = "unchanged" if found.finding == "unchanged" else "inconclusive"
         return TimeChange(
             self.figure, self.against, status, math.expm1(change), math.expm1(found.limit),
-            math.expm1(found.possible), len(values),
+            math.expm1(found.possible), len(values), basis=self.basis,
         )  # fmt: skip
 
 
@@ -251,20 +255,20 @@ class Judge:
 
     def _times(self, before: Measurement, now: Measurement) -> Iterable[TimeChange]:
         limits, figure = self.limits(now), _figure(before)
-        noise = self.noises[figure][now.name]
-        yield _Comparison(figure, "baseline", noise, limits.ratio, limits.visible).judge(
+        noise, basis = self.noises[figure][now.name], _basis(before)
+        yield _Comparison(figure, "baseline", noise, basis, limits.ratio, limits.visible).judge(
             before, now
         )
         oldest = self.oldest.get(now.name)
         if oldest and oldest.values(figure) and not _incomparable(oldest, now):
-            drift = _Comparison(figure, "anchor", noise, limits.drift, only_slower=True)
+            drift = _Comparison(figure, "anchor", noise, basis, limits.drift, only_slower=True)
             yield drift.judge(oldest, now)
         # A ratio hides what slows the reference as well. The fastest process tells a slower
         # program from a machine that is sometimes slow.
         own = self.noises["median_ns"].get(now.name)
         if figure != "median_ns" and own is not None:
             yield _Comparison(
-                "median_ns", "baseline", own, limits.absolute, only_slower=True, level=min
+                "median_ns", "baseline", own, basis, limits.absolute, only_slower=True, level=min
             ).judge(before, now)
 
 
@@ -272,11 +276,23 @@ def _figure(measurement: Measurement) -> Figure:
     return "ratio" if measurement.has("ratio") else "median_ns"
 
 
+def _basis(before: Measurement) -> str:
+    """On what the calibrated noise of a benchmark rests, in words."""
+    calibration = before.calibration
+    assert calibration is not None
+    counts = {
+        "run": len(calibration.runs), "day": calibration.days, "machine": calibration.machines,
+    }  # fmt: skip
+    runs, days, machines = (f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items())
+    return f"{runs} on {days} and {machines}"
+
+
 def _noises(measurements: Iterable[Measurement], figure: Figure) -> dict[str, Noise]:
     calibrations = {m.name: m.calibration for m in measurements if m.calibration is not None}
     return estimate(
         {name: calibration.values(figure) for name, calibration in calibrations.items()},
         {name: calibration.processes for name, calibration in calibrations.items()},
+        {name: calibration.clusters(figure) for name, calibration in calibrations.items()},
     )
 
 
@@ -323,7 +339,7 @@ def memory_change(kind: str, before: int, now: int, allowed: int) -> MemoryChang
 def _incomparable(before: Measurement, now: Measurement) -> str | None:
     """Why the two cannot be compared, if so."""
     if before.measured != now.measured:
-        return _difference(before.measured, now.measured)
+        return "not the same work: " + difference(before.measured, now.measured)
     if before.has("ratio") != now.has("ratio"):
         return "only one of the two has an interleaved reference"
     if lost := before.memory.keys() - now.memory.keys():
@@ -331,10 +347,10 @@ def _incomparable(before: Measurement, now: Measurement) -> str | None:
     return None
 
 
-def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:
-    parts = [
+def difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """What two descriptions of measured work differ in."""
+    return ", ".join(
         f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
         for key in {**before, **now}
         if before.get(key) != now.get(key)
-    ]
-    return "not the same work: " + ", ".join(parts)
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-import re
-from pathlib import Path
+from typing import Any
 
 import torch
+
+from kan_impls.bench.device_key import device_key
+from kan_impls.bench.measure.gpu import describe_gpu
+from kan_impls.bench.measure.processor import describe_processor, usable_cores
 
 
 def resolve_device(name: str | None) -> torch.device:
@@ -35,44 +37,45 @@ def resolve_device(name: str | None) -> torch.device:
     return device
 
 
-def describe_environment(device: torch.device) -> dict[str, str | int]:
+# What torch's newer interface calls the precisions of the older one; unset, the older one counts.
+PRECISIONS = {"ieee": "highest", "tf32": "high", "bf16": "medium"}
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
     """Everything that two figures must have in common to be compared, and the versions."""
-    environment: dict[str, str | int] = {
+    environment: dict[str, Any] = {
         "device_type": device.type,
-        "device_model": _device_model(device),
         "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "matmul_precision": torch.get_float32_matmul_precision(),
+        **describe_settings(device),
     }
     if device.type == "cuda":
-        environment["cuda"] = str(torch.version.cuda)
+        environment |= {"cuda": str(torch.version.cuda), **describe_gpu(device)}
     else:
-        environment["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
-    environment["device_key"] = _device_key(environment)
+        environment |= {
+            **describe_processor(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "cores": usable_cores(),
+        }
+    environment["device_key"] = device_key(environment)
     return environment
 
 
-def _device_key(environment: dict[str, str | int]) -> str:
-    """A folder name of model, torch and CUDA major.minor, threads and matmul precision."""
-    parts = [environment["device_type"], environment["device_model"]]
-    parts.append(f"torch{_major_minor(environment['torch'])}")
-    if "cuda" in environment:
-        parts.append(f"cuda{_major_minor(environment['cuda'])}")
-    parts.append(f"threads{environment['threads']}")
-    parts.append(environment["matmul_precision"])
-    return "_".join(re.sub(r"[^a-z0-9.]+", "-", str(part).lower()).strip("-") for part in parts)
+def describe_settings(device: torch.device) -> dict[str, Any]:
+    """That part of the environment which a program can change while it runs."""
+    return {"threads": torch.get_num_threads(), "matmul_precision": _matmul_precision(device)}
 
 
-def _major_minor(version: object) -> str:
-    return ".".join(str(version).split(".")[:2])
+def _matmul_precision(device: torch.device) -> str:
+    """Of float32 products on that device: highest, high or medium.
 
-
-def _device_model(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    What the older interface sets shows in the newer one, too. Once the newer one was set by itself,
+    torch 2.13 refuses to tell the older one's value.
+    """
+    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    newer = PRECISIONS.get(backend.matmul.fp32_precision)
+    if newer is not None:
+        return newer
     try:
-        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    except OSError:
-        match = None
-    return match.group(1) if match else platform.processor() or platform.machine()
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return "highest"

@@ -121,6 +121,7 @@ def _time_entry(change: TimeChange) -> dict[str, Any]:
         "visible_fraction": finite(change.visible),
         "processes": change.processes,
         "in_turns_with": change.commit,
+        "noise_of": change.basis or None,
     }
 
 

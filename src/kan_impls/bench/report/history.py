@@ -119,8 +119,13 @@ def _compared(verdict: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The comparison with the baseline that decided, or the first one."""
     if verdict is None:
         return None
-    with_baseline = [time for time in verdict["times"] if time["against"] == "baseline"]
-    return decisive({**verdict, "times": with_baseline})
+    # What took turns is of no other run, and lies on no line.
+    stored = [
+        time
+        for time in verdict["times"]
+        if time["against"] == "baseline" and not time.get("in_turns_with")
+    ]
+    return decisive({**verdict, "times": stored})
 
 
 def _scale(figure: str) -> float:
