@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kan_impls.bench.exit_codes import GateExit
+from kan_impls.bench.record import figures_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = "benchmarks/test_reference.py"
@@ -64,7 +65,7 @@ def other_device(data: dict[str, Any]) -> None:
 
 def slower_before(data: dict[str, Any]) -> None:
     for entry in data["benchmarks"]:
-        for process in entry["extra_info"]["processes"]:
+        for process in figures_of(entry)["processes"]:
             process["ratio"] *= 1.5
             if process["ratio_to_mlp"]:
                 process["ratio_to_mlp"] *= 1.5
@@ -72,7 +73,7 @@ def slower_before(data: dict[str, Any]) -> None:
 
 def noisier_before(data: dict[str, Any]) -> None:
     for entry in data["benchmarks"]:
-        for number, run in enumerate(entry["extra_info"]["calibration"]["runs"]):
+        for number, run in enumerate(figures_of(entry)["calibration"]["runs"]):
             for figure in run:
                 run[figure] *= 1.5 if number % 2 else 1
 

@@ -17,7 +17,7 @@ from kan_impls.bench.case import Case
 from kan_impls.bench.cli import main
 from kan_impls.bench.exit_codes import GateExit
 from kan_impls.bench.measure import floor
-from kan_impls.bench.record import Process, parse_process
+from kan_impls.bench.record import OURS, Process, parse_process
 from kan_impls.bench.workload import Workload
 from tests.test_bench_rounds import Script
 
@@ -58,7 +58,7 @@ def own_figures(state):
     """What this process measured, by benchmark."""
     found = {}
     for stats in state.measured:
-        parts = stats.extra_info.get("processes")
+        parts = stats.extra_info.get(OURS, {}).get("processes")
         plain = asdict(Process(stats.stats.median * 1e9, rounds=stats.stats.rounds))
         found[stats.fullname] = parse_process(parts[0] if parts else plain)
     return found
@@ -151,7 +151,7 @@ def calibrated(data):
         for number in range(10)
     ]
     for entry in data["benchmarks"]:
-        entry["extra_info"]["calibration"] = {"processes": 3, "runs": runs}
+        entry["extra_info"][OURS]["calibration"] = {"processes": 3, "runs": runs}
 
 
 def measure_and_accept(project):
@@ -177,7 +177,7 @@ def test_benchmark_only_measures_and_keeps_the_run(project):
     result.stdout.fnmatch_lines(["*[[]1/2] test_small*", "*| implementation *", "*| mlp *"])
     data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
     assert "| mlp " in (project.path / ".benchmarks" / "last_run.md").read_text()
-    info = {b["name"]: b["extra_info"] for b in data["benchmarks"]}["test_small[fused_fourier_kan]"]
+    info = {b["name"]: b["extra_info"][OURS] for b in data["benchmarks"]}["test_small[fused_fourier_kan]"]
     assert info["measured"] == {
         "case": "small", "implementation": "fused_fourier_kan", "batch": 8,
         "widths": [6, 5, 1], "config": {}, "pass": "forward", "reference": "product",
@@ -203,7 +203,7 @@ def test_processes_share_the_time_of_a_benchmark(project, others):
     assert project.runpytest("--benchmark-only", "--processes=5").ret == 0
     data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
     for entry in data["benchmarks"]:
-        assert [p["rounds"] for p in entry["extra_info"]["processes"]] == [2] * 5
+        assert [p["rounds"] for p in entry["extra_info"][OURS]["processes"]] == [2] * 5
     assert [count for _, count in others.asked] == [1] * 4
 
 
@@ -236,7 +236,7 @@ def test_a_slower_layer_is_regressed_once_fresh_processes_agree(project, monkeyp
     result.stdout.no_fnmatch_line("*Traceback*")
     assert others.asked[-1] == (["test_small.py::test_small[fused_fourier_kan]"], 3)
     data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
-    confirming = {b["name"]: b["extra_info"].get("confirming") for b in data["benchmarks"]}
+    confirming = {b["name"]: b["extra_info"][OURS].get("confirming") for b in data["benchmarks"]}
     assert len(confirming["test_small[fused_fourier_kan]"]) == 3
 
 
@@ -500,7 +500,7 @@ def test_a_worker_measures_what_it_is_told_and_nothing_else(project, tmp_path):
     assert result.ret == 0
     (entry,) = json.loads((tmp_path / "out.json").read_text())["benchmarks"]
     assert entry["fullname"] == "test_small.py::test_small[mlp]"
-    assert "memory" not in entry["extra_info"]
-    assert len(entry["extra_info"]["rounds"]) == 6  # half of the twelve
+    assert "memory" not in entry["extra_info"][OURS]
+    assert len(entry["extra_info"][OURS]["rounds"]) == 6  # half of the twelve
     assert not (project.path / ".benchmarks" / "last_run.json").exists()
     assert not (project.path / "x.xml").exists()

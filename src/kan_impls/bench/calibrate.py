@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kan_impls.bench.baseline import write_atomically
+from kan_impls.bench.files import write_atomically
 from kan_impls.bench.limits import limits_of
 from kan_impls.bench.processes import Command, measure_in_process
-from kan_impls.bench.record import FIGURES, Measurement, Run, parse_run
+from kan_impls.bench.record import FIGURES, Measurement, Run, figures_of, parse_run
 from kan_impls.bench.worker import Order
 
 # The noise of one benchmark is known to a quarter of itself then, and better by what all have
@@ -84,8 +84,9 @@ def calibration_of(data: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(json.dumps(data[-1][0]))
     for entry in result["benchmarks"]:
         of = [[process.measurements[entry["fullname"]] for process in run] for run in runs]
-        entry["extra_info"].pop("rounds", None)
-        entry["extra_info"] |= {
+        own = figures_of(entry)
+        own.pop("rounds", None)
+        own |= {
             "processes": [asdict(p) for run in of for m in run for p in m.processes],
             "calibration": {
                 "processes": len(runs[0]),

@@ -13,6 +13,7 @@ from typing import Any
 from kan_impls.bench.baseline import BaselineError, history
 from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
 from kan_impls.bench.limits import LimitsError
+from kan_impls.bench.paths import LAST_RUN
 from kan_impls.bench.processes import Command, WorkerError
 from kan_impls.bench.report import ReportError, read_document, write_all
 from kan_impls.bench.report.document import document
@@ -46,9 +47,10 @@ def _complain(text: str) -> None:
 
 
 def _accept(options: argparse.Namespace) -> int:
-    from kan_impls.bench.accept import read_last_run
+    from kan_impls.bench import last_run
 
-    return _store(options, read_last_run(options.run), str(options.run))
+    path = options.run or LAST_RUN
+    return _store(options, last_run.read(path, is_named=options.run is not None), str(path))
 
 
 def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> int:
@@ -56,7 +58,7 @@ def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> in
 
     path = accept(
         data, source, options.baselines, options.name, options.merge, options.replace,
-        options.new_history,
+        options.new_history, _say,
     )  # fmt: skip
     print(f"stored {path}")
     return 0

@@ -11,6 +11,7 @@ see the device, memory, noise, or silence.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,17 +20,18 @@ from typing import Any
 import pytest
 import torch
 
-from kan_impls.bench import compare, gate
+from kan_impls.bench import compare, gate, last_run, options
 from kan_impls.bench import session as measuring
 from kan_impls.bench.baseline import BaselineError
 from kan_impls.bench.case import Case, Pass
 from kan_impls.bench.exit_codes import GateExit
+from kan_impls.bench.fields import FieldError
 from kan_impls.bench.limits import LimitsError
 from kan_impls.bench.measure.cache import CACHES, Cache, default_cache
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
 from kan_impls.bench.measure.rounds import Budget, Schedule
-from kan_impls.bench.paths import BASELINES, REPORTS
-from kan_impls.bench.record import parse_benchmark
+from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
+from kan_impls.bench.record import parse_benchmark, process_alone
 from kan_impls.bench.report import junit
 from kan_impls.bench.report.measured import measurement_entry
 from kan_impls.bench.report.tables import results_markdown
@@ -62,13 +64,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         f"default: {gate.PROCESSES} with --benchmark-compare, else 1",
     )  # fmt: skip
     group.addoption(
-        "--baselines", type=Path, metavar="DIR",
+        "--baselines", type=options.folder, metavar="DIR",
         help=f"where accepted runs are stored; default: {BASELINES} in the root folder",
     )  # fmt: skip
     group.addoption("--kan-worker", type=Path, metavar="FILE", help="used by the plugin itself")
     group = parser.getgroup("kan-impls, with --benchmark-compare")
     group.addoption(
-        "--further-runs", type=int, default=gate.FURTHER_RUNS, metavar="N",
+        "--further-runs", type=options.count_or_none, default=gate.FURTHER_RUNS, metavar="N",
         help="how often a benchmark that is not clear is measured again; default: %(default)s",
     )  # fmt: skip
     group.addoption(
@@ -92,7 +94,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="store the bytes of the device-free memory tests that run",
     )  # fmt: skip
     group.addoption(
-        "--report", type=Path, metavar="DIR",
+        "--report", type=options.folder, metavar="DIR",
         help=f"where the reports go; default: {REPORTS} in the root folder",
     )  # fmt: skip
 
@@ -105,11 +107,15 @@ def pytest_configure(config: pytest.Config) -> None:
         device = resolve_device(option.device)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
+    try:
+        wanted = options.wanted_baseline(option.benchmark_compare)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
     session = config.stash[SESSION] = Session(config, device, bool(option.benchmark_compare))
     if option.kan_worker is not None:
         _configure_worker(config, session)
     elif session.comparing:
-        _configure_comparison(config, session)
+        _configure_comparison(config, session, wanted)
     else:
         _refuse_options_of_a_comparison(option)
         if not any(getattr(option, f"benchmark_{name}") for name in TIMING_OPTIONS):
@@ -148,7 +154,7 @@ def _refuse_options_of_a_comparison(option: Any) -> None:
             )
 
 
-def _configure_comparison(config: pytest.Config, session: Session) -> None:
+def _configure_comparison(config: pytest.Config, session: Session, wanted: str | None) -> None:
     option = config.option
     if option.benchmark_compare_fail:
         raise pytest.UsageError(
@@ -160,8 +166,14 @@ def _configure_comparison(config: pytest.Config, session: Session) -> None:
             f"--false-alarm is {option.false_alarm}; expected a probability between 0 and 1, "
             "such as 0.01: correct it"
         )
-    wanted = option.benchmark_compare if isinstance(option.benchmark_compare, str) else None
     option.benchmark_compare = []
+    baselines = measuring.baselines_of(config)
+    is_usual = baselines.resolve() == (config.rootpath / BASELINES).resolve()
+    if not is_usual and not baselines.exists():
+        raise pytest.UsageError(
+            f"--baselines is {baselines}, which does not exist; expected the folder that "
+            "kan-bench accept stored in: correct it"
+        )
     # A figure taken after a thousand tests in the process is no match for a baseline
     # taken without them.
     option.benchmark_only = not (
@@ -170,8 +182,8 @@ def _configure_comparison(config: pytest.Config, session: Session) -> None:
     key = str(describe_environment(session.device)["device_key"])
     try:  # now rather than after minutes of measuring
         session.stored = compare.load(
-            measuring.baselines_of(config),
-            key, wanted, config.rootpath / "pyproject.toml", option.false_alarm,
+            baselines, key, wanted, config.rootpath / "pyproject.toml", option.false_alarm,
+            session.notes.append,
         )  # fmt: skip
     except BaselineError as error:
         pytest.exit(str(error), returncode=GateExit.CORRUPT_BASELINE)
@@ -227,9 +239,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "measure" in getattr(item, "fixturenames", ()):
             own = item.get_closest_marker("benchmark")
-            options = {**(own.kwargs if own else {}), "timer": session.runner.replay}
+            chosen = {**(own.kwargs if own else {}), "timer": session.runner.replay}
             # First, because pytest-benchmark reads the closest one only.
-            item.add_marker(pytest.mark.benchmark(**options), append=False)
+            item.add_marker(pytest.mark.benchmark(**chosen), append=False)
 
 
 def _take_ordered(session: Session, items: list[pytest.Item]) -> None:
@@ -247,7 +259,17 @@ def _take_ordered(session: Session, items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    session.config.stash[SESSION].total = sum(map(_is_benchmark, session.items))
+    config = session.config
+    state = config.stash[SESSION]
+    state.total = sum(map(_is_benchmark, session.items))
+    if (
+        state.total
+        and state.order is None
+        and _is_timed(config)
+        and not _is_distributed(config.option)
+        and not config.option.collectonly
+    ):
+        last_run.begin(config.rootpath / LAST_RUN)
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -296,7 +318,8 @@ def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     fixture = getattr(item, "funcargs", {}).get("benchmark")
     if call.when == "call" and fixture is not None and fixture.stats is not None:
-        item.user_properties += _properties(item.nodeid, fixture.stats)
+        with contextlib.suppress(FieldError):  # then `_take` says so
+            item.user_properties += _properties(item.nodeid, fixture.stats)
     test_report = yield
     if _is_benchmark(item):
         session = item.config.stash[SESSION]
@@ -306,10 +329,21 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             reason = test_report.longrepr[2] if isinstance(test_report.longrepr, tuple) else ""
             session.absent[item.nodeid] = f"it was skipped ({reason.removeprefix('Skipped: ')})"
         elif test_report.when == "call" and fixture is not None and fixture.stats is not None:
-            session.measured.append(fixture.stats)
+            _take(session, item.nodeid, fixture.stats)
         if session.channel is not None and test_report.when == "teardown":
             session.channel.send(finished=item.nodeid)
     return test_report
+
+
+def _take(session: Session, name: str, stats: Any) -> None:
+    """Count a benchmark as measured, if its time is one: a timer of the user's may say anything."""
+    try:
+        process_alone(stats.stats.median, stats.stats.rounds)
+    except FieldError as error:
+        session.absent[name] = f"its time is none ({error})"
+        session.notes.append(f"{name} is left out, since its time is none ({error})")
+    else:
+        session.measured.append(stats)
 
 
 def _properties(name: str, stats: Any) -> list[tuple[str, object]]:

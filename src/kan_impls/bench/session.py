@@ -6,7 +6,6 @@ It is given pytest's configuration, and knows pytest no further than that.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -15,16 +14,18 @@ from typing import Any
 
 import torch
 
-from kan_impls.bench import baseline, compare, gate
+from kan_impls.bench import baseline, compare, gate, last_run
 from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
+from kan_impls.bench.files import write_atomically
 from kan_impls.bench.measure.allocator import return_freed_memory
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
 from kan_impls.bench.processes import Command, WorkerError, measure_in_process
-from kan_impls.bench.record import Process, Run, parse_run
+from kan_impls.bench.record import Process, Run, figures_of, parse_run, process_alone
 from kan_impls.bench.report import ReportError, Source, junit, write_all
 from kan_impls.bench.report.document import Document, document
-from kan_impls.bench.report.tables import results_markdown
+from kan_impls.bench.report.tables import is_results_table, results_markdown
 from kan_impls.bench.runner import Runner
+from kan_impls.bench.selection import is_left_out
 from kan_impls.bench.verdict import Status, Verdict
 from kan_impls.bench.worker import Channel, Order
 
@@ -89,7 +90,7 @@ def hand_in(state: Session) -> None:
     """A worker's end: write what it measured."""
     assert state.order is not None
     text = json.dumps(_run_data(state), default=str)
-    baseline.write_atomically(Path(state.order.output), text)
+    write_atomically(Path(state.order.output), text)
 
 
 def conclude(state: Session) -> GateExit:
@@ -157,10 +158,9 @@ def measure_again(state: Session, names: Sequence[str], processes: int) -> dict[
 
 def _add_processes(state: Session, key: str, found: Mapping[str, Sequence[Process]]) -> None:
     for stats in state.measured:
-        info = stats.extra_info
+        info = figures_of({"extra_info": stats.extra_info})
         if "processes" not in info:  # a benchmark that knows only pytest-benchmark
-            own = Process(stats.stats.median * 1e9, rounds=stats.stats.rounds)
-            info["processes"] = [asdict(own)]
+            info["processes"] = [asdict(process_alone(stats.stats.median, stats.stats.rounds))]
         info.setdefault(key, [])
         info[key] += [asdict(process) for process in found.get(stats.fullname, ())]
 
@@ -170,7 +170,10 @@ def _judge(state: Session) -> GateExit:
     assert stored is not None
     assert run is not None
     accepted = stored.run.measurements if stored.run else {}
-    left_out = [*state.not_selected, *(name for name in accepted if _outside(state, name))]
+    left_out = [
+        *state.not_selected,
+        *(name for name in accepted if is_left_out(state.config, name, state.absent)),
+    ]
 
     def measure(names: Sequence[str]) -> Mapping[str, Sequence[Process]]:
         found = measure_again(state, names, state.processes)
@@ -190,27 +193,6 @@ def _judge(state: Session) -> GateExit:
     failing |= {"improved"} if option.fail_on_improved else set()
     failing |= {"inconclusive"} if option.fail_on_inconclusive else set()
     return gate_exit((verdict.status for verdict in state.verdicts), failing)
-
-
-def _outside(state: Session, name: str) -> bool:
-    """Whether the user named files or tests to run, and this one is none of them."""
-    config = state.config
-    if config.args_source.name != "ARGS":
-        return False
-    root, here = config.rootpath, config.invocation_params.dir
-    file, *test = name.split("::", 1)
-    path = os.path.realpath(root / file)
-    for argument in config.args:
-        chosen_file, *chosen_test = argument.split("::", 1)
-        chosen = os.path.realpath(here / chosen_file)
-        if chosen_test:
-            if path == chosen and (test[0] + "::").startswith(
-                (f"{chosen_test[0]}::", f"{chosen_test[0]}[")
-            ):
-                return False
-        elif path == chosen or path.startswith(chosen + os.sep):
-            return False
-    return name not in state.absent
 
 
 def _run_data(state: Session) -> dict[str, Any]:
@@ -235,20 +217,28 @@ def _keep_run(state: Session) -> None:
     table = results_markdown(state.run)
     path = config.rootpath / LAST_RUN
     try:
-        path.parent.mkdir(exist_ok=True)
-        text = json.dumps(_run_data(state), indent=1, default=str)
-        baseline.write_atomically(path, text + "\n")
-        baseline.write_atomically(path.with_suffix(".md"), table)
-        if config.option.benchmark_json:
-            asked = Path(config.option.benchmark_json)
-            baseline.write_atomically(asked.with_suffix(".md"), table)
+        last_run.keep(path, json.dumps(_run_data(state), indent=1, default=str) + "\n", table)
     except OSError as error:
         state.notes.append(
             f"{path} cannot be written ({error.strerror}); expected a writable folder: the run "
-            "is not kept, and kan-bench accept will not find it"
+            "is not kept, and kan-bench accept will refuse the older one"
         )
-        return
-    state.notes.append(f"kept {path} and, as Markdown, {path.with_suffix('.md').name}")
+    else:
+        state.notes.append(f"kept {path} and, as Markdown, {path.with_suffix('.md').name}")
+    if config.option.benchmark_json:
+        _write_table_beside(Path(config.option.benchmark_json), table, state.notes.append)
+
+
+def _write_table_beside(asked: Path, table: str, say: Callable[[str], None]) -> None:
+    """The table beside --benchmark-json, unless that is a file of the user's."""
+    path = asked.with_suffix(".md")
+    try:
+        if path.exists() and not is_results_table(path.read_text(encoding="utf-8")):
+            say(f"{path} is left alone: it is no table of results")
+        else:
+            write_atomically(path, table)
+    except (OSError, ValueError) as error:
+        say(f"{path} is not written ({error}); the table is in {LAST_RUN.with_suffix('.md')}")
 
 
 def _write_reports(state: Session, code: int) -> None:

@@ -75,6 +75,11 @@ def results_markdown(run: Run) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def is_results_table(text: str) -> bool:
+    """Whether a text is one of `results_markdown`, of this or an earlier run."""
+    return text.startswith("Measured ") and text.rstrip().endswith(LEGEND[-60:])
+
+
 def _result_row(implementation: str, passes: Mapping[str, Measurement]) -> list[str]:
     forward = passes.get("forward")
     backward = passes.get("backward")
