@@ -177,7 +177,8 @@ def test_benchmark_only_measures_and_keeps_the_run(project):
     result.stdout.fnmatch_lines(["*[[]1/2] test_small*", "*| implementation *", "*| mlp *"])
     data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
     assert "| mlp " in (project.path / ".benchmarks" / "last_run.md").read_text()
-    info = {b["name"]: b["extra_info"][OURS] for b in data["benchmarks"]}["test_small[fused_fourier_kan]"]
+    by_name = {b["name"]: b["extra_info"][OURS] for b in data["benchmarks"]}
+    info = by_name["test_small[fused_fourier_kan]"]
     assert info["measured"] == {
         "case": "small", "implementation": "fused_fourier_kan", "batch": 8,
         "widths": [6, 5, 1], "config": {}, "pass": "forward", "reference": "product",

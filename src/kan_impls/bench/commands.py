@@ -14,6 +14,7 @@ from kan_impls.bench.baseline import BaselineError, history
 from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
 from kan_impls.bench.limits import LimitsError
 from kan_impls.bench.paths import LAST_RUN
+from kan_impls.bench.plain_text import printable
 from kan_impls.bench.processes import Command, WorkerError
 from kan_impls.bench.report import ReportError, read_document, write_all
 from kan_impls.bench.report.document import document
@@ -39,11 +40,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    print(printable(text), flush=True)
 
 
 def _complain(text: str) -> None:
-    print(f"kan-bench: {text}", file=sys.stderr)
+    print(f"kan-bench: {printable(text)}", file=sys.stderr)
 
 
 def _accept(options: argparse.Namespace) -> int:

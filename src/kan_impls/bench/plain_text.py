@@ -25,6 +25,11 @@ def one_line(text: str) -> str:
     return _COMMAND.sub("# #", _HIDDEN.sub(" ", text))
 
 
+def marked(text: str) -> str:
+    """The same with a mark for every character that is left out."""
+    return _COMMAND.sub("# #", _HIDDEN.sub(lambda found: "\ufffd" * len(found[0]), text))
+
+
 def printable(text: str) -> str:
     """The same line by line, for a terminal whose lines a CI may read."""
     return "\n".join(_COMMAND_LINE.sub(r"\1: :", one_line(line)) for line in text.split("\n"))

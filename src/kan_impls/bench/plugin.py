@@ -31,6 +31,7 @@ from kan_impls.bench.measure.cache import CACHES, Cache, default_cache
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
 from kan_impls.bench.measure.rounds import Budget, Schedule
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
+from kan_impls.bench.plain_text import one_line, printable
 from kan_impls.bench.record import parse_benchmark, process_alone
 from kan_impls.bench.report import junit
 from kan_impls.bench.report.measured import measurement_entry
@@ -366,7 +367,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         session.started += 1
         if config.get_verbosity() <= 0:
             reporter.ensure_newline()
-            reporter.write(f"[{session.started}/{session.total}] {item.name} ", flush=True)
+            progress = f"[{session.started}/{session.total}] {one_line(item.name)} "
+            reporter.write(progress, flush=True)
     return (yield)
 
 
@@ -406,10 +408,11 @@ def pytest_terminal_summary(
     state = config.stash[SESSION]
     if state.run is not None and state.run.measurements:
         terminalreporter.section("results")
-        terminalreporter.write_line(results_markdown(state.run))
+        terminalreporter.write_line(printable(results_markdown(state.run)))
     if state.stored is not None and state.order is None:
         terminalreporter.section("verdicts")
-        terminalreporter.write_line(f"baseline: {state.stored.path or 'none for this device'}")
+        path = state.stored.path or "none for this device"
+        terminalreporter.write_line(printable(f"baseline: {path}"))
         if state.stored.anchor_path:
             terminalreporter.write_line(f"oldest baseline: {state.stored.anchor_path}")
         colors = {"regressed": "red", "missing": "red", "incomparable": "red", "improved": "green"}
@@ -420,4 +423,4 @@ def pytest_terminal_summary(
         if any(verdict.status == "improved" for verdict in state.verdicts):
             terminalreporter.write_line("improved: keep it by storing this run: kan-bench accept")
     for note in state.notes:
-        terminalreporter.write_line(note)
+        terminalreporter.write_line(printable(note))

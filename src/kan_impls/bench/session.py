@@ -19,6 +19,7 @@ from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
 from kan_impls.bench.files import write_atomically
 from kan_impls.bench.measure.allocator import return_freed_memory
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
+from kan_impls.bench.plain_text import one_line, printable
 from kan_impls.bench.processes import Command, WorkerError, measure_in_process
 from kan_impls.bench.record import Process, Run, figures_of, parse_run, process_alone
 from kan_impls.bench.report import ReportError, Source, junit, write_all
@@ -123,14 +124,14 @@ def _announce(state: Session, text: str) -> None:
     reporter = state.config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None:
         reporter.ensure_newline()
-        reporter.write_line(text, flush=True)
+        reporter.write_line(printable(text), flush=True)
 
 
 def _show_progress(state: Session, text: str) -> None:
     """What another process does just now, where a line can be written over."""
     reporter = state.config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None and reporter.isatty:
-        reporter.rewrite(f"  {text}", erase=True)
+        reporter.rewrite(f"  {one_line(text)}", erase=True)
 
 
 def measure_again(state: Session, names: Sequence[str], processes: int) -> dict[str, list[Process]]:
@@ -249,7 +250,8 @@ def _write_reports(state: Session, code: int) -> None:
         for name, value in junit.suite_properties(content):
             state.suite_property(name, value)
         for verdict in state.verdicts:
-            state.suite_property(f"kan_bench.{verdict.name}", f"{verdict.status}: {verdict.cause}")
+            name, said = f"kan_bench.{verdict.name}", f"{verdict.status}: {verdict.cause}"
+            state.suite_property(junit.xml_text(name), junit.xml_text(said))
     folder = state.config.option.report or state.config.rootpath / REPORTS
     history = baseline.history(baselines_of(state.config), state.run.device_key)
     try:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
+from kan_impls.bench.plain_text import one_line as one_line
 from kan_impls.bench.verdict import COMPANIONS, Status
 
 # From what needs no look to what does.
@@ -39,14 +40,6 @@ PASSES: Mapping[str, str] = {
     "backward_with_input_grad": "backward+dx",
     "training_step": "step",
 }
-
-
-def one_line(text: str) -> str:
-    """Without line ends and other control characters, which terminals, tables and bidirectional
-    text obey, and without halves of characters, which no file can hold."""
-    return re.sub(
-        r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+", " ", text
-    )
 
 
 def status_words(status: str) -> str:
@@ -136,7 +129,11 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def _short(name: str) -> str:
-    test = name.rsplit("::", 1)[-1].removeprefix("test_") if "::" in name else name
+    file, _, place = name.partition("::")
+    test = name
+    if place and "[" not in file.rpartition("/")[2]:
+        function, bracket, parameters = place.partition("[")  # which may hold colons, too
+        test = function.rpartition("::")[2].removeprefix("test_") + bracket + parameters
     for long, words in PASSES.items():
         test = re.sub(rf"(?<=[-\[]){long}(?=[-\]])", words, test)
     return test or name
