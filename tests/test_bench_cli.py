@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from kan_impls.bench import commands
+from kan_impls.bench.ab import trees
 from kan_impls.bench.baseline import find, read_run
 from kan_impls.bench.cli import main
 from kan_impls.bench.record import parse_run
@@ -175,6 +176,7 @@ def gated(folder, monkeypatch):
             asked.append((base, head, names))
             return answer
 
+        monkeypatch.setattr(trees, "commit_of", lambda root, revision: "0123")
         monkeypatch.setattr(commands.subprocess, "run", run)
         monkeypatch.setattr(commands, "_compare_revisions", compare)
         return main(["gate", "main", "--report", "gate", *options])
@@ -237,6 +239,7 @@ def test_a_loss_since_the_oldest_baseline_is_not_excused_by_the_last_step(gated,
 def test_a_gate_without_a_report_is_not_green(folder, monkeypatch, capsys):
     write_report(folder, "unchanged", code=0)  # an earlier run's
     finished = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(trees, "commit_of", lambda root, revision: "0123")
     monkeypatch.setattr(commands.subprocess, "run", lambda *a, **k: finished)
     assert main(["gate", "main", "--report", "gate"]) == 12
     assert "cannot be read" in capsys.readouterr().err

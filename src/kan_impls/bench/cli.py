@@ -10,6 +10,7 @@ from kan_impls.bench import gate, options
 from kan_impls.bench.ab.run import PAIRS
 from kan_impls.bench.calibrate import RUNS
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
+from kan_impls.bench.processes import TIMEOUT_SECONDS
 
 AFTER = "; options of pytest, such as -k, follow after --"
 
@@ -78,6 +79,7 @@ def _add_calibrate(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="DIR",
         help="keep every process's rounds there, for analysis",
     )
+    _add_timeout(calibrate)
     _add_storing(calibrate)
 
 
@@ -105,9 +107,17 @@ def _add_pairs(command: argparse.ArgumentParser) -> None:
         "--further-runs", type=options.count_or_none, default=gate.FURTHER_RUNS, metavar="N",
         help="how often what is not clear is measured again; default: %(default)s",
     )  # fmt: skip
+    _add_timeout(command)
     command.add_argument(
         "--fail-on-inconclusive", action="store_true", help="an unclear verdict fails the command"
     )
+
+
+def _add_timeout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--worker-timeout", type=options.seconds, default=TIMEOUT_SECONDS, metavar="SECONDS",
+        help="a measuring process without progress for so long is ended; default: %(default)g",
+    )  # fmt: skip
 
 
 def _add_gate(commands: Commands[argparse.ArgumentParser]) -> None:

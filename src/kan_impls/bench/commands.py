@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kan_impls.bench import lifeline
 from kan_impls.bench.baseline import BaselineError, history
 from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
+from kan_impls.bench.files import remove_folders
 from kan_impls.bench.limits import LimitsError
 from kan_impls.bench.paths import LAST_RUN
 from kan_impls.bench.plain_text import printable
-from kan_impls.bench.processes import Command, WorkerError
+from kan_impls.bench.processes import Command, WorkerError, WorkerStoppedError
 from kan_impls.bench.report import ReportError, read_document, write_all
 from kan_impls.bench.report.document import document
 from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
+from kan_impls.bench.report.write import clear
 from kan_impls.bench.verdict import FALSE_ALARM, Verdict
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a subcommand; its exit status. An error is one line, and status 1."""
+    """Run a subcommand; its exit status. An error is one line, and status 1.
+
+    A measuring process that hung or was killed is one line, and `GateExit.STOPPED`.
+    """
     from kan_impls.bench.ab.trees import RevisionError
     from kan_impls.bench.calibrate import CalibrationError
 
     subcommand = {
         "accept": _accept, "calibrate": _calibrate, "ab": _ab, "gate": _gate, "report": _report,
     }[options.command]  # fmt: skip
+    lifeline.end_on_sigterm()
+    remove_folders()  # which a killed command left
     try:
         return subcommand(options)
+    except WorkerStoppedError as error:
+        _complain(str(error))
+        return GateExit.STOPPED
     except (
         BaselineError, CalibrationError, LimitsError, ReportError, RevisionError, WorkerError,
     ) as error:  # fmt: skip
@@ -68,7 +78,8 @@ def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> in
 def _calibrate(options: argparse.Namespace) -> int:
     from kan_impls.bench.calibrate import calibrate
 
-    command = Command(["--benchmark-only", *options.pytest], Path.cwd())
+    arguments = ["--benchmark-only", *options.pytest]
+    command = Command(arguments, Path.cwd(), timeout=options.worker_timeout)
     data = calibrate(command, options.runs, options.processes, _say, options.keep)
     return _store(options, data, "the calibration")
 
@@ -90,11 +101,12 @@ def _compare_revisions(
     from kan_impls.bench.ab.trees import tree_of
 
     root = Path.cwd()
-    # A cancelled job ends like an interrupted one: worktrees and processes go.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tree_of(root, base_revision) as base, tree_of(root, head_revision) as head:
         _say(f"base {base.revision} ({base.commit[:10]}), head {head.revision}")
-        contestants = Contestants(base, head, ["--benchmark-only", *arguments], Plan(), _say)
+        contestants = Contestants(
+            base, head, ["--benchmark-only", *arguments], Plan(), _say,
+            timeout=options.worker_timeout,
+        )  # fmt: skip
         outcome = compare_revisions(
             contestants, options.pairs, options.further_runs, FALSE_ALARM, names
         )
@@ -120,16 +132,18 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
 
 def _gate(options: argparse.Namespace) -> int:
     """Compare with the stored baseline; what it flags, by base and head in turns."""
+    from kan_impls.bench.ab.trees import commit_of
+
     stored = options.report / "stored-baseline"
+    commit_of(Path.cwd(), options.base)  # rather now than on the day it is needed
     # What an earlier run left must not be taken for this one's.
     for folder in (options.report, stored):
-        for name in ("report.json", "exit_code"):
-            (folder / name).unlink(missing_ok=True)
+        clear(folder)
     finished = subprocess.run(
         [
             sys.executable, "-m", "pytest", "--benchmark-compare", "--fail-on-inconclusive",
             f"--baselines={options.baselines}", f"--further-runs={options.further_runs}",
-            f"--report={stored}", *options.pytest,
+            f"--report={stored}", f"--worker-timeout={options.worker_timeout}", *options.pytest,
         ],
         check=False,
     )  # fmt: skip

@@ -49,6 +49,19 @@ def count_or_none(text: str) -> int:
     return number
 
 
+def seconds(text: str) -> float:
+    """A time of more than 0 seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"it is {text!r}; expected seconds, more than 0: correct it"
+        )
+    return number
+
+
 def wanted_baseline(value: object) -> str | None:
     """What --benchmark-compare names: None where it has no value.
 

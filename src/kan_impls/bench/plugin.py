@@ -20,18 +20,20 @@ from typing import Any
 import pytest
 import torch
 
-from kan_impls.bench import compare, gate, last_run, options
+from kan_impls.bench import compare, gate, last_run, lifeline, options
 from kan_impls.bench import session as measuring
 from kan_impls.bench.baseline import BaselineError
 from kan_impls.bench.case import Case, Pass
 from kan_impls.bench.exit_codes import GateExit
 from kan_impls.bench.fields import FieldError
+from kan_impls.bench.files import remove_folders
 from kan_impls.bench.limits import LimitsError
 from kan_impls.bench.measure.cache import CACHES, Cache, default_cache
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
 from kan_impls.bench.measure.rounds import Budget, Schedule
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
 from kan_impls.bench.plain_text import one_line, printable
+from kan_impls.bench.processes import TIMEOUT_SECONDS
 from kan_impls.bench.record import parse_benchmark, process_alone
 from kan_impls.bench.report import junit
 from kan_impls.bench.report.measured import measurement_entry
@@ -67,6 +69,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--baselines", type=options.folder, metavar="DIR",
         help=f"where accepted runs are stored; default: {BASELINES} in the root folder",
+    )  # fmt: skip
+    group.addoption(
+        "--worker-timeout", type=options.seconds, default=TIMEOUT_SECONDS, metavar="SECONDS",
+        help="a benchmark or a measuring process without progress for so long ends the run; "
+        "default: %(default)s",
     )  # fmt: skip
     group.addoption("--kan-worker", type=Path, metavar="FILE", help="used by the plugin itself")
     group = parser.getgroup("kan-impls, with --benchmark-compare")
@@ -132,6 +139,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _configure_worker(config: pytest.Config, session: Session) -> None:
     """Measure as ordered; all that a user's options say of storing and judging is not for it."""
     option = config.option
+    lifeline.hold()
     order = session.order = Order.read(option.kan_worker)
     session.channel = Channel(*order.channel) if order.channel else None
     session.comparing = False
@@ -271,6 +279,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         and not config.option.collectonly
     ):
         last_run.begin(config.rootpath / LAST_RUN)
+        remove_folders()  # which a killed run left
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -369,6 +378,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             reporter.ensure_newline()
             progress = f"[{session.started}/{session.total}] {one_line(item.name)} "
             reporter.write(progress, flush=True)
+        if session.order is None:  # workers are watched by who started them
+            seconds, say = config.option.worker_timeout, reporter.write_line
+            with lifeline.limit(seconds, item.nodeid, GateExit.STOPPED, say):
+                return (yield)
     return (yield)
 
 

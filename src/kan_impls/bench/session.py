@@ -20,7 +20,7 @@ from kan_impls.bench.files import write_atomically
 from kan_impls.bench.measure.allocator import return_freed_memory
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
 from kan_impls.bench.plain_text import one_line, printable
-from kan_impls.bench.processes import Command, WorkerError, measure_in_process
+from kan_impls.bench.processes import Command, WorkerError, WorkerStoppedError, measure_in_process
 from kan_impls.bench.record import Process, Run, figures_of, parse_run, process_alone
 from kan_impls.bench.report import ReportError, Source, junit, write_all
 from kan_impls.bench.report.document import Document, document
@@ -110,7 +110,7 @@ def conclude(state: Session) -> GateExit:
     except WorkerError as error:
         state.notes.append(str(error))
         state.run = parse_run(_run_data(state))
-        return GateExit.MISSING
+        return GateExit.STOPPED if isinstance(error, WorkerStoppedError) else GateExit.MISSING
 
 
 def keep(state: Session, code: int) -> None:
@@ -141,7 +141,8 @@ def measure_again(state: Session, names: Sequence[str], processes: int) -> dict[
         WorkerError: one of them failed, or did not measure all.
     """
     arguments = [str(argument) for argument in state.config.invocation_params.args]
-    command = Command(arguments, state.config.invocation_params.dir)
+    option = state.config.option
+    command = Command(arguments, state.config.invocation_params.dir, timeout=option.worker_timeout)
     found: dict[str, list[Process]] = {name: [] for name in names}
     return_freed_memory()  # the others need it
     for _ in range(processes):

@@ -13,7 +13,7 @@ from kan_impls.bench import gate
 from kan_impls.bench.ab.duel import Pair, Plan, duel
 from kan_impls.bench.ab.trees import Tree
 from kan_impls.bench.limits import LimitTable, limits_of, read_rules
-from kan_impls.bench.processes import Command, WorkerError
+from kan_impls.bench.processes import TIMEOUT_SECONDS, Command, WorkerError
 from kan_impls.bench.record import Calibration, Figure, Measurement, Process, Run
 from kan_impls.bench.verdict import FALSE_ALARM, Judge, Verdict
 
@@ -51,6 +51,8 @@ class Contestants:
         arguments: pytest's.
         plan: how long a pair of processes measures.
         announce: hears what happens.
+        pairs: how many pairs were measured.
+        timeout: seconds without progress after which a process is ended.
     """
 
     base: Tree
@@ -59,6 +61,7 @@ class Contestants:
     plan: Plan
     announce: Callable[[str], None]
     pairs: int = 0
+    timeout: float = TIMEOUT_SECONDS
 
     def measure(self, count: int, names: Sequence[str] | None = None) -> list[Pair]:
         """That many pairs of fresh processes; memory in the very first."""
@@ -81,7 +84,7 @@ class Contestants:
             harness = Path(__file__).resolve().parents[1]
         bootstrap = harness / "ab" / "bootstrap.py"
         python = (sys.executable, str(bootstrap), str(tree.source), str(harness))
-        return Command(self.arguments, self.head.folder, python)
+        return Command(self.arguments, self.head.folder, python, timeout=self.timeout)
 
 
 def compare_revisions(

@@ -25,6 +25,7 @@ EXITS: Mapping[str, str] = {
     "NO_BASELINE": "there is nothing to compare with",
     "IMPROVED": "something became faster or smaller and is not accepted yet",
     "INCONCLUSIVE": "something could not be told from noise",
+    "STOPPED": "a measuring process hung or was killed",
     "TESTS_FAILED": "a benchmark or test failed",
     "INTERRUPTED": "the run was interrupted",
     "INTERNAL_ERROR": "pytest had an internal error",
