@@ -45,8 +45,11 @@ def calibrate(
 
     Raises:
         WorkerError: a process failed.
-        CalibrationError: memory, or what is measured, differed between the runs.
+        CalibrationError: memory, or what is measured, differed between the runs; or `keep` holds
+            an earlier calibration, or cannot be written.
     """
+    if keep is not None:
+        _prepare(keep)
     data: list[list[dict[str, Any]]] = []
     names: list[str] | None = None
     for run in range(1, runs + 1):
@@ -63,11 +66,37 @@ def calibrate(
                     "of pytest select"
                 )
             if keep is not None:
-                keep.mkdir(parents=True, exist_ok=True)
-                path = keep / f"run{run:02}-process{number}.json"
-                write_atomically(path, json.dumps(measured))
+                _keep(keep / f"run{run:02}-process{number}.json", measured)
             data[-1].append(measured)
     return calibration_of(data)
+
+
+def _prepare(keep: Path) -> None:
+    """Make the folder, before minutes are measured for it."""
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        earlier = sorted(keep.glob("run*-process*.json"))
+    except OSError as error:
+        raise _unwritable(keep, error) from error
+    if earlier:
+        raise CalibrationError(
+            f"{keep} holds {earlier[0].name} of an earlier calibration; expected a folder without: "
+            "name another one, or move what is there"
+        )
+
+
+def _keep(path: Path, measured: dict[str, Any]) -> None:
+    try:
+        write_atomically(path, json.dumps(measured))
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> CalibrationError:
+    return CalibrationError(
+        f"the folder {folder} cannot be written ({error.strerror}); expected a writable one for "
+        "what --keep keeps: change its permissions, or name another"
+    )
 
 
 def calibration_of(data: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
