@@ -105,7 +105,7 @@ def _check_ours(folder: Path) -> None:
         # An old or damaged one is a report, too.
         is_ours = SCHEMA_NAME in (folder / "report.json").read_text(encoding="utf-8")[:200]
     except (OSError, ValueError):
-        is_ours = EXIT_CODE in taken
+        is_ours = False
     if not is_ours:
         raise ReportError(
             f"the folder {folder} holds {', '.join(taken)}, which is no report of kan-bench; "
