@@ -47,6 +47,9 @@ def run(options: argparse.Namespace) -> int:
     ) as error:  # fmt: skip
         _complain(str(error))
         return 1
+    except OSError as error:
+        _complain(f"{error}; expected files and folders that can be read and written: see to them")
+        return 1
 
 
 def _say(text: str) -> None:

@@ -39,7 +39,8 @@ def write_atomically(path: Path, text: str) -> None:
         dir=path.parent, prefix=f".{path.name[:100]}.{os.getpid()}-", suffix=".tmp"
     )
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        # Half of a character, which a name may hold, is written as its code.
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -96,7 +97,7 @@ def locked(
         folder: which; it is made if it is not there.
         say: hears that another process holds the lock, before this one waits for it.
         beside: whether the lock lies in the folder itself, where it works for all machines that
-            share the folder; else it is one of this machine and user.
+            share the folder; else it is one for all folders of this user on this machine.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -104,7 +105,7 @@ def locked(
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK if beside else file_about(folder, LOCK))
+    lock = FileLock(folder / LOCK if beside else _file_of_user(LOCK))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -119,6 +120,9 @@ def locked(
 def file_about(path: Path, suffix: str) -> Path:
     """A file of this user in the system's temporary folder that tells of another path."""
     whole = os.path.realpath(path).encode(errors="surrogateescape")
+    return _file_of_user(f"-{hashlib.sha256(whole).hexdigest()[:16]}{suffix}")
+
+
+def _file_of_user(suffix: str) -> Path:
     user = getpass.getuser() if os.name == "nt" else str(os.getuid())
-    digest = hashlib.sha256(whole).hexdigest()[:16]
-    return Path(tempfile.gettempdir(), f"{FOLDERS}-of-{user}-{digest}{suffix}")
+    return Path(tempfile.gettempdir(), f"{FOLDERS}-of-{user}{suffix}")

@@ -57,9 +57,12 @@ def read(path: Path, is_named: bool = False) -> dict[str, Any]:
                 "is there; expected the last run: measure again, or store the older one with "
                 f"--run {path}"
             )
-    if not path.exists():
+    try:
+        return baseline.read_json(path)
+    except baseline.BaselineError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
         raise baseline.BaselineError(
             f"{path} does not exist; expected the last run: make one with "
             "pytest --benchmark-only, in the folder of the benchmarks"
-        )
-    return baseline.read_json(path)
+        ) from error

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -379,7 +380,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             progress = f"[{session.started}/{session.total}] {one_line(item.name)} "
             reporter.write(progress, flush=True)
         if session.order is None:  # workers are watched by who started them
-            seconds, say = config.option.worker_timeout, reporter.write_line
+            seconds, say = config.option.worker_timeout, partial(reporter.write_line, flush=True)
             with lifeline.limit(seconds, item.nodeid, GateExit.STOPPED, say):
                 return (yield)
     return (yield)

@@ -100,6 +100,18 @@ def measure_in_process(
         WorkerStoppedError: it was killed, or hung.
     """
     lifeline.end_on_sigterm()
+    try:
+        return _measure_in_process(command, order, announce)
+    except OSError as error:
+        raise WorkerError(
+            f"a measuring process cannot be given its orders ({error}); expected a folder for "
+            "temporary files that can be written: free space there, or set TMPDIR to another"
+        ) from error
+
+
+def _measure_in_process(
+    command: Command, order: Order, announce: Callable[[str], None]
+) -> dict[str, Any]:
     with temporary_folder() as folder:
         output, order_path = folder / "run.json", folder / "order.json"
         replace(order, output=str(output)).write(order_path)

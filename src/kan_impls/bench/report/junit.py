@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from kan_impls.bench.exit_codes import FAILING
 from kan_impls.bench.plain_text import marked
-from kan_impls.bench.report.words import STATUSES, exit_words, status_words
+from kan_impls.bench.report.words import STATUSES, exit_words, name_parts, status_words
 
 Properties = list[tuple[str, str]]
 
@@ -131,11 +131,10 @@ def _outcome(verdict: Mapping[str, Any], failing: set[str]) -> ElementTree.Eleme
 
 def _case(name: str, seconds: float) -> ElementTree.Element:
     """As pytest writes it: the file in dots, and the test."""
-    file, colons, rest = xml_text(name).partition("::")
-    function, bracket, parameters = (rest if colons else file).partition("[")
-    *place, test = [*([file] if colons else []), *function.split("::")]
+    file, function, parameters = name_parts(xml_text(name))
+    *place, test = [*([file] if file else []), *function.split("::")]
     classname = ".".join(place).replace(".py", "").replace("/", ".") or "kan-bench"
-    test += bracket + parameters
+    test += parameters
     attributes = {"classname": classname, "name": test, "time": f"{seconds:.9f}"}
     return ElementTree.Element("testcase", attributes)
 

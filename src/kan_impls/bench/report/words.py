@@ -129,12 +129,20 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     return {name: value if taken.count(value) == 1 else name for name, value in short.items()}
 
 
+def name_parts(name: str) -> tuple[str, str, str]:
+    """File, function with its classes, and parameters, which may hold colons, too."""
+    file, colons, rest = name.partition("::")
+    if not colons or "[" in file.rpartition("/")[2]:
+        file, rest = "", name
+    function, bracket, parameters = rest.partition("[")
+    return file, function, bracket + parameters
+
+
 def _short(name: str) -> str:
-    file, _, place = name.partition("::")
+    file, function, parameters = name_parts(name)
     test = name
-    if place and "[" not in file.rpartition("/")[2]:
-        function, bracket, parameters = place.partition("[")  # which may hold colons, too
-        test = function.rpartition("::")[2].removeprefix("test_") + bracket + parameters
+    if file:
+        test = function.rpartition("::")[2].removeprefix("test_") + parameters
     for long, words in PASSES.items():
         test = re.sub(rf"(?<=[-\[]){long}(?=[-\]])", words, test)
     return test or name
