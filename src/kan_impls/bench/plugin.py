@@ -380,10 +380,18 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             progress = f"[{session.started}/{session.total}] {one_line(item.name)} "
             reporter.write(progress, flush=True)
         if session.order is None:  # workers are watched by who started them
-            seconds, say = config.option.worker_timeout, partial(reporter.write_line, flush=True)
+            seconds, say = config.option.worker_timeout, partial(_say_at_once, config)
             with lifeline.limit(seconds, item.nodeid, GateExit.STOPPED, say):
                 return (yield)
     return (yield)
+
+
+def _say_at_once(config: pytest.Config, text: str) -> None:
+    """On the terminal, even in the middle of a test, whose output is captured."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend(in_=False)
+    config.pluginmanager.getplugin("terminalreporter").write_line(printable(text), flush=True)
 
 
 # Around all others and before them, because pytest-benchmark's JSON and the JUnit file are written
