@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kan_impls.bench.exit_codes import GateExit
+from kan_impls.bench.record import figures_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = "benchmarks/test_reference.py"
@@ -66,7 +67,7 @@ def other_device(data: dict[str, Any]) -> None:
 
 def slower_before(data: dict[str, Any]) -> None:
     for entry in data["benchmarks"]:
-        for process in entry["extra_info"]["processes"]:
+        for process in figures_of(entry)["processes"]:
             process["ratio"] *= 1.5
             if process["ratio_to_mlp"]:
                 process["ratio_to_mlp"] *= 1.5
@@ -74,7 +75,7 @@ def slower_before(data: dict[str, Any]) -> None:
 
 def never_calibrated(data: dict[str, Any]) -> None:
     for entry in data["benchmarks"]:
-        del entry["extra_info"]["calibration"]
+        del figures_of(entry)["calibration"]
 
 
 def of_a_lost_commit(data: dict[str, Any]) -> None:

@@ -4,14 +4,17 @@ One test runs real processes of two real revisions; the rest is told by hand.
 """
 
 import math
+import os
 import shutil
+import subprocess
+import sys
 import textwrap
 
 import pytest
 
 from kan_impls.bench.ab.duel import Pair, Plan, compare_rounds, duel
 from kan_impls.bench.ab.run import Contestants, compare_revisions
-from kan_impls.bench.ab.trees import RevisionError, Tree, merge_base, tree_of
+from kan_impls.bench.ab.trees import RevisionError, Tree, commit_of, merge_base, tree_of
 from kan_impls.bench.cli import main
 from kan_impls.bench.measure.rounds import OWN, Round
 from kan_impls.bench.processes import Command, WorkerError
@@ -81,6 +84,42 @@ def test_what_an_interrupted_comparison_left_is_cleared(repository, tmp_path):
     with tree_of(repository, "base"):
         pass
     assert len(list((repository / ".git" / "worktrees").glob("*"))) == 0
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from kan_impls.bench.ab.trees import tree_of
+with tree_of(Path(sys.argv[1]), "base") as first, tree_of(Path(sys.argv[1]), "HEAD") as second:
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_comparison_left_is_cleared(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", KILLED, str(repository)], check=False)
+    git(repository, "worktree", "add", "--detach", str(tmp_path / "mine"), "base")
+    # One that git itself did not come to the end of is locked.
+    for worktree in (repository / ".git" / "worktrees").iterdir():
+        if worktree.name != "mine":
+            (worktree / "locked").write_text("initializing")
+    assert list(tmp_path.glob("kan-bench-tree-*"))
+    with tree_of(repository, "base"):
+        pass
+    assert not list(tmp_path.glob("kan-bench-tree-*"))
+    assert len(git(repository, "worktree", "list").splitlines()) == 2  # and what is not ours
+    assert (tmp_path / "mine" / "a.txt").exists()
+
+
+def test_gits_own_words_are_kept(repository, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("HOME", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    with pytest.raises(RevisionError, match=r"dubious ownership.*safe\.directory") as caught:
+        commit_of(repository, "base")
+    assert "\n" not in str(caught.value)
+    assert "git fetch" not in str(caught.value)
 
 
 def test_the_command_says_what_is_wrong_in_one_line(repository, monkeypatch, capsys):

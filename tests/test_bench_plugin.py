@@ -19,7 +19,7 @@ from kan_impls.bench.case import Case
 from kan_impls.bench.cli import main
 from kan_impls.bench.exit_codes import GateExit
 from kan_impls.bench.measure import floor
-from kan_impls.bench.record import Process, parse_process, parse_run
+from kan_impls.bench.record import OURS, Process, parse_process, parse_run
 from kan_impls.bench.sequential import Goal, decide
 from kan_impls.bench.settle import Settlement
 from kan_impls.bench.workload import Workload
@@ -64,7 +64,7 @@ def own_figures(state):
     """What this process measured, by benchmark."""
     found = {}
     for stats in state.measured:
-        parts = stats.extra_info.get("processes")
+        parts = stats.extra_info.get(OURS, {}).get("processes")
         plain = asdict(Process(stats.stats.median * 1e9, rounds=stats.stats.rounds))
         found[stats.fullname] = parse_process(parts[0] if parts else plain)
     return found
@@ -188,7 +188,7 @@ def calibrated(data):
     machine = data["machine_info"]["kan_impls"]["machine"]
     origin = {"datetime": data["datetime"], "machine": machine["id"], "boot": machine["boot"]}
     for entry in data["benchmarks"]:
-        entry["extra_info"]["calibration"] = {
+        entry["extra_info"][OURS]["calibration"] = {
             "processes": 3, "runs": runs, "origins": [origin] * len(runs)
         }  # fmt: skip
 
@@ -216,7 +216,8 @@ def test_benchmark_only_measures_and_keeps_the_run(project):
     result.stdout.fnmatch_lines(["*[[]1/2] test_small*", "*| implementation *", "*| mlp *"])
     data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
     assert "| mlp " in (project.path / ".benchmarks" / "last_run.md").read_text()
-    info = {b["name"]: b["extra_info"] for b in data["benchmarks"]}["test_small[fused_fourier_kan]"]
+    by_name = {b["name"]: b["extra_info"][OURS] for b in data["benchmarks"]}
+    info = by_name["test_small[fused_fourier_kan]"]
     assert info["measured"] == {
         "case": "small", "implementation": "fused_fourier_kan", "batch": 8,
         "widths": [6, 5, 1], "config": {}, "pass": "forward", "reference": "product",
@@ -242,7 +243,7 @@ def test_processes_share_the_time_of_a_benchmark(project, others):
     assert project.runpytest("--benchmark-only", "--processes=5").ret == 0
     data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
     for entry in data["benchmarks"]:
-        assert [p["rounds"] for p in entry["extra_info"]["processes"]] == [2] * 5
+        assert [p["rounds"] for p in entry["extra_info"][OURS]["processes"]] == [2] * 5
     assert len(others.asked) == 4
 
 
@@ -692,7 +693,7 @@ def test_a_worker_measures_what_it_is_told_and_nothing_else(project, tmp_path):
     assert result.ret == 0
     (entry,) = json.loads((tmp_path / "out.json").read_text())["benchmarks"]
     assert entry["fullname"] == "test_small.py::test_small[mlp]"
-    assert "memory" not in entry["extra_info"]
-    assert len(entry["extra_info"]["rounds"]) == 6  # half of the twelve
+    assert "memory" not in entry["extra_info"][OURS]
+    assert len(entry["extra_info"][OURS]["rounds"]) == 6  # half of the twelve
     assert not (project.path / ".benchmarks" / "last_run.json").exists()
     assert not (project.path / "x.xml").exists()

@@ -2,12 +2,18 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 
+import psutil
 import pytest
 
+from kan_impls.bench.files import remove_folders
 from kan_impls.bench.measure.rounds import OWN, Round
-from kan_impls.bench.processes import Command, WorkerError, measure_in_process
+from kan_impls.bench.processes import Command, WorkerError, WorkerStoppedError, measure_in_process
 from kan_impls.bench.worker import Channel, ChannelClosedError, NoTurnError, Order, Turns
 from tests.bench_runs import run_data
 
@@ -97,3 +103,90 @@ def test_an_end_that_is_gone_is_noticed(ends):
         coordinator.receive()
     with pytest.raises(ChannelClosedError):
         coordinator.send(go=True)
+
+
+# A process that hangs, is killed, or whose starter is
+
+
+def test_a_worker_that_hangs_is_ended_and_the_benchmark_named(tmp_path):
+    code = "import time\nprint('[2/3] test_x[a] ', end='', flush=True)\ntime.sleep(60)"
+    command = replace(python(code, tmp_path), timeout=1.0)
+    heard = []
+    with pytest.raises(
+        WorkerStoppedError, match=r"no progress for 1 seconds in \[2/3\] test_x\[a\]; expected"
+    ):
+        measure_in_process(command, Order(), heard.append)
+    assert heard == ["[2/3] test_x[a]"]
+
+
+def test_progress_is_what_a_worker_says_and_not_how_long_it_takes(tmp_path):
+    data = json.dumps(run_data("a"))
+    code = (
+        "import time\nfor n in range(8): print(n, flush=True); time.sleep(0.25)\n"
+        f"open(order['output'], 'w').write({data!r})"
+    )
+    command = replace(python(code, tmp_path), timeout=1.5)
+    assert measure_in_process(command, Order(), lambda text: None) == run_data("a")
+
+
+def test_a_worker_that_is_killed_is_told_from_one_that_failed(tmp_path):
+    code = "import os\nprint('[1/1] test_x ', flush=True)\nos.kill(os.getpid(), 9)"
+    with pytest.raises(WorkerStoppedError, match=r"signal 9 \(SIGKILL\) ended it(.|\n)*test_x"):
+        measure_in_process(python(code, tmp_path), Order(), lambda text: None)
+
+
+@pytest.mark.parametrize("where", ["python", "folder"])
+def test_a_worker_that_cannot_be_started_is_one_line(tmp_path, where):
+    gone = tmp_path / "gone"
+    command = Command([], tmp_path, (str(gone),)) if where == "python" else Command([], gone)
+    with pytest.raises(WorkerError, match=r"cannot be started .*gone") as caught:
+        measure_in_process(command, Order(), lambda text: None)
+    assert "\n" not in str(caught.value)
+
+
+STARTER = """
+import sys
+from pathlib import Path
+from kan_impls.bench.processes import Command, measure_in_process
+from kan_impls.bench.worker import Order
+command = Command([], Path(sys.argv[1]), (sys.executable, str(Path(sys.argv[1], "worker.py"))))
+measure_in_process(command, Order(), lambda text: print(text, flush=True))
+"""
+
+WORKER = """
+import os, time
+from kan_impls.bench import lifeline
+lifeline.hold()
+print(f"[1/1] {os.getpid()} ", flush=True)
+while True:  # busy, as measuring is
+    sum(range(1000))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_ends_with_who_started_it(tmp_path, monkeypatch, number):
+    (tmp_path / "worker.py").write_text(WORKER)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command = [sys.executable, "-c", STARTER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
+        worker = psutil.Process(int(starter.stdout.readline().split()[1]))
+        starter.send_signal(number)
+        # A cancelled one has time to clear up.
+        assert starter.wait(timeout=10) == (143 if number == signal.SIGTERM else -9)
+    worker.wait(timeout=10)
+    left = [path.name for path in tmp_path.glob("kan-bench-*")]
+    assert len(left) == (number == signal.SIGKILL)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    remove_folders()
+    assert not list(tmp_path.glob("kan-bench-*"))
+
+
+def test_a_benchmark_that_takes_for_ever_ends_its_process():
+    code = (
+        "import time; from kan_impls.bench import lifeline\n"
+        "with lifeline.limit(0.2, 'test_x', 18, lambda text: print(text, flush=True)):\n"
+        "    time.sleep(60)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 18
+    assert "test_x made no progress for 0.2 seconds" in ended.stdout

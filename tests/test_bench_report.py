@@ -1,8 +1,14 @@
 """Tables for people."""
 
+from xml.etree import ElementTree
+
 import pytest
 
+from kan_impls.bench.plain_text import printable
 from kan_impls.bench.record import parse_run
+from kan_impls.bench.report.document import document
+from kan_impls.bench.report.junit import junit_xml
+from kan_impls.bench.report.summary import summary_markdown
 from kan_impls.bench.report.tables import markdown_table, results_markdown
 from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
 from kan_impls.bench.report.words import (
@@ -150,3 +156,42 @@ def test_names_lose_what_is_obvious_and_stay_different():
 )
 def test_figures_are_rounded_alike_everywhere(shown, expected):
     assert shown == expected
+
+
+HOSTILE = [
+    "::error::a", "a ::error::b", "##[error]a", "a##vso[task.complete result=Failed]",
+    "a\x1b]0;title\x07b", "\u202ea\u2066b\u061c", "a\u2028b", "x" * 96 + " ::error::b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_is_a_command_of_a_ci_or_turns_writing(name):
+    verdicts = [Verdict(name, "missing", name), Verdict("b" + name, "regressed", f"z {name}")]
+    report = document(parse_run(run_data()), verdicts, exit_code=10, kind="compare")
+    report["notes"] = [name]
+    lines = [line for _, line in verdict_lines(verdicts)]
+    shown = [*lines, summary_markdown(report), junit_xml(report), printable(f"{name}\n{name}")]
+    for text in shown:
+        assert not set(text) & set("\x1b\x07\u202e\u2066\u061c\u2028")
+        assert "##[" not in text
+        assert "##vso[" not in text
+    for line in "\n".join([*lines, *shown[-1:]]).split("\n"):
+        assert not line.lstrip().startswith("::")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("x.py::test_a[x::y]", "a[x::y]"),
+        ("x.py::TestK::test_a[x::y[z]]", "a[x::y[z]]"),
+        ("a/x.py::TestK::test_a", "a"),
+        ("a[1]/x.py::test_a[b]", "a[b]"),
+        ("test_a[x::y]", "test_a[x::y]"),
+    ],
+)
+def test_parameters_may_hold_colons(name, expected):
+    assert short_names([name]) == {name: expected}
+    verdicts = [Verdict(name, "missing", "gone")]
+    report = document(parse_run(run_data()), verdicts, exit_code=11, kind="compare")
+    case = ElementTree.fromstring(junit_xml(report)).find(".//testcase")
+    assert case.get("name").removeprefix("test_") == expected.removeprefix("test_")

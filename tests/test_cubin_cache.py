@@ -1,6 +1,7 @@
 """The folder of compiled kernels: whole entries or none, and never a reason to fail."""
 
 import errno
+import hashlib
 import os
 import sys
 import warnings
@@ -160,3 +161,16 @@ def test_the_description_of_the_folder(folder):
     _, entries, size, obstacle = cubin_cache.describe()
     assert (entries, obstacle) == (1, None)
     assert size == the_entry(folder).stat().st_size
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"", b"{", b"[]", b"null", b'"text"', b"7", b"{}", b"\xff", b"[" * 100_000, b"9" * 5001],
+)
+def test_a_bad_header_under_a_right_digest_is_absent(folder, header):
+    body = len(header).to_bytes(4, "little") + header + IMAGE
+    cubin_cache.write(KEY, DESCRIPTION, IMAGE)
+    content = the_entry(folder).read_bytes()
+    magic = content[: content.index(b"\n") + 1]
+    the_entry(folder).write_bytes(magic + hashlib.sha256(body).digest() + body)
+    assert cubin_cache.read(KEY) is None

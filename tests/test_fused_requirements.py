@@ -250,3 +250,50 @@ def test_the_table_of_registers(capsys, own_cache, one_kernel):
     assert ", shared 256 B" in rows[0]
     assert "| 24, spills " in rows[1]
     assert ", stack 200 B" in rows[2]
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """A compiler that needs no NVRTC."""
+    monkeypatch.setattr(compiler, "target_of", lambda arch: arch)
+    monkeypatch.setattr(compiler, "nvrtc_version", lambda: (13, 0))
+    made = compiler.Compiled(b"image", "symbol", None)
+    monkeypatch.setattr(compiler, "compile_kernel", lambda name, target: made)
+
+
+@pytest.mark.filterwarnings("ignore:compiled CUDA kernels cannot be stored")
+@pytest.mark.parametrize("has_home", [True, False])
+def test_warmup_that_stored_nothing_has_failed(
+    capsys, monkeypatch, tmp_path, own_cache, one_kernel, pretended, has_home
+):
+    if has_home:
+        (tmp_path / "cache").write_text("in the way")
+    else:
+        monkeypatch.setattr(cubin_cache, "folder", no_home)
+    assert main(["warmup", "--arch", "sm_90"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("3 of 3 kernels are not stored (")
+    assert "set KAN_IMPLS_CACHE" in line
+
+
+def no_home():
+    raise OSError("there is no home folder")
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {},
+        {"symbol": 5, "resources": None},
+        {"symbol": "s", "resources": [1]},
+        {"symbol": "s", "resources": {"registers": 1}},
+        {"symbol": "s", "resources": {"unknown": 1}},
+        {"symbol": "s", "resources": dict.fromkeys(
+            ("registers", "spill_stores", "spill_loads", "stack", "shared"), "many")},
+    ],
+)  # fmt: skip
+def test_an_entry_that_describes_no_kernel_is_compiled_anew(own_cache, pretended, description):
+    entry = jit.cache_key("scale<64>", "sm_90")
+    cubin_cache.write(entry, description, b"old")
+    assert jit.compile_kernels(["scale<64>"], "sm_90")["scale<64>"].image == b"image"
+    assert cubin_cache.read(entry)[1] == b"image"

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kan_impls.bench import baseline
-from kan_impls.bench.record import parse_run
-
-
-def read_last_run(path: Path) -> dict[str, Any]:
-    """A run that is to be stored, in pytest-benchmark's JSON.
-
-    Raises:
-        BaselineError: there is no such run, or it cannot be read.
-    """
-    if not path.exists():
-        raise baseline.BaselineError(
-            f"{path} does not exist; expected the last run: make one with "
-            "pytest --benchmark-only, in the folder of the benchmarks"
-        )
-    return baseline.read_json(path)
+from kan_impls.bench.record import Run, figures_of, parse_run
 
 
 def accept(
@@ -32,6 +19,7 @@ def accept(
     merge: bool = False,
     replace: bool = False,
     new_history: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Store a run as the newest baseline of its device; its calibration goes on.
 
@@ -43,16 +31,39 @@ def accept(
         merge: keep the present baseline's entries for benchmarks that the run does not have.
         replace: drop them.
         new_history: why later runs are not to be compared with older baselines than this one.
+        say: hears that another process stores at the same time, before this one waits for it.
 
     Raises:
-        BaselineError: the run measured nothing, or something in disturbed rounds only, it lacks
-            benchmarks of the present baseline (without `merge` or `replace`), or the folder
-            cannot be written.
+        BaselineError: the run measured nothing, or something in disturbed rounds only, or it does
+            not say on which device; it lacks benchmarks of the present baseline (without `merge`
+            or `replace`); or the folder cannot be written.
     """
     run = parse_run(data)
+    _check_whole(run, source)
+    # What is kept of the present baseline is read under the lock under which it is replaced:
+    # of two that merge at once, the second keeps what the first one stored.
+    with baseline.changing(baselines, run.device_key, say) as folder:
+        present = baseline.find(baselines, run.device_key)
+        if present is not None:
+            held = baseline.read_json(present)
+            _inherit_calibration(data["benchmarks"], held["benchmarks"])
+            data["benchmarks"] += _kept(data, held, source, present, merge, replace)
+        data.setdefault("kan_impls", {})["anchor"] = new_history
+        file_name = re.sub(r"[^\w.-]+", "-", name or run.commit[:10])
+        return baseline.write_next(folder, data, file_name)
+
+
+def _check_whole(run: Run, source: str) -> None:
+    """Whether what a run holds is worth to compare with."""
     if not run.measurements:
         raise baseline.BaselineError(
             f"{source} holds no measurement; expected one or more: run pytest --benchmark-only"
+        )
+    if not run.says_device:
+        raise baseline.BaselineError(
+            f"{source} does not say of which device it is; expected a run with the plugin of "
+            "kan_impls, since a baseline is found by its device: measure with the plugin, or "
+            f"compare with this file by pytest --benchmark-compare={source}"
         )
     busy = [m.name for m in run.measurements.values() if not m.values("median_ns")]
     if busy:
@@ -60,36 +71,31 @@ def accept(
             f"{source} was disturbed in every process of {', '.join(busy)}; expected a machine "
             "that does nothing else: measure again"
         )
-    present = baseline.find(baselines, run.device_key)
-    if present is not None:
-        held = baseline.read_json(present)["benchmarks"]
-        _inherit_calibration(data["benchmarks"], held)
-        data["benchmarks"] += _kept(data, held, source, present, merge, replace)
-    data.setdefault("kan_impls", {})["anchor"] = new_history
-    file_name = re.sub(r"[^\w.-]+", "-", name or run.commit[:10])
-    return baseline.store(baselines, run.device_key, data, file_name)
 
 
 def _inherit_calibration(entries: list[dict[str, Any]], held: list[dict[str, Any]]) -> None:
     """How much a figure differs between runs of one code is the same for the next code."""
-    of = {entry["fullname"]: entry.get("extra_info", {}) for entry in held}
+    of = {entry["fullname"]: figures_of(entry) for entry in held}
     for entry in entries:
-        info, old = entry.setdefault("extra_info", {}), of.get(entry["fullname"], {})
+        info, old = figures_of(entry), of.get(entry["fullname"], {})
         same_work = info.get("measured") == old.get("measured")
         if "calibration" in old and "calibration" not in info and same_work:
             info["calibration"] = old["calibration"]
 
 
 def _kept(
-    data: dict[str, Any], held: list[dict[str, Any]], source: str, present: Path,
+    data: dict[str, Any], held: dict[str, Any], source: str, present: Path,
     merge: bool, replace: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Entries of the present baseline that go on."""
+    """Entries of the present baseline that go on, as what they are: figures of its commit."""
     names = {entry["fullname"] for entry in data["benchmarks"]}
-    others = [entry for entry in held if entry["fullname"] not in names]
+    others = [entry for entry in held["benchmarks"] if entry["fullname"] not in names]
+    for entry in others:
+        commit = {key: held["commit_info"].get(key) for key in ("id", "dirty")}
+        figures_of(entry).setdefault("code", commit)
     if others and not merge and not replace:
         raise baseline.BaselineError(
-            f"{source} lacks {len(others)} of the {len(held)} benchmarks of "
+            f"{source} lacks {len(others)} of the {len(held['benchmarks'])} benchmarks of "
             f"{present}; expected all of them: run them all, or keep the old entries with "
             "--merge, or drop them with --replace"
         )

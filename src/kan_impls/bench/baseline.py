@@ -11,15 +11,21 @@ import contextlib
 import json
 import os
 import re
-import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kan_impls.bench import device_key as keys
-from kan_impls.bench.record import InvalidRunError, Run, parse_run
+from kan_impls.bench import files
+from kan_impls.bench.fields import loads
+from kan_impls.bench.files import write_atomically
+from kan_impls.bench.plain_text import one_line
+from kan_impls.bench.record import Run, parse_run
 
 FILE_NAME = re.compile(r"(\d{4,})_.*\.json")
+# It becomes the name of a folder: no separator, and no way up.
+DEVICE_KEY = re.compile(r"[A-Za-z0-9][\w.+-]{0,199}", re.ASCII)
 
 
 class BaselineError(Exception):
@@ -33,17 +39,23 @@ def read_json(path: Path) -> dict[str, Any]:
         BaselineError: the file cannot be read, or is no run.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = loads(path.read_text(encoding="utf-8"))
         parse_run(data)
     except OSError as error:
         raise BaselineError(
             f"{path} cannot be read ({error.strerror}); expected a run in pytest-benchmark's "
             "JSON: check the path and its permissions"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, InvalidRunError) as error:
+    except ValueError as error:  # of characters, of JSON, or of what it says
+        remedy = "name a file that kan-bench accept or pytest-benchmark wrote"
+        if FILE_NAME.fullmatch(path.name):
+            remedy = (
+                "restore the file from version control, or remove it and store a new one with "
+                "kan-bench accept"
+            )
         raise BaselineError(
-            f"{path} is not a complete run ({error}); expected pytest-benchmark's JSON: restore "
-            "the file from version control, or remove it and store a new one with kan-bench accept"
+            f"{path} is not a complete run ({one_line(str(error))}); expected pytest-benchmark's "
+            f"JSON: {remedy}"
         ) from error
     return data
 
@@ -57,20 +69,53 @@ def read_run(path: Path) -> Run:
     return parse_run(read_json(path))
 
 
+def folder_of(directory: Path, device_key: str) -> Path:
+    """Where the baselines for a device lie.
+
+    Raises:
+        BaselineError: the key, which may come from a stranger's file, is no name of a folder.
+    """
+    if not DEVICE_KEY.fullmatch(device_key):
+        raise BaselineError(
+            f"the device key is {one_line(repr(device_key))[:100]}; expected letters, digits and "
+            "any of . _ + - in it, as the plugin writes it: measure again on that device"
+        )
+    return directory / device_key
+
+
 def stored(directory: Path, device_key: str) -> list[Path]:
-    """The baselines for a device, oldest first, in whatever folder they lie."""
-    return [path for path in _numbered(directory, "*") if _key_of(path) == device_key]
+    """The baselines for a device, oldest first, in whatever folder they lie.
+
+    Raises:
+        BaselineError: a folder is there and cannot be listed, so that nobody knows.
+    """
+    own = folder_of(directory, device_key)
+    others = [folder for folder in _listed(directory) if folder.is_dir() and folder != own]
+    paths = [path for folder in (own, *others) for path in _numbered(folder)]
+    return sorted((path for path in paths if _key_of(path) == device_key), key=_number)
 
 
 def misplaced(directory: Path, device_key: str) -> Path | None:
     """The newest of another device in this one's folder, which must not pass for none at all."""
-    others = (p for p in _numbered(directory, device_key) if _key_of(p) != device_key)
-    return max(others, key=_number, default=None)
+    paths = _numbered(folder_of(directory, device_key))
+    return max((path for path in paths if _key_of(path) != device_key), key=_number, default=None)
 
 
-def _numbered(directory: Path, folder: str) -> list[Path]:
-    paths = directory.glob(f"{folder}/*.json")
-    return sorted((path for path in paths if FILE_NAME.fullmatch(path.name)), key=_number)
+def _numbered(folder: Path) -> list[Path]:
+    return [path for path in _listed(folder) if FILE_NAME.fullmatch(path.name)]
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where there is none."""
+    try:
+        return [folder / name for name in os.listdir(folder)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BaselineError(
+            f"the baseline folder {folder} cannot be listed ({error.strerror}); expected a folder "
+            "that can be read: change its permissions, or name another with --baselines"
+        ) from error
 
 
 def _number(path: Path) -> int:
@@ -95,9 +140,10 @@ def _key_by_facts(path: Path, mtime_ns: int) -> str | None:
 def history(directory: Path, device_key: str) -> list[Run]:
     """All baselines for a device that can be read, oldest first."""
     runs = []
-    for path in stored(directory, device_key):
-        with contextlib.suppress(BaselineError):
-            runs.append(read_run(path))
+    with contextlib.suppress(BaselineError):
+        for path in stored(directory, device_key):
+            with contextlib.suppress(BaselineError):
+                runs.append(read_run(path))
     return runs
 
 
@@ -115,8 +161,9 @@ def find(directory: Path, device_key: str, wanted: str | None = None) -> Path | 
     candidates = stored(directory, device_key)
     if wanted is None:
         return candidates[-1] if candidates else None
-    if Path(wanted).is_file():
-        return Path(wanted)
+    with contextlib.suppress(OSError, ValueError):  # no name that a file can have
+        if Path(wanted).is_file():
+            return Path(wanted)
     for path in candidates:
         if wanted.isdigit() and _number(path) == int(wanted):
             return path
@@ -127,23 +174,61 @@ def find(directory: Path, device_key: str, wanted: str | None = None) -> Path | 
     )
 
 
-def forerunners(directory: Path, device_key: str, newest: Path) -> list[Path]:
+def forerunners(
+    directory: Path,
+    device_key: str,
+    newest: Path,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Path]:
     """The baselines that `newest` goes on from, oldest first.
 
-    A run that was accepted as a new history is as far back as its followers are compared.
+    A run that was accepted as a new history is as far back as its followers are compared. One
+    that cannot be read is left out: it is no reason not to judge by the others.
 
-    Raises:
-        BaselineError: one of them cannot be read.
+    Args:
+        directory, device_key: where they are.
+        newest: the one that goes on from them.
+        say: hears of those that cannot be read.
     """
     found: list[Path] = []
     paths = [path.resolve() for path in stored(directory, device_key)]
     if newest.resolve() not in paths:
         return []
     for path in reversed(paths[: paths.index(newest.resolve()) + 1]):
+        try:
+            run = read_run(path)
+        except BaselineError as error:
+            say(f"an older baseline is left out: {error}")
+            continue
         found.append(path)
-        if read_run(path).anchor is not None:
+        if run.anchor is not None:
             break
     return found[:0:-1]
+
+
+@contextlib.contextmanager
+def changing(
+    directory: Path, device_key: str, say: Callable[[str], None] = lambda text: None
+) -> Iterator[Path]:
+    """The folder of a device, for the only process that changes it now.
+
+    Args:
+        directory, device_key: which.
+        say: hears that another process has it, before this one waits.
+
+    Raises:
+        BaselineError: the folder cannot be written.
+    """
+    folder = folder_of(directory, device_key)
+    try:
+        with files.locked(folder, say):
+            files.remove_leftovers(folder)
+            yield folder
+    except OSError as error:
+        raise BaselineError(
+            f"the baseline folder {folder} cannot be written ({error.strerror}); expected a "
+            "writable folder: change its permissions, or name another with --baselines"
+        ) from error
 
 
 def store(directory: Path, device_key: str, data: dict[str, Any], name: str) -> Path:
@@ -152,35 +237,20 @@ def store(directory: Path, device_key: str, data: dict[str, Any], name: str) -> 
     Raises:
         BaselineError: the folder cannot be written.
     """
-    from filelock import FileLock
+    # Two at once must not choose the same number.
+    with changing(directory, device_key) as folder:
+        return write_next(folder, data, name)
 
-    folder = directory / device_key
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Two at once must not choose the same number.
-        with FileLock(folder / ".lock"):
-            taken = [*stored(directory, device_key), *_numbered(directory, device_key)]
-            number = 1 + max(map(_number, taken), default=0)
-            path = folder / f"{number:04}_{name}.json"
-            write_atomically(path, json.dumps(data, indent=1) + "\n")
-    except OSError as error:
-        raise BaselineError(
-            f"the baseline folder {folder} cannot be written ({error.strerror}); expected a "
-            "writable folder: change its permissions, or name another with --baselines"
-        ) from error
+
+def write_next(folder: Path, data: dict[str, Any], name: str) -> Path:
+    """The same by whoever has the folder already.
+
+    Raises:
+        OSError: the file cannot be written.
+        BaselineError: the folder cannot be listed.
+    """
+    taken = [*stored(folder.parent, folder.name), *_numbered(folder)]
+    number = 1 + max(map(_number, taken), default=0)
+    path = folder / f"{number:04}_{name}.json"
+    write_atomically(path, json.dumps(data, indent=1) + "\n")
     return path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file in full or not at all: readers see the old one until the new is complete."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

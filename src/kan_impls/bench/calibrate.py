@@ -9,11 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kan_impls.bench.baseline import read_json, stored, write_atomically
+from kan_impls.bench.baseline import read_json, stored
+from kan_impls.bench.files import write_atomically
 from kan_impls.bench.limits import limits_of
 from kan_impls.bench.processes import Command, measure_in_process
 from kan_impls.bench.provenance import Machine, Origin
-from kan_impls.bench.record import FIGURES, Measurement, Run, parse_benchmark, parse_run
+from kan_impls.bench.record import (
+    FIGURES,
+    Measurement,
+    Run,
+    figures_of,
+    parse_benchmark,
+    parse_run,
+)
 from kan_impls.bench.worker import Order
 
 # The noise of one benchmark is known to a quarter of itself then, and better by what all have
@@ -48,9 +56,12 @@ def calibrate(
 
     Raises:
         WorkerError: a process failed.
-        CalibrationError: memory, or what is measured, differed between the runs.
+        CalibrationError: memory, or what is measured, differed between the runs; or `keep` holds
+            an earlier calibration, or cannot be written.
         BaselineError: the baseline to add to cannot be read.
     """
+    if keep is not None:
+        _prepare(keep)
     data: list[list[dict[str, Any]]] = []
     names: list[str] | None = None
     held: dict[str, Any] | None = None
@@ -70,12 +81,38 @@ def calibrate(
                     "of pytest select"
                 )
             if keep is not None:
-                keep.mkdir(parents=True, exist_ok=True)
-                path = keep / f"run{run:02}-process{number}.json"
-                write_atomically(path, json.dumps(measured))
+                _keep(keep / f"run{run:02}-process{number}.json", measured)
             data[-1].append(measured)
     result = calibration_of(data)
     return result if held is None else joined(held, result)
+
+
+def _prepare(keep: Path) -> None:
+    """Make the folder, before minutes are measured for it."""
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        earlier = sorted(keep.glob("run*-process*.json"))
+    except OSError as error:
+        raise _unwritable(keep, error) from error
+    if earlier:
+        raise CalibrationError(
+            f"{keep} holds {earlier[0].name} of an earlier calibration; expected a folder without: "
+            "name another one, or move what is there"
+        )
+
+
+def _keep(path: Path, measured: dict[str, Any]) -> None:
+    try:
+        write_atomically(path, json.dumps(measured))
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> CalibrationError:
+    return CalibrationError(
+        f"the folder {folder} cannot be written ({error.strerror}); expected a writable one for "
+        "what --keep keeps: change its permissions, or name another"
+    )
 
 
 def calibration_of(data: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
@@ -95,8 +132,9 @@ def calibration_of(data: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         of = [[process.measurements[name] for process in run] for run in runs]
         figures = [(run_figures(measured), origin_of(run[0]))
                    for measured, run in zip(of, runs, strict=True)]  # fmt: skip
-        entry["extra_info"].pop("rounds", None)
-        entry["extra_info"] |= {
+        own = figures_of(entry)
+        own.pop("rounds", None)
+        own |= {
             "processes": [asdict(p) for run in of for m in run for p in m.processes],
             "calibration": {
                 "processes": len(runs[0]),
@@ -152,7 +190,7 @@ def joined(held: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
                 f"{name} takes {dict(measurement.memory)} bytes and took {dict(old.memory)} in the "
                 "stored baseline; expected code that costs the same: calibrate without --add"
             )
-        info = entry["extra_info"]
+        info = figures_of(entry)
         info["processes"] = [asdict(process) for process in old.processes] + info["processes"]
         added = info["calibration"]
         info["calibration"] = {

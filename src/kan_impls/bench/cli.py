@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from kan_impls.bench import options
 from kan_impls.bench.calibrate import RUNS
 from kan_impls.bench.compare import PROCESSES
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
+from kan_impls.bench.processes import TIMEOUT_SECONDS
 from kan_impls.bench.sequential import FEWEST_PAIRS, MOST_PAIRS
 
 AFTER = "; options of pytest, such as -k, follow after --"
@@ -41,15 +42,17 @@ _count.__name__ = "count, 1 or more"  # what argparse calls it in its message
 
 def _add_accept(commands: Commands[argparse.ArgumentParser]) -> None:
     accept = commands.add_parser("accept", help="store the last run as the baseline of its device")
-    accept.add_argument("--run", type=Path, default=LAST_RUN, help="default: %(default)s")
+    accept.add_argument("--run", type=options.path, help=f"default: the last one, {LAST_RUN}")
     _add_storing(accept)
 
 
 def _add_storing(command: argparse.ArgumentParser) -> None:
     _add_baselines(command)
-    command.add_argument("--name", help="a name for the file; default: the commit of the run")
     command.add_argument(
-        "--new-history", metavar="REASON",
+        "--name", type=options.words, help="a name for the file; default: the commit of the run"
+    )
+    command.add_argument(
+        "--new-history", type=options.words, metavar="REASON",
         help="later runs are not compared with baselines older than this one",
     )  # fmt: skip
     partial = command.add_mutually_exclusive_group()
@@ -72,18 +75,24 @@ def _add_calibrate(commands: Commands[argparse.ArgumentParser]) -> None:
         "--processes", type=_count, default=PROCESSES, help="of each run; default: %(default)s"
     )
     calibrate.add_argument(
-        "--keep", type=Path, metavar="DIR", help="keep every process's rounds there, for analysis"
+        "--keep",
+        type=options.folder,
+        metavar="DIR",
+        help="keep every process's rounds there, for analysis",
     )
     calibrate.add_argument(
         "--add", action="store_true",
         help="join the runs to the stored calibration of this device, of code that costs the same, "
         "so that it holds on several days and machines",
     )  # fmt: skip
+    _add_timeout(calibrate)
     _add_storing(calibrate)
 
 
 def _add_baselines(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--baselines", type=Path, default=BASELINES, help="default: %(default)s")
+    command.add_argument(
+        "--baselines", type=options.folder, default=BASELINES, help="default: %(default)s"
+    )
 
 
 def _add_ab(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -93,7 +102,7 @@ def _add_ab(commands: Commands[argparse.ArgumentParser]) -> None:
     ab.add_argument("base", help="a branch, tag or commit")
     ab.add_argument("head", nargs="?", help="another one; default: the files as they are")
     _add_pairs(ab)
-    ab.add_argument("--report", type=Path, metavar="DIR", help="where the reports go")
+    ab.add_argument("--report", type=options.folder, metavar="DIR", help="where the reports go")
 
 
 def _pairs(text: str) -> int:
@@ -112,9 +121,17 @@ def _add_pairs(command: argparse.ArgumentParser) -> None:
         "--pairs", type=_pairs, default=MOST_PAIRS,
         help="pairs of processes at most; default: %(default)s",
     )  # fmt: skip
+    _add_timeout(command)
     command.add_argument(
         "--fail-on-inconclusive", action="store_true", help="an unclear verdict fails the command"
     )
+
+
+def _add_timeout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--worker-timeout", type=options.seconds, default=TIMEOUT_SECONDS, metavar="SECONDS",
+        help="a measuring process without progress for so long is ended; default: %(default)g",
+    )  # fmt: skip
 
 
 def _add_gate(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -126,13 +143,15 @@ def _add_gate(commands: Commands[argparse.ArgumentParser]) -> None:
     merge.add_argument("base", help="what they are to be merged into: a branch, tag or commit")
     _add_pairs(merge)
     _add_baselines(merge)
-    merge.add_argument("--report", type=Path, default=REPORTS, help="default: %(default)s")
+    merge.add_argument(
+        "--report", type=options.folder, default=REPORTS, help="default: %(default)s"
+    )
 
 
 def _add_report(commands: Commands[argparse.ArgumentParser]) -> None:
     report = commands.add_parser("report", help="make all reports again from a report.json")
-    report.add_argument("document", type=Path, help="a report.json")
-    report.add_argument("--out", type=Path, default=REPORTS, help="default: %(default)s")
+    report.add_argument("document", type=options.path, help="a report.json")
+    report.add_argument("--out", type=options.folder, default=REPORTS, help="default: %(default)s")
     _add_baselines(report)
 
 
@@ -140,11 +159,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0 when it did what was asked and found nothing."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     split = given.index("--") if "--" in given else len(given)
-    options = parser().parse_args(given[:split])
-    options.pytest = given[split + 1 :]
+    chosen = parser().parse_args(given[:split])
+    chosen.pytest = given[split + 1 :]
     from kan_impls.bench import commands
 
-    return commands.run(options)
+    return commands.run(chosen)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,45 +10,63 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kan_impls.bench import lifeline
 from kan_impls.bench.baseline import BaselineError, history
 from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
+from kan_impls.bench.files import remove_folders
 from kan_impls.bench.limits import LimitsError
-from kan_impls.bench.processes import Command, WorkerError
+from kan_impls.bench.paths import LAST_RUN
+from kan_impls.bench.plain_text import printable
+from kan_impls.bench.processes import Command, WorkerError, WorkerStoppedError
 from kan_impls.bench.report import ReportError, read_document, write_all
 from kan_impls.bench.report.document import document
+from kan_impls.bench.report.outcome import exit_of, read_whole
 from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
+from kan_impls.bench.report.write import clear
 from kan_impls.bench.verdict import FALSE_ALARM, Status, Verdict
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a subcommand; its exit status. An error is one line, and status 1."""
+    """Run a subcommand; its exit status. An error is one line, and status 1.
+
+    A measuring process that hung or was killed is one line, and `GateExit.STOPPED`.
+    """
     from kan_impls.bench.ab.trees import RevisionError
     from kan_impls.bench.calibrate import CalibrationError
 
     subcommand = {
         "accept": _accept, "calibrate": _calibrate, "ab": _ab, "gate": _gate, "report": _report,
     }[options.command]  # fmt: skip
+    lifeline.end_on_sigterm()
+    remove_folders()  # which a killed command left
     try:
         return subcommand(options)
+    except WorkerStoppedError as error:
+        _complain(str(error))
+        return GateExit.STOPPED
     except (
         BaselineError, CalibrationError, LimitsError, ReportError, RevisionError, WorkerError,
     ) as error:  # fmt: skip
         _complain(str(error))
         return 1
+    except OSError as error:
+        _complain(f"{error}; expected files and folders that can be read and written: see to them")
+        return 1
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    print(printable(text), flush=True)
 
 
 def _complain(text: str) -> None:
-    print(f"kan-bench: {text}", file=sys.stderr)
+    print(f"kan-bench: {printable(text)}", file=sys.stderr)
 
 
 def _accept(options: argparse.Namespace) -> int:
-    from kan_impls.bench.accept import read_last_run
+    from kan_impls.bench import last_run
 
-    return _store(options, read_last_run(options.run), str(options.run))
+    path = options.run or LAST_RUN
+    return _store(options, last_run.read(path, is_named=options.run is not None), str(path))
 
 
 def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> int:
@@ -57,7 +74,7 @@ def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> in
 
     path = accept(
         data, source, options.baselines, options.name, options.merge, options.replace,
-        options.new_history,
+        options.new_history, _say,
     )  # fmt: skip
     print(f"stored {path}")
     return 0
@@ -66,7 +83,8 @@ def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> in
 def _calibrate(options: argparse.Namespace) -> int:
     from kan_impls.bench.calibrate import calibrate
 
-    command = Command(["--benchmark-only", *options.pytest], Path.cwd())
+    arguments = ["--benchmark-only", *options.pytest]
+    command = Command(arguments, Path.cwd(), timeout=options.worker_timeout)
     measure = partial(calibrate, add_to=options.baselines) if options.add else calibrate
     data = measure(command, options.runs, options.processes, _say, options.keep)
     options.merge |= options.add and not options.replace
@@ -84,11 +102,12 @@ def _compare_revisions(
     from kan_impls.bench.ab.trees import tree_of
 
     root = Path.cwd()
-    # A cancelled job ends like an interrupted one: worktrees and processes go.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tree_of(root, base_revision) as base, tree_of(root, head_revision) as head:
         _say(f"base {base.revision} ({base.commit[:10]}), head {head.revision}")
-        contestants = Contestants(base, head, ["--benchmark-only", *options.pytest], _say)
+        contestants = Contestants(
+            base, head, ["--benchmark-only", *options.pytest], _say,
+            timeout=options.worker_timeout,
+        )  # fmt: skip
         outcome = compare_revisions(contestants, options.pairs, FALSE_ALARM)
         name = f"{base_revision} ({base.commit[:10]})"
     _print_verdicts(outcome.verdicts)
@@ -122,25 +141,23 @@ def _gate(options: argparse.Namespace) -> int:
 
     base = merge_base(Path.cwd(), options.base)
     _say(f"base {options.base}, branched off at {base[:10]}")
-    # What an earlier run left must not be taken for this one's.
-    for name in ("report.json", "exit_code"):
-        (options.report / name).unlink(missing_ok=True)
+    clear(options.report)  # what an earlier run left must not be taken for this one's
     finished = subprocess.run(
         [
             sys.executable, "-m", "pytest", "--benchmark-compare", f"--against={base}",
             f"--baselines={options.baselines}", f"--pairs={options.pairs}",
-            f"--report={options.report}", *options.pytest,
+            f"--report={options.report}", f"--worker-timeout={options.worker_timeout}",
+            *options.pytest,
             *(["--fail-on-inconclusive"] if options.fail_on_inconclusive else []),
         ],
         check=False,
     )  # fmt: skip
     try:
-        content = read_document(options.report / "report.json")
+        content = read_whole(options.report)
     except ReportError as error:
         _complain(str(error))
         return finished.returncode or GateExit.NOTHING_MEASURED
-    judged = gate_exit((verdict["status"] for verdict in content["verdicts"]), _failing(options))
-    return finished.returncode or judged
+    return finished.returncode or exit_of(content, failing=_failing(options))
 
 
 def _report(options: argparse.Namespace) -> int:

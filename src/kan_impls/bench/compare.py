@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,12 @@ class Stored:
         answers: Answers = NO_ANSWERS,
     ) -> Sequence[Verdict]:
         """Verdicts of all benchmarks; `incomparable` all of them on another device."""
-        if self.run is not None and self.run.device_key != current.device_key:
+        # A plain file of pytest-benchmark says nothing of devices: who names it knows.
+        if (
+            self.run is not None
+            and self.run.says_device
+            and self.run.device_key != current.device_key
+        ):
             cause = f"the baseline is of {self.run.device_key}, this run of {current.device_key}"
             return [Verdict(name, "incomparable", cause) for name in current.measurements]
         judge = Judge(self.run, self.anchor, self.limits, partial(_stranger, current.machine))
@@ -77,6 +82,7 @@ def load(
     wanted: str | None,
     pyproject: Path,
     false_alarm: float = FALSE_ALARM,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Stored:
     """What is stored for a device.
 
@@ -86,6 +92,7 @@ def load(
         wanted: a path, or the number of a stored baseline; None for the newest.
         pyproject: where the limits are.
         false_alarm: the probability that a run of unchanged code has any false alarm.
+        say: hears of older baselines that cannot be read.
 
     Raises:
         BaselineError: a baseline cannot be read, or the wanted one does not exist.
@@ -96,7 +103,7 @@ def load(
     if path is None:
         return Stored(None, None, None, None, limits, false_alarm)
     run = baseline.read_run(path)
-    older = baseline.forerunners(directory, device_key, path)
+    older = baseline.forerunners(directory, device_key, path, say)
     return Stored(path, run, *_anchor(run, older), limits, false_alarm)
 
 

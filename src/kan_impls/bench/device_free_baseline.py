@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kan_impls.bench.baseline import BaselineError, write_atomically
+from kan_impls.bench.baseline import BaselineError
+from kan_impls.bench.files import write_atomically
 
 ACCEPT = "pytest benchmarks/test_memory.py --accept-memory"
 

@@ -24,6 +24,7 @@ class GateExit(IntEnum):
     NO_BASELINE = 15  # with --require-baseline
     IMPROVED = 16  # with --fail-on-improved
     INCONCLUSIVE = 17  # with --fail-on-inconclusive
+    STOPPED = 18  # a measuring process hung or was killed
     UNJUDGED = 19  # no time could be judged; not with --allow-unjudged
 
 

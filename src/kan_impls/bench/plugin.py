@@ -11,28 +11,34 @@ pytest-benchmark's own comparison, which cannot see the device, memory, noise, o
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from kan_impls.bench import compare
+from kan_impls.bench import compare, last_run, lifeline, options
 from kan_impls.bench import session as measuring
 from kan_impls.bench.baseline import BaselineError
 from kan_impls.bench.case import Case, Pass
 from kan_impls.bench.exit_codes import FAILING, GateExit
+from kan_impls.bench.fields import FieldError
+from kan_impls.bench.files import remove_folders
 from kan_impls.bench.limits import LimitsError, read_rules
 from kan_impls.bench.measure.cache import CACHES, Cache, default_cache
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
 from kan_impls.bench.measure.machine import describe_machine
 from kan_impls.bench.measure.rounds import OWN, Budget, Round, Schedule
-from kan_impls.bench.paths import BASELINES, REPORTS
-from kan_impls.bench.record import parse_benchmark
+from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
+from kan_impls.bench.plain_text import one_line, printable
+from kan_impls.bench.processes import TIMEOUT_SECONDS
+from kan_impls.bench.record import parse_benchmark, process_alone
 from kan_impls.bench.report import junit
 from kan_impls.bench.report.measured import measurement_entry
 from kan_impls.bench.report.tables import results_markdown
@@ -66,8 +72,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         f"default: {compare.PROCESSES} where calibrated times judge the run, else 1",
     )  # fmt: skip
     group.addoption(
-        "--baselines", type=Path, metavar="DIR",
+        "--baselines", type=options.folder, metavar="DIR",
         help=f"where accepted runs are stored; default: {BASELINES} in the root folder",
+    )  # fmt: skip
+    group.addoption(
+        "--worker-timeout", type=options.seconds, default=TIMEOUT_SECONDS, metavar="SECONDS",
+        help="a benchmark or a measuring process without progress for so long ends the run; "
+        "default: %(default)s",
     )  # fmt: skip
     group.addoption("--kan-worker", type=Path, metavar="FILE", help="used by the plugin itself")
     group = parser.getgroup("kan-impls, with --benchmark-compare")
@@ -105,7 +116,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="store the bytes of the device-free memory tests that run",
     )  # fmt: skip
     group.addoption(
-        "--report", type=Path, metavar="DIR",
+        "--report", type=options.folder, metavar="DIR",
         help=f"where the reports go; default: {REPORTS} in the root folder",
     )  # fmt: skip
 
@@ -118,11 +129,15 @@ def pytest_configure(config: pytest.Config) -> None:
         device = resolve_device(option.device)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
+    try:
+        wanted = options.wanted_baseline(option.benchmark_compare)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
     session = config.stash[SESSION] = Session(config, device, bool(option.benchmark_compare))
     if option.kan_worker is not None:
         _configure_worker(config, session)
     elif session.comparing:
-        _configure_comparison(config, session)
+        _configure_comparison(config, session, wanted)
     else:
         _refuse_options_of_a_comparison(option)
         if not any(getattr(option, f"benchmark_{name}") for name in TIMING_OPTIONS):
@@ -138,6 +153,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _configure_worker(config: pytest.Config, session: Session) -> None:
     """Measure as ordered; all that a user's options say of storing and judging is not for it."""
     option = config.option
+    lifeline.hold()
     order = session.order = Order.read(option.kan_worker)
     session.channel = Channel(*order.channel) if order.channel else None
     session.comparing = False
@@ -163,7 +179,7 @@ def _refuse_options_of_a_comparison(option: Any) -> None:
             )
 
 
-def _configure_comparison(config: pytest.Config, session: Session) -> None:
+def _configure_comparison(config: pytest.Config, session: Session, wanted: str | None) -> None:
     option = config.option
     if option.benchmark_compare_fail:
         raise pytest.UsageError(
@@ -179,6 +195,13 @@ def _configure_comparison(config: pytest.Config, session: Session) -> None:
         raise pytest.UsageError(
             f"--false-alarm is {option.false_alarm}; expected a probability between 0 and 1, "
             "such as 0.01: correct it"
+        )
+    baselines = measuring.baselines_of(config)
+    is_usual = baselines.resolve() == (config.rootpath / BASELINES).resolve()
+    if not is_usual and not baselines.exists():
+        raise pytest.UsageError(
+            f"--baselines is {baselines}, which does not exist; expected the folder that "
+            "kan-bench accept stored in: correct it"
         )
     # A figure taken after a thousand tests in the process is no match for a baseline
     # taken without them.
@@ -204,6 +227,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         return compare.load(
             measuring.baselines_of(config),
             device_key, state.wanted, config.rootpath / "pyproject.toml", option.false_alarm,
+            state.notes.append,
         )  # fmt: skip
 
     try:
@@ -268,9 +292,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "measure" in getattr(item, "fixturenames", ()):
             own = item.get_closest_marker("benchmark")
-            options = {**(own.kwargs if own else {}), "timer": session.runner.replay}
+            chosen = {**(own.kwargs if own else {}), "timer": session.runner.replay}
             # First, because pytest-benchmark reads the closest one only.
-            item.add_marker(pytest.mark.benchmark(**options), append=False)
+            item.add_marker(pytest.mark.benchmark(**chosen), append=False)
 
 
 def _take_ordered(session: Session, items: list[pytest.Item]) -> None:
@@ -286,7 +310,18 @@ def _take_ordered(session: Session, items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    session.config.stash[SESSION].total = sum(map(_is_benchmark, session.items))
+    config = session.config
+    state = config.stash[SESSION]
+    state.total = sum(map(_is_benchmark, session.items))
+    if (
+        state.total
+        and state.order is None
+        and _is_timed(config)
+        and not _is_distributed(config.option)
+        and not config.option.collectonly
+    ):
+        last_run.begin(config.rootpath / LAST_RUN)
+        remove_folders()  # which a killed run left
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -356,7 +391,8 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     fixture = getattr(item, "funcargs", {}).get("benchmark")
     if call.when == "call" and fixture is not None and fixture.stats is not None:
-        item.user_properties += _properties(item.nodeid, fixture.stats)
+        with contextlib.suppress(FieldError):  # then `_take` says so
+            item.user_properties += _properties(item.nodeid, fixture.stats)
     test_report = yield
     if _is_benchmark(item):
         session = item.config.stash[SESSION]
@@ -367,10 +403,21 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             session.absent[item.nodeid] = f"it was skipped ({reason.removeprefix('Skipped: ')})"
         elif test_report.when == "call" and fixture is not None and fixture.stats is not None:
             measuring.note_settings(session, fixture.stats)
-            session.measured.append(fixture.stats)
+            _take(session, item.nodeid, fixture.stats)
         if session.channel is not None and test_report.when == "teardown":
             session.channel.send(finished=item.nodeid)
     return test_report
+
+
+def _take(session: Session, name: str, stats: Any) -> None:
+    """Count a benchmark as measured, if its time is one: a timer of the user's may say anything."""
+    try:
+        process_alone(stats.stats.median, stats.stats.rounds)
+    except FieldError as error:
+        session.absent[name] = f"its time is none ({error})"
+        session.notes.append(f"{name} is left out, since its time is none ({error})")
+    else:
+        session.measured.append(stats)
 
 
 def _properties(name: str, stats: Any) -> list[tuple[str, object]]:
@@ -393,8 +440,21 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         session.started += 1
         if config.get_verbosity() <= 0:
             reporter.ensure_newline()
-            reporter.write(f"[{session.started}/{session.total}] {item.name} ", flush=True)
+            progress = f"[{session.started}/{session.total}] {one_line(item.name)} "
+            reporter.write(progress, flush=True)
+        if session.order is None:  # workers are watched by who started them
+            seconds, say = config.option.worker_timeout, partial(_say_at_once, config)
+            with lifeline.limit(seconds, item.nodeid, GateExit.STOPPED, say):
+                return (yield)
     return (yield)
+
+
+def _say_at_once(config: pytest.Config, text: str) -> None:
+    """On the terminal, even in the middle of a test, whose output is captured."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend(in_=False)
+    config.pluginmanager.getplugin("terminalreporter").write_line(printable(text), flush=True)
 
 
 # Around all others and before them, because pytest-benchmark's JSON and the JUnit file are written
@@ -434,10 +494,11 @@ def pytest_terminal_summary(
     state = config.stash[SESSION]
     if state.run is not None and state.run.measurements:
         terminalreporter.section("results")
-        terminalreporter.write_line(results_markdown(state.run))
+        terminalreporter.write_line(printable(results_markdown(state.run)))
     if state.stored is not None and state.order is None:
         terminalreporter.section("verdicts")
-        terminalreporter.write_line(f"baseline: {state.stored.path or 'none for this device'}")
+        path = state.stored.path or "none for this device"
+        terminalreporter.write_line(printable(f"baseline: {path}"))
         if state.stored.anchor_path:
             terminalreporter.write_line(f"oldest baseline: {state.stored.anchor_path}")
         colors = {**dict.fromkeys(FAILING, "red"), "improved": "green"}
@@ -448,4 +509,4 @@ def pytest_terminal_summary(
         if any(verdict.status == "improved" for verdict in state.verdicts):
             terminalreporter.write_line("improved: keep it by storing this run: kan-bench accept")
     for note in state.notes:
-        terminalreporter.write_line(note)
+        terminalreporter.write_line(printable(note))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kan_impls.bench.fields import mapping, member, text
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -58,22 +60,34 @@ class Origin:
 
 
 def parse_machine(machine_info: Mapping[str, Any]) -> Machine | None:
-    """The machine that `machine_info` names; None if it names none."""
-    part = machine_info.get("kan_impls", {}).get("machine")
+    """The machine that `machine_info` names; None if it names none.
+
+    Raises:
+        FieldError: a part is of the wrong kind.
+    """
+    where = "machine_info.kan_impls.machine"
+    part = mapping(machine_info.get("kan_impls", {}), "machine_info.kan_impls").get("machine")
     if part is None:
         return None
-    return Machine(*(_text(part.get(name)) for name in ("id", "hypervisor", "boot")))
+    whole = mapping(part, where)
+    return Machine(*(_text(whole, name, where) for name in ("id", "hypervisor", "boot")))
 
 
-def parse_origin(part: Mapping[str, Any]) -> Origin:
-    """An entry of a calibration's `origins`."""
+def parse_origin(part: Any, where: str) -> Origin:
+    """An entry of a calibration's `origins`.
+
+    Raises:
+        FieldError: a part is missing or of the wrong kind.
+    """
+    whole = mapping(part, where)
     return Origin(
-        datetime=str(part["datetime"]),
-        machine=_text(part.get("machine")),
-        boot=_text(part.get("boot")),
-        commit=str(part.get("commit", "unknown")),
+        datetime=text(member(whole, "datetime", where), f"{where}.datetime"),
+        machine=_text(whole, "machine", where),
+        boot=_text(whole, "boot", where),
+        commit=text(whole.get("commit", "unknown"), f"{where}.commit"),
     )
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+def _text(part: Mapping[str, Any], name: str, where: str) -> str | None:
+    value = part.get(name)
+    return None if value is None else text(value, f"{where}.{name}")

@@ -12,12 +12,26 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from kan_impls.bench.device_key import recorded_environment
+from kan_impls.bench.fields import FieldError, count, mapping, member, positive, sequence, text
 from kan_impls.bench.provenance import Machine, Origin, parse_machine, parse_origin
 
 # What a process says of a benchmark's time: medians over its clean rounds. The ratio to the MLP is
 # for tables: the MLP is code of the project, which a change may make faster or slower.
 Figure = Literal["ratio", "ratio_to_mlp", "median_ns"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
+
+# The one key of ours where pytest-benchmark leaves room for others.
+OURS = "kan_impls"
+
+# Ours in `extra_info` before that key held them.
+OLD_KEYS = (
+    "measured", "processes", "confirming", "memory", "calibration", "evidence", "rounds",
+    "parameters", "trainable_parameters", "flops", "floor_product_ns", "floor_copy_ns",
+    "floor_fraction",
+)  # fmt: skip
+
+# The least that pytest-benchmark's clock tells apart.
+CLOCK_SECONDS = 1e-9
 
 
 class InvalidRunError(ValueError):
@@ -119,7 +133,7 @@ class Measurement:
         memory: kind (`forward_peak_bytes`, ...) to bytes.
         calibration: how much its time differs between runs of identical code.
         code: what was measured, where that is not the run's.
-        info: everything else that the benchmark recorded.
+        info: everything else that was recorded of it.
     """
 
     name: str
@@ -188,6 +202,11 @@ class Run:
     def device_key(self) -> str:
         return str(self.environment.get("device_key", "unknown"))
 
+    @property
+    def says_device(self) -> bool:
+        """Whether it says of which device it is; files of plain pytest-benchmark do not."""
+        return "device_key" in self.environment
+
     def code_of(self, name: str) -> Code:
         """The code that a benchmark was measured on."""
         return self.measurements[name].code or Code(self.commit, self.dirty)
@@ -196,71 +215,174 @@ class Run:
 def parse_run(data: Any) -> Run:
     """Read pytest-benchmark's JSON.
 
+    All that later code relies on is checked here, once.
+
     Raises:
         InvalidRunError: a part is missing or of the wrong kind; the message names it.
     """
     try:
-        measurements = [parse_benchmark(entry) for entry in data["benchmarks"]]
-        environment = recorded_environment(data["machine_info"])
-        commit = data["commit_info"].get("id") or "unversioned"
-        dirty = bool(data["commit_info"].get("dirty"))
-        anchor = data.get("kan_impls", {}).get("anchor")
-        found = {m.name: m for m in measurements}
-        machine = parse_machine(data["machine_info"])
-        datetime = str(data["datetime"])
-        return Run(environment, str(commit), datetime, found, anchor, dirty, machine)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidRunError(f"it has no usable {error}") from error
+        whole = mapping(data, "the file")
+        entries = sequence(member(whole, "benchmarks", "the file"), "benchmarks")
+        measurements = [
+            parse_benchmark(entry, f"benchmarks[{number}]") for number, entry in enumerate(entries)
+        ]
+        machine = mapping(member(whole, "machine_info", "the file"), "machine_info")
+        mapping(machine.get(OURS, {}), f"machine_info.{OURS}")
+        environment = recorded_environment(machine)
+        if "device_key" in environment:
+            text(environment["device_key"], f"machine_info.{OURS}.device_key")
+        code = _parse_code(member(whole, "commit_info", "the file"), "commit_info")
+        anchor = mapping(whole.get(OURS, {}), OURS).get("anchor")
+        return Run(
+            environment,
+            code.commit,
+            text(member(whole, "datetime", "the file"), "datetime"),
+            {m.name: m for m in measurements},
+            None if anchor is None else text(anchor, f"{OURS}.anchor"),
+            code.dirty,
+            parse_machine(machine),
+        )
+    except FieldError as error:
+        raise InvalidRunError(str(error)) from error
 
 
-def parse_benchmark(entry: Mapping[str, Any]) -> Measurement:
-    """An entry of `benchmarks`."""
-    info = entry.get("extra_info", {})
-    stats = entry["stats"]
+def parse_benchmark(entry: Any, where: str = "the benchmark") -> Measurement:
+    """An entry of `benchmarks`.
+
+    Raises:
+        FieldError: a part is missing or of the wrong kind.
+    """
+    whole = mapping(entry, where)
+    name = text(member(whole, "fullname", where), f"{where}.fullname")
+    stats = mapping(member(whole, "stats", where), f"{where}.stats")
     # A benchmark of somebody else's says nothing of processes: it is what one of them saw.
-    alone = Process(median_ns=float(stats["median"]) * 1e9, rounds=int(stats["rounds"]))
+    alone = process_alone(
+        member(stats, "median", f"{where}.stats"), member(stats, "rounds", f"{where}.stats"), where
+    )
+    extra = mapping(whole.get("extra_info", {}), f"{where}.extra_info")
+    info, where = _ours(extra, f"{where}.extra_info")
+    measured = info.get("measured", {})
+    calibration, code = info.get("calibration"), info.get("code")
     # Earlier versions kept those apart that were started because the first ones looked changed.
-    kept = [*info.get("processes", ()), *info.get("confirming", ())]
-    processes = [parse_process(part) for part in kept]
-    code = info.get("code")
-    calibration = info.get("calibration")
+    kept = [*_processes(info, "processes", where), *_processes(info, "confirming", where)]
     return Measurement(
-        name=str(entry["fullname"]),
-        measured=info.get("measured", {}),
-        processes=processes or [alone],
-        memory={kind: int(size) for kind, size in info.get("memory", {}).items()},
-        calibration=None if calibration is None else _parse_calibration(calibration),
-        code=None if code is None else Code(str(code["commit"]), bool(code["dirty"])),
-        info=info,
+        name=name,
+        # Before there was a place for ours, a benchmark's own might stand here.
+        measured=measured if isinstance(measured, Mapping) else {},
+        processes=kept or [alone],
+        memory={
+            kind: count(size, f"{where}.memory.{kind}")
+            for kind, size in mapping(info.get("memory", {}), f"{where}.memory").items()
+        },
+        calibration=None
+        if calibration is None
+        else _parse_calibration(calibration, f"{where}.calibration"),
+        code=None if code is None else _parse_code(code, f"{where}.code"),
+        info={**_version(extra), **info},
     )
 
 
-def parse_process(part: Mapping[str, Any]) -> Process:
-    """An entry of `extra_info["processes"]`."""
-    ratios = {name: part.get(name) for name in ("ratio", "ratio_to_mlp")}
+def figures_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """The place of our own figures in an entry of `benchmarks`, to be changed.
+
+    `extra_info` belongs to those who write benchmarks; ours is one key in it, `kan_impls`. Files
+    that are older than this have ours beside theirs: they are moved.
+    """
+    extra = entry.setdefault("extra_info", {})
+    if not isinstance(extra.get(OURS), dict):
+        old, _ = _ours(extra, "extra_info")
+        extra[OURS] = {key: extra.pop(key) for key in OLD_KEYS if key in old}
+    found: dict[str, Any] = extra[OURS]
+    return found
+
+
+def _ours(extra: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str]:
+    """Our figures in an `extra_info`, and where they stand."""
+    if OURS in extra:
+        return mapping(extra[OURS], f"{where}.{OURS}"), f"{where}.{OURS}"
+    measured, processes = extra.get("measured"), extra.get("processes")
+    is_old = isinstance(measured, Mapping) and {"implementation", "pass"} <= measured.keys()
+    if isinstance(processes, (list, tuple)):
+        is_old |= any(isinstance(part, Mapping) and "median_ns" in part for part in processes)
+    return (extra if is_old else {}), where
+
+
+def _version(extra: Mapping[str, Any]) -> dict[str, str]:
+    """What a benchmark of ours says beside its figures."""
+    version = extra.get("package_version")
+    return {"package_version": version} if isinstance(version, str) else {}
+
+
+def _processes(info: Mapping[str, Any], key: str, where: str) -> list[Process]:
+    parts = sequence(info.get(key, ()), f"{where}.{key}")
+    return [parse_process(part, f"{where}.{key}[{n}]") for n, part in enumerate(parts)]
+
+
+def process_alone(median: Any, rounds: Any, where: str = "the benchmark") -> Process:
+    """What pytest-benchmark's own statistics say of the process that it ran in.
+
+    A median of 0 is a time below what the clock can tell: it is taken for the least that it can.
+
+    Args:
+        median: in seconds.
+        rounds: how many.
+        where: what an error names.
+    """
+    seconds = median if median != 0 else CLOCK_SECONDS
+    number = positive(seconds, f"{where}.stats.median") * 1e9
+    return Process(median_ns=number, rounds=count(rounds, f"{where}.stats.rounds"))
+
+
+def parse_process(part: Any, where: str = "the process") -> Process:
+    """An entry of `processes`.
+
+    Raises:
+        FieldError: a part is missing or of the wrong kind.
+    """
+    whole = mapping(part, where)
+    ratios = {name: whole.get(name) for name in ("ratio", "ratio_to_mlp")}
     return Process(
-        median_ns=_positive(part["median_ns"]),
-        **{name: None if value is None else _positive(value) for name, value in ratios.items()},
-        rounds=int(part["rounds"]),
-        disturbed=int(part.get("disturbed", 0)),
+        median_ns=positive(member(whole, "median_ns", where), f"{where}.median_ns"),
+        **{
+            name: None if value is None else positive(value, f"{where}.{name}")
+            for name, value in ratios.items()
+        },
+        rounds=count(member(whole, "rounds", where), f"{where}.rounds"),
+        disturbed=count(whole.get("disturbed", 0), f"{where}.disturbed"),
     )
 
 
-def _positive(value: Any) -> float:
-    number = float(value)
-    if not 0 < number < float("inf"):
-        raise ValueError(f"positive number where {value!r} stands")
-    return number
+def _parse_code(part: Any, where: str) -> Code:
+    """As pytest-benchmark describes a commit."""
+    whole = mapping(part, where)
+    commit = whole.get("id")
+    return Code(
+        "unversioned" if commit is None else text(commit, f"{where}.id"), whole.get("dirty") is True
+    )
 
 
-def _parse_calibration(part: Mapping[str, Any]) -> Calibration:
-    origins = [parse_origin(origin) for origin in part.get("origins", ())]
-    if origins and len(origins) != len(part["runs"]):
-        raise ValueError(f"origins: {len(origins)} of {len(part['runs'])} runs")
+def _parse_calibration(part: Any, where: str) -> Calibration:
+    whole = mapping(part, where)
+    processes = count(member(whole, "processes", where), f"{where}.processes")
+    if processes == 0:
+        raise FieldError(f"{where}.processes: 0 where 1 or more belongs")
+    runs = sequence(member(whole, "runs", where), f"{where}.runs")
+    origins = sequence(whole.get("origins", []), f"{where}.origins")
+    if origins and len(origins) != len(runs):
+        raise FieldError(f"{where}.origins: {len(origins)} of {len(runs)} runs")
     return Calibration(
-        processes=int(part["processes"]),
-        runs=[{key: _positive(value) for key, value in run.items()} for run in part["runs"]],
-        commit=str(part.get("commit", "unknown")),
-        datetime=str(part.get("datetime", "")),
-        origins=origins,
+        processes=processes,
+        runs=[
+            {
+                figure: positive(value, f"{where}.runs[{number}].{figure}")
+                for figure, value in mapping(run, f"{where}.runs[{number}]").items()
+            }
+            for number, run in enumerate(runs)
+        ],
+        commit=text(whole.get("commit", "unknown"), f"{where}.commit"),
+        datetime=text(whole.get("datetime", ""), f"{where}.datetime"),
+        origins=[
+            parse_origin(origin, f"{where}.origins[{number}]")
+            for number, origin in enumerate(origins)
+        ],
     )

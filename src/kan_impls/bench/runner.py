@@ -22,6 +22,7 @@ from kan_impls.bench.measure.reference import (
 )
 from kan_impls.bench.measure.rounds import OWN, Contest, Schedule, clean_rounds, process_of
 from kan_impls.bench.measure.timing import ReplayTimer, SynchronizedTimer, Timed
+from kan_impls.bench.record import OURS
 from kan_impls.bench.workload import Workload, estimate_bytes
 
 
@@ -81,7 +82,7 @@ class Runner:
         return keep_freed_memory()
 
     def measure(self, benchmark: Any, case: Case, beside: Case | None, pass_name: Pass) -> None:
-        """Measure time and memory of a pass, and describe them in `benchmark.extra_info`.
+        """Measure time and memory of a pass, and describe them in `benchmark.extra_info[OURS]`.
 
         Args:
             benchmark: pytest-benchmark's fixture, whose timer is `replay`.
@@ -123,7 +124,7 @@ class Runner:
             info["rounds"] = [asdict(measured) for measured in rounds]
         if not self.only_times:
             info |= self._counts(case, pass_name, workload, process.median_ns)
-        benchmark.extra_info.update(info)
+        benchmark.extra_info[OURS] = info
 
     def _contest(
         self, case: Case, beside: Case | None, pass_name: Pass, workload: Workload

@@ -6,7 +6,6 @@ It is given pytest's configuration, and knows pytest no further than that.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,18 +15,29 @@ from typing import Any
 
 import torch
 
-from kan_impls.bench import baseline, compare
+from kan_impls.bench import baseline, compare, last_run
 from kan_impls.bench.ab.run import run_of_pairs
 from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
+from kan_impls.bench.files import write_atomically
 from kan_impls.bench.measure.allocator import return_freed_memory
 from kan_impls.bench.measure.environment import describe_environment, describe_settings
 from kan_impls.bench.paths import BASELINES, LAST_RUN, REPORTS
-from kan_impls.bench.processes import Command, WorkerError, measure_in_process
-from kan_impls.bench.record import Measurement, Process, Run, parse_process, parse_run
+from kan_impls.bench.plain_text import one_line, printable
+from kan_impls.bench.processes import Command, WorkerError, WorkerStoppedError, measure_in_process
+from kan_impls.bench.record import (
+    Measurement,
+    Process,
+    Run,
+    figures_of,
+    parse_process,
+    parse_run,
+    process_alone,
+)
 from kan_impls.bench.report import ReportError, Source, junit, write_all
 from kan_impls.bench.report.document import Document, document
-from kan_impls.bench.report.tables import results_markdown
+from kan_impls.bench.report.tables import is_results_table, results_markdown
 from kan_impls.bench.runner import Runner
+from kan_impls.bench.selection import is_left_out
 from kan_impls.bench.settle import Place, settle
 from kan_impls.bench.verdict import Status, Verdict, difference
 from kan_impls.bench.worker import Channel, Order
@@ -126,7 +136,8 @@ def note_settings(state: Session, stats: Any) -> None:
         if value != state.environment[name]
     }
     if changed:
-        stats.extra_info["measured"] = {**stats.extra_info.get("measured", {}), **changed}
+        info = figures_of({"extra_info": stats.extra_info})
+        info["measured"] = {**info.get("measured", {}), **changed}
         now = ", ".join(f"{name} {value}" for name, value in changed.items())
         before = ", ".join(f"{name} {state.environment[name]}" for name in changed)
         state.changed.setdefault(f"{now}, where the run began with {before}", []).append(
@@ -147,7 +158,7 @@ def hand_in(state: Session) -> None:
     """A worker's end: write what it measured."""
     assert state.order is not None
     text = json.dumps(_run_data(state), default=str)
-    baseline.write_atomically(Path(state.order.output), text)
+    write_atomically(Path(state.order.output), text)
 
 
 def conclude(state: Session) -> GateExit:
@@ -166,7 +177,7 @@ def conclude(state: Session) -> GateExit:
     except WorkerError as error:
         state.notes.append(str(error))
         state.run = parse_run(_run_data(state))
-        return GateExit.MISSING
+        return GateExit.STOPPED if isinstance(error, WorkerStoppedError) else GateExit.MISSING
 
 
 def keep(state: Session, code: int) -> None:
@@ -180,14 +191,14 @@ def _announce(state: Session, text: str) -> None:
     reporter = state.config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None:
         reporter.ensure_newline()
-        reporter.write_line(text, flush=True)
+        reporter.write_line(printable(text), flush=True)
 
 
 def _show_progress(state: Session, text: str) -> None:
     """What another process does just now, where a line can be written over."""
     reporter = state.config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None and reporter.isatty:
-        reporter.rewrite(f"  {text}", erase=True)
+        reporter.rewrite(f"  {one_line(text)}", erase=True)
 
 
 def measure_again(state: Session, names: Sequence[str]) -> dict[str, list[Process]]:
@@ -196,7 +207,10 @@ def measure_again(state: Session, names: Sequence[str]) -> dict[str, list[Proces
     Raises:
         WorkerError: it failed, or did not measure all.
     """
-    command = Command(_arguments(state), state.config.invocation_params.dir)
+    option = state.config.option
+    command = Command(
+        _arguments(state), state.config.invocation_params.dir, timeout=option.worker_timeout
+    )
     for stats in state.measured:
         state.rounds.setdefault(stats.fullname, [(stats.stats.data, stats.iterations)])
     return_freed_memory()  # the others need it
@@ -234,7 +248,8 @@ def _check_same_work(state: Session, run: Run) -> None:
         )
     for stats in state.measured:
         other = run.measurements.get(stats.fullname)
-        own = json.loads(json.dumps(stats.extra_info.get("measured", {}), default=str))
+        info = figures_of({"extra_info": stats.extra_info})
+        own = json.loads(json.dumps(info.get("measured", {}), default=str))
         if other is not None and other.measured != own:
             raise WorkerError(
                 f"{stats.fullname}: {difference(own, other.measured)} in a fresh process; expected "
@@ -244,17 +259,17 @@ def _check_same_work(state: Session, run: Run) -> None:
 
 def _add_processes(state: Session, found: Mapping[str, Sequence[Process]]) -> None:
     for stats in state.measured:
-        info = stats.extra_info
+        info = figures_of({"extra_info": stats.extra_info})
         if "processes" not in info:  # a benchmark that knows only pytest-benchmark
-            own = Process(stats.stats.median * 1e9, rounds=stats.stats.rounds)
-            info["processes"] = [asdict(own)]
+            info["processes"] = [asdict(process_alone(stats.stats.median, stats.stats.rounds))]
         info["processes"] += [asdict(process) for process in found.get(stats.fullname, ())]
         _show_median_process(state, stats)
 
 
 def _show_median_process(state: Session, metadata: Any) -> None:
     """Let pytest-benchmark's own statistics be those of the process in the middle."""
-    parts = [*map(parse_process, metadata.extra_info["processes"])]
+    info = figures_of({"extra_info": metadata.extra_info})
+    parts = [parse_process(part, metadata.fullname) for part in info["processes"]]
     median_ns = Measurement(metadata.fullname, {}, parts).median_ns
     known = state.rounds.get(metadata.fullname, [(metadata.stats.data, metadata.iterations)])
     data, iterations = min(known, key=lambda of: abs(statistics.median(of[0]) * 1e9 - median_ns))
@@ -268,12 +283,15 @@ def _judge(state: Session) -> GateExit:
     assert stored is not None
     assert run is not None
     accepted = stored.run.measurements if stored.run else {}
-    left_out = [*state.not_selected, *(name for name in accepted if _outside(state, name))]
+    left_out = [
+        *state.not_selected,
+        *(name for name in accepted if is_left_out(state.config, name, state.absent)),
+    ]
     verdicts = stored.judge(run, state.absent, left_out)
     return_freed_memory()
     place = Place(
         state.config.rootpath, state.config.invocation_params.dir,
-        [*_arguments(state), "--benchmark-only"], partial(_announce, state),
+        [*_arguments(state), "--benchmark-only"], partial(_announce, state), option.worker_timeout,
     )  # fmt: skip
     settlement = settle(
         verdicts, stored, place, option.against, option.pairs,
@@ -287,27 +305,6 @@ def _judge(state: Session) -> GateExit:
     failing |= {"improved"} if option.fail_on_improved else set()
     failing |= {"inconclusive"} if option.fail_on_inconclusive else set()
     return gate_exit((verdict.status for verdict in state.verdicts), failing)
-
-
-def _outside(state: Session, name: str) -> bool:
-    """Whether the user named files or tests to run, and this one is none of them."""
-    config = state.config
-    if config.args_source.name != "ARGS":
-        return False
-    root, here = config.rootpath, config.invocation_params.dir
-    file, *test = name.split("::", 1)
-    path = os.path.realpath(root / file)
-    for argument in config.args:
-        chosen_file, *chosen_test = argument.split("::", 1)
-        chosen = os.path.realpath(here / chosen_file)
-        if chosen_test:
-            if path == chosen and (test[0] + "::").startswith(
-                (f"{chosen_test[0]}::", f"{chosen_test[0]}[")
-            ):
-                return False
-        elif path == chosen or path.startswith(chosen + os.sep):
-            return False
-    return name not in state.absent
 
 
 def _run_data(state: Session) -> dict[str, Any]:
@@ -332,20 +329,28 @@ def _keep_run(state: Session) -> None:
     table = results_markdown(state.run)
     path = config.rootpath / LAST_RUN
     try:
-        path.parent.mkdir(exist_ok=True)
-        text = json.dumps(_run_data(state), indent=1, default=str)
-        baseline.write_atomically(path, text + "\n")
-        baseline.write_atomically(path.with_suffix(".md"), table)
-        if config.option.benchmark_json:
-            asked = Path(config.option.benchmark_json)
-            baseline.write_atomically(asked.with_suffix(".md"), table)
+        last_run.keep(path, json.dumps(_run_data(state), indent=1, default=str) + "\n", table)
     except OSError as error:
         state.notes.append(
             f"{path} cannot be written ({error.strerror}); expected a writable folder: the run "
-            "is not kept, and kan-bench accept will not find it"
+            "is not kept, and kan-bench accept will refuse the older one"
         )
-        return
-    state.notes.append(f"kept {path} and, as Markdown, {path.with_suffix('.md').name}")
+    else:
+        state.notes.append(f"kept {path} and, as Markdown, {path.with_suffix('.md').name}")
+    if config.option.benchmark_json:
+        _write_table_beside(Path(config.option.benchmark_json), table, state.notes.append)
+
+
+def _write_table_beside(asked: Path, table: str, say: Callable[[str], None]) -> None:
+    """The table beside --benchmark-json, unless that is a file of the user's."""
+    path = asked.with_suffix(".md")
+    try:
+        if path.exists() and not is_results_table(path.read_text(encoding="utf-8")):
+            say(f"{path} is left alone: it is no table of results")
+        else:
+            write_atomically(path, table)
+    except (OSError, ValueError) as error:
+        say(f"{path} is not written ({error}); the table is in {LAST_RUN.with_suffix('.md')}")
 
 
 def _write_reports(state: Session, code: int) -> None:
@@ -356,7 +361,8 @@ def _write_reports(state: Session, code: int) -> None:
         for name, value in junit.suite_properties(content):
             state.suite_property(name, value)
         for verdict in state.verdicts:
-            state.suite_property(f"kan_bench.{verdict.name}", f"{verdict.status}: {verdict.cause}")
+            name, said = f"kan_bench.{verdict.name}", f"{verdict.status}: {verdict.cause}"
+            state.suite_property(junit.xml_text(name), junit.xml_text(said))
     folder = state.config.option.report or state.config.rootpath / REPORTS
     history = baseline.history(baselines_of(state.config), state.run.device_key)
     try:

@@ -10,7 +10,8 @@ from kan_impls.bench.ab.duel import Pair
 from kan_impls.bench.ab.run import Contestants, take_turns
 from kan_impls.bench.ab.trees import RevisionError, is_shallow, tree_of
 from kan_impls.bench.compare import Stored
-from kan_impls.bench.processes import WorkerError
+from kan_impls.bench.plain_text import one_line
+from kan_impls.bench.processes import TIMEOUT_SECONDS, WorkerError
 from kan_impls.bench.record import Code, Process
 from kan_impls.bench.sequential import MOST_PAIRS, Goal
 from kan_impls.bench.verdict import Against, Answers, TimeChange, Verdict
@@ -25,12 +26,14 @@ class Place:
         folder: where pytest is started.
         arguments: pytest's.
         announce: hears what happens.
+        timeout: seconds without progress after which a process is ended.
     """
 
     root: Path
     folder: Path
     arguments: Sequence[str]
     announce: Callable[[str], None]
+    timeout: float = TIMEOUT_SECONDS
 
 
 @dataclass
@@ -87,7 +90,7 @@ def settle(
             found.obstacles |= dict.fromkeys(names, _unavailable(place.root, code.commit, error))
         except WorkerError as error:
             said = str(error).partition("\n")
-            why = f"its code cannot be measured here ({said[0]})"
+            why = f"its code cannot be measured here ({one_line(said[0])})"
             found.obstacles |= dict.fromkeys(names, why)
             place.announce(said[2])
     return found
@@ -121,7 +124,9 @@ def _compare(
         return {name: _goal(stored, pair, name, against) for name in pair.compared}
 
     with tree_of(place.root, commit) as base, tree_of(place.root, None) as head:
-        contestants = Contestants(base, head, place.arguments, place.announce, place.folder)
+        contestants = Contestants(
+            base, head, place.arguments, place.announce, place.folder, timeout=place.timeout
+        )
         comparison = take_turns(contestants, goals, names, stored.false_alarm, most_pairs)
     for name in names:
         if name in comparison.decisions:
@@ -156,4 +161,4 @@ def _uncommitted(code: Code) -> str | None:
 
 def _unavailable(root: Path, commit: str, error: RevisionError) -> str:
     remedy = "git fetch --unshallow" if is_shallow(root) else f"git fetch origin {commit}"
-    return f"its code cannot be had ({error}); run {remedy} and then kan-bench ab {commit[:10]}"
+    return f"its code cannot be had ({one_line(str(error))}); run {remedy} and then kan-bench ab {commit[:10]}"

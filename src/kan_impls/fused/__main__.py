@@ -64,11 +64,19 @@ def _warmup(options: argparse.Namespace) -> int:
     bases = [kernels.fourier(size) for size in options.fourier]
     bases += [kernels.bspline(size, order, -1, 1) for size, order in options.bspline]
     names = kernels.kernels_of_all(bases or [kernels.fourier(5), kernels.bspline(5, 3, -1, 1)])
-    start = time.perf_counter()
+    start, failed = time.perf_counter(), len(cubin_cache.failures)
     if options.arch:
         jit.compile_kernels(names, options.arch)
     else:
         jit.warmup(names, torch.device(options.device))
+    if lost := cubin_cache.failures[failed:]:
+        print(
+            f"{len(lost)} of {len(names)} kernels are not stored ({lost[0]}), so that they will be "
+            f"compiled again; expected a folder that can be written: free space there, or set "
+            f"{cubin_cache.VARIABLE} to another one",
+            file=sys.stderr,
+        )
+        return 1
     seconds = time.perf_counter() - start
     place = options.arch or options.device
     print(f"{len(names)} kernels for {place} in {seconds:.1f} s, cache: {cubin_cache.folder()}")

@@ -26,6 +26,9 @@ _SUFFIX = ".kernel"
 
 _has_warned = False
 
+# Why entries of this process could not be stored, one for each.
+failures: list[str] = []
+
 
 def folder() -> Path:
     """Where entries are kept: `KAN_IMPLS_CACHE`, or the platform's folder for caches.
@@ -70,8 +73,12 @@ def read(entry: str) -> tuple[dict[str, Any], bytes] | None:
         return None
     length = int.from_bytes(body[:_LENGTH_BYTES], "little")
     header, image = body[_LENGTH_BYTES : _LENGTH_BYTES + length], body[_LENGTH_BYTES + length :]
-    description = json.loads(header)
-    if description.pop("key") != entry:  # a file that was renamed
+    try:
+        description = json.loads(header)
+    except (ValueError, RecursionError):  # of whoever can compute a digest
+        return None
+    # Another key is that of a file that was renamed.
+    if not isinstance(description, dict) or description.pop("key", None) != entry:
         return None
     return description, image
 
@@ -85,6 +92,7 @@ def write(entry: str, description: dict[str, Any], image: bytes) -> None:
     except OSError as error:
         # Windows refuses to replace a file that another process reads: it has stored the same.
         if read(entry) is None:
+            failures.append(str(error))
             _warn_once(error)
 
 

@@ -6,6 +6,7 @@ call of the driver.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -157,17 +158,27 @@ def _compile(name: str, target: str) -> Compiled:
     entry = cache_key(name, target)
     found = cubin_cache.read(entry)
     if found is not None:
-        description, image = found
-        resources = description["resources"]
-        return Compiled(
-            image, description["symbol"], None if resources is None else Resources(**resources)
-        )
+        with contextlib.suppress(KeyError, TypeError):  # another version's, or nobody's: a miss
+            return _described(*found)
     compiled = compiler.compile_kernel(name, target)
     resources = None if compiled.resources is None else asdict(compiled.resources)
     # The name is for people who look into the folder.
     description = {"symbol": compiled.symbol, "resources": resources, "kernel": name}
     cubin_cache.write(entry, description, compiled.image)
     return compiled
+
+
+def _described(description: dict[str, Any], image: bytes) -> Compiled:
+    """A kernel as `_compile` stored it.
+
+    Raises:
+        KeyError, TypeError: it stored something else.
+    """
+    symbol, resources = description["symbol"], description["resources"]
+    counts = () if resources is None else resources.values() if type(resources) is dict else (None,)
+    if not image or type(symbol) is not str or any(type(count) is not int for count in counts):
+        raise TypeError("no kernel")
+    return Compiled(image, symbol, None if resources is None else Resources(**resources))
 
 
 def cache_key(name: str, target: str) -> str:

@@ -6,15 +6,15 @@ import contextlib
 import math
 import os
 import statistics
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kan_impls.bench.files import temporary_folder
 from kan_impls.bench.measure.rounds import OWN, Round
-from kan_impls.bench.processes import Command, WorkerError, follow, read_output
+from kan_impls.bench.processes import Command, WorkerError, WorkerStoppedError, follow, read_output
 from kan_impls.bench.record import Process, Run, parse_run
 from kan_impls.bench.worker import Channel, ChannelClosedError, Order
 
@@ -118,7 +118,8 @@ class Side:
 
     def _ended(self, expected: str) -> WorkerError:
         self.reader.join()
-        return WorkerError(
+        kind = WorkerStoppedError if self.process.returncode < 0 else WorkerError
+        return kind(
             f"the process of the {self.name} ended early; expected {expected}: its output ended "
             f"with\n{''.join(self.tail)}"
         )
@@ -166,7 +167,7 @@ def duel(
         WorkerError: a side failed.
     """
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kan-bench-")))
+        folder = stack.enter_context(temporary_folder())
         sides = [
             stack.enter_context(_side(label, command, folder, with_memory))
             for label, command in (("base", base), ("head", head))
@@ -206,7 +207,9 @@ def _side(label: str, command: Command, folder: Path, with_memory: bool) -> Iter
     os.close(worker_reads)
     os.close(worker_writes)
     tail: list[str] = []
-    reader = threading.Thread(target=lambda: tail.extend(follow(process, lambda text: None)))
+    reader = threading.Thread(
+        target=lambda: tail.extend(follow(process, lambda text: None, command.timeout))
+    )
     reader.start()
     channel = Channel(from_worker, to_worker)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from kan_impls.bench.ab.duel import ENVIRONMENT, Pair, Plan, duel
 from kan_impls.bench.ab.trees import Tree
 from kan_impls.bench.limits import LimitTable, limits_of, read_rules
-from kan_impls.bench.processes import Command
+from kan_impls.bench.processes import TIMEOUT_SECONDS, Command
 from kan_impls.bench.record import Process, Run
 from kan_impls.bench.sequential import MOST_PAIRS, Decision, Goal, decide
 from kan_impls.bench.verdict import (
@@ -39,6 +39,8 @@ class Contestants:
         announce: hears what happens.
         folder: where pytest is started; the head's if None.
         plan: how long a benchmark takes; by their number if None.
+        pairs: how many pairs were measured.
+        timeout: seconds without progress after which a process is ended.
     """
 
     base: Tree
@@ -48,6 +50,7 @@ class Contestants:
     folder: Path | None = None
     plan: Plan | None = None
     pairs: int = 0
+    timeout: float = TIMEOUT_SECONDS
 
     def measure(self, names: Sequence[str] | None = None, with_memory: bool = False) -> Pair:
         """A pair of fresh processes; the side that begins changes from pair to pair."""
@@ -64,7 +67,9 @@ class Contestants:
             harness = Path(__file__).resolve().parents[1]
         bootstrap = harness / "ab" / "bootstrap.py"
         python = (sys.executable, str(bootstrap), str(tree.source), str(harness))
-        return Command(self.arguments, self.folder or self.head.folder, python, ENVIRONMENT)
+        return Command(
+            self.arguments, self.folder or self.head.folder, python, ENVIRONMENT, self.timeout
+        )
 
 
 @dataclass

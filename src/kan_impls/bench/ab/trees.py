@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from kan_impls.bench.files import FOLDERS, is_of_the_dead, temporary_folder
+from kan_impls.bench.plain_text import one_line
+
+# What the folders of worktrees are called, and after it the id of the process that made them.
+_OURS = "tree-"
+_FOLDER = re.compile(rf"{FOLDERS}-{_OURS}(\d+)-\w+")
 
 
 class RevisionError(Exception):
@@ -49,29 +56,53 @@ def tree_of(root: Path, revision: str | None) -> Iterator[Tree]:
     commit = commit_of(root, revision)
     # The folder of the project in its repository, of which it may be a part.
     inside = _git(root, "rev-parse", "--show-prefix")
-    with tempfile.TemporaryDirectory(prefix="kan-bench-tree-") as parent:
-        folder = Path(parent).resolve() / commit[:10]
+    remove_leftovers(root)
+    with temporary_folder(_OURS) as parent:
+        folder = parent / commit[:10]
         try:
             _git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
             yield Tree(folder / inside, commit, revision)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            _git(root, "worktree", "prune")  # of what an interrupted comparison left, too
+            _remove(root, folder)
 
 
 def commit_of(root: Path, revision: str) -> str:
-    """Full id of the commit that a revision names.
+    """The full id of the commit that a revision of the repository at `root` is.
 
     Raises:
         RevisionError: this is no git repository, or it has no such revision.
     """
+    _git(root, "rev-parse", "--git-dir")  # what git says of a repository that it does not take
     try:
         return _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     except RevisionError as error:
         raise RevisionError(
             f"the revision {revision!r} does not exist in {root}; expected a branch, tag or "
-            "commit: correct it, or fetch it (git fetch)"
+            f"commit: correct it, or fetch it (git fetch). git said: {error.__cause__}"
         ) from error
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove the worktrees of comparisons that were killed, and their folders."""
+    try:
+        listed = _git(root, "worktree", "list", "--porcelain", "-z")
+    except RevisionError:  # a git without -z: only what it can prune goes
+        listed = ""
+    for line in listed.split("\0"):
+        folder = Path(line.removeprefix("worktree "))
+        match = _FOLDER.fullmatch(folder.parent.name)
+        if line.startswith("worktree ") and match and is_of_the_dead(match):
+            _remove(root, folder)
+            shutil.rmtree(folder.parent, ignore_errors=True)
+
+
+def _remove(root: Path, folder: Path) -> None:
+    """Remove a worktree: twice forced, since one that was begun is locked."""
+    with contextlib.suppress(RevisionError):
+        _git(root, "worktree", "remove", "--force", "--force", str(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(RevisionError):
+        _git(root, "worktree", "prune")
 
 
 def is_shallow(root: Path) -> bool:
@@ -98,18 +129,24 @@ def merge_base(root: Path, revision: str) -> str:
         ) from error
 
 
+class _GitError(Exception):
+    """git's own words."""
+
+
 def _git(root: Path, *arguments: str) -> str:
     try:
         finished = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-    except OSError as error:
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False,
+            errors="surrogateescape",
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
         raise RevisionError(
-            f"git cannot be started ({error.strerror}); expected it on the path: install it"
+            f"git cannot be started ({error}); expected it on the path: install it"
         ) from error
     if finished.returncode:
+        said = one_line(finished.stderr).strip() or f"exit status {finished.returncode}"
         raise RevisionError(
-            f"git {' '.join(arguments)} failed in {root}; expected a git repository with that "
-            f"revision: {finished.stderr.strip()}"
-        )
+            f"git {' '.join(arguments)} failed in {root}; expected a git repository that git "
+            f"takes: {said}"
+        ) from _GitError(said)
     return finished.stdout.strip()

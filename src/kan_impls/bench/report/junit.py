@@ -13,7 +13,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from kan_impls.bench.exit_codes import FAILING
-from kan_impls.bench.report.words import STATUSES, exit_words, status_words
+from kan_impls.bench.plain_text import marked
+from kan_impls.bench.report.words import STATUSES, exit_words, name_parts, status_words
 
 Properties = list[tuple[str, str]]
 
@@ -33,14 +34,14 @@ def properties(measurement: Mapping[str, Any]) -> Properties:
     found = [(name, measurement[name]) for name in _FIGURES]
     found += measurement["memory_bytes"].items()
     found.append(("processes", len(measurement["processes"])))
-    return [(_text(name), _text(value)) for name, value in found if value is not None]
+    return [(xml_text(name), xml_text(value)) for name, value in found if value is not None]
 
 
 def properties_by_test(document: Mapping[str, Any]) -> dict[str, Properties]:
     """For each benchmark its figures, and what was judged of it."""
     found = {m["name"]: properties(m) for m in document["measurements"]}
     for verdict in document["verdicts"]:
-        judged = [("verdict", verdict["status"]), ("cause", _text(verdict["cause"]))]
+        judged = [("verdict", verdict["status"]), ("cause", xml_text(verdict["cause"]))]
         found.setdefault(verdict["name"], []).extend(judged)
     return found
 
@@ -61,7 +62,7 @@ def suite_properties(document: Mapping[str, Any]) -> Properties:
         ("kan_bench.false_alarm_probability", document["false_alarm_probability"]),
         *((f"kan_bench.{status}", statuses.count(status)) for status in STATUSES),
     ]
-    return [(name, _text(value)) for name, value in found if value is not None]
+    return [(name, xml_text(value)) for name, value in found if value is not None]
 
 
 def junit_xml(document: Mapping[str, Any]) -> str:
@@ -74,8 +75,8 @@ def junit_xml(document: Mapping[str, Any]) -> str:
         "errors": _count(cases, "error"),
         "skipped": _count(cases, "skipped"),
         "time": f"{sum(float(case.get('time', 0)) for case in cases):.9f}",
-        "timestamp": _text(document["datetime"][:19]),
-        "hostname": _text(document["environment"].get("device_key", "unknown")),
+        "timestamp": xml_text(document["datetime"][:19]),
+        "hostname": xml_text(document["environment"].get("device_key", "unknown")),
     })  # fmt: skip
     facts = ElementTree.SubElement(suite, "properties")
     for name, value in suite_properties(document):
@@ -105,7 +106,7 @@ def _cases(document: Mapping[str, Any]) -> Iterator[ElementTree.Element]:
     # Otherwise what fails without a verdict, such as an empty run, would look green here.
     if document["exit"]["code"] != 0 and not failed:
         case = _case("kan-bench::exit status", 0)
-        message = _text(exit_words(document))
+        message = xml_text(exit_words(document))
         error = {"message": message, "type": document["exit"]["name"].lower()}
         ElementTree.SubElement(case, "error", error).text = message
         yield case
@@ -118,7 +119,7 @@ def _failing(document: Mapping[str, Any]) -> set[str]:
 
 def _outcome(verdict: Mapping[str, Any], failing: set[str]) -> ElementTree.Element | None:
     status = verdict["status"]
-    message = _text(f"{status_words(status)}: {verdict['cause']}")
+    message = xml_text(f"{status_words(status)}: {verdict['cause']}")
     if status in failing:
         outcome = ElementTree.Element("failure", {"message": message, "type": status})
         outcome.text = message
@@ -130,10 +131,10 @@ def _outcome(verdict: Mapping[str, Any], failing: set[str]) -> ElementTree.Eleme
 
 def _case(name: str, seconds: float) -> ElementTree.Element:
     """As pytest writes it: the file in dots, and the test."""
-    function, bracket, parameters = _text(name).partition("[")
-    *place, test = function.split("::")
+    file, function, parameters = name_parts(xml_text(name))
+    *place, test = [*([file] if file else []), *function.split("::")]
     classname = ".".join(place).replace(".py", "").replace("/", ".") or "kan-bench"
-    test += bracket + parameters
+    test += parameters
     attributes = {"classname": classname, "name": test, "time": f"{seconds:.9f}"}
     return ElementTree.Element("testcase", attributes)
 
@@ -142,5 +143,6 @@ def _count(cases: list[ElementTree.Element], tag: str) -> str:
     return str(sum(case.find(tag) is not None for case in cases))
 
 
-def _text(value: Any) -> str:
-    return _NO_XML.sub("�", str(value))
+def xml_text(value: Any) -> str:
+    """Text that XML can hold, and that is no more than text to whoever shows it."""
+    return _NO_XML.sub("�", marked(str(value)))

@@ -10,6 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+# What HTML has no character for, and what turns the direction of writing.
+_NO_HTML = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
 # Elements without an end.
 _VOID = {"input", "meta", "br"}
 
@@ -48,7 +53,7 @@ def join(*children: Content) -> Markup:
 
 def _quoted(value: str | int) -> str:
     # A character that HTML does not have would be read as another one.
-    return html.escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]", "\ufffd", str(value)))
+    return html.escape(_NO_HTML.sub("\ufffd", str(value)))
 
 
 def json_script(key: str, data: Any) -> Markup:

@@ -23,10 +23,10 @@ def measurement_entry(
         "name": now.name,
         "measured": work_entry(now.measured),
         **_figures(now),
-        "parameters": _count(info.get("parameters")),
-        "trainable_parameters": _count(info.get("trainable_parameters")),
-        "flops": _count(info.get("flops")),
-        "floor_fraction": _positive(info.get("floor_fraction")),
+        "parameters": whole(info.get("parameters")),
+        "trainable_parameters": whole(info.get("trainable_parameters")),
+        "flops": whole(info.get("flops")),
+        "floor_fraction": not_negative(info.get("floor_fraction")),
         "package_version": _text(info.get("package_version")),
         "rounds": now.rounds,
         "disturbed_rounds": now.disturbed,
@@ -41,18 +41,18 @@ def measurement_entry(
 
 def _figures(measurement: Measurement) -> dict[str, Any]:
     return {
-        "median_ns": _positive(measurement.median("median_ns")),
-        "ratio": _positive(measurement.median("ratio")),
-        "ratio_to_mlp": _positive(measurement.median("ratio_to_mlp")),
+        "median_ns": not_negative(measurement.median("median_ns")),
+        "ratio": not_negative(measurement.median("ratio")),
+        "ratio_to_mlp": not_negative(measurement.median("ratio_to_mlp")),
         "memory_bytes": dict(measurement.memory),
     }
 
 
 def _process(process: Process) -> dict[str, Any]:
     return {
-        "median_ns": _positive(process.median_ns),
-        "ratio": _positive(process.ratio),
-        "ratio_to_mlp": _positive(process.ratio_to_mlp),
+        "median_ns": not_negative(process.median_ns),
+        "ratio": not_negative(process.ratio),
+        "ratio_to_mlp": not_negative(process.ratio_to_mlp),
         "rounds": process.rounds,
         "disturbed_rounds": process.disturbed,
     }
@@ -60,7 +60,7 @@ def _process(process: Process) -> dict[str, Any]:
 
 def _pair(process: Process) -> dict[str, Any]:
     return {
-        "time_factor": _positive(process.median_ns),
+        "time_factor": not_negative(process.median_ns),
         "rounds": process.rounds,
         "disturbed_rounds": process.disturbed,
     }
@@ -85,15 +85,20 @@ def finite(value: Any) -> float | None:
     """A number that JSON has; None for any other."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if math.isfinite(value) else None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # more digits than a float has room for
+        return None
 
 
-def _positive(value: Any) -> float | None:
+def not_negative(value: Any) -> float | None:
+    """A number of 0 or more; None for any other."""
     number = finite(value)
     return None if number is None or number < 0 else number
 
 
-def _count(value: Any) -> int | None:
+def whole(value: Any) -> int | None:
+    """A count; None for any other."""
     return value if type(value) is int and value >= 0 else None
 
 

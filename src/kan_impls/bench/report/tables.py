@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from kan_impls.bench.record import Measurement, Run
-from kan_impls.bench.report.measured import work_entry
+from kan_impls.bench.report.measured import not_negative, whole, work_entry
 from kan_impls.bench.report.words import factor
 
 _RESULT_COLUMNS = (
@@ -75,6 +75,11 @@ def results_markdown(run: Run) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def is_results_table(text: str) -> bool:
+    """Whether a text is one of `results_markdown`, of this or an earlier run."""
+    return text.startswith("Measured ") and text.rstrip().endswith(LEGEND[-60:])
+
+
 def _result_row(implementation: str, passes: Mapping[str, Measurement]) -> list[str]:
     forward = passes.get("forward")
     backward = passes.get("backward")
@@ -92,8 +97,8 @@ def _result_row(implementation: str, passes: Mapping[str, Measurement]) -> list[
             _mb(memory.get(kind))
             for kind in ("forward_peak_bytes", "backward_peak_bytes", "saved_bytes")
         ),
-        f"{any_pass.info.get('parameters', 0):,}",
-        f"{any_pass.info.get('trainable_parameters', 0):,}",
+        f"{whole(any_pass.info.get('parameters')) or 0:,}",
+        f"{whole(any_pass.info.get('trainable_parameters')) or 0:,}",
         *(_ratio(measurement) for measurement in (forward, backward, with_dx, step)),
         *(_fraction(measurement) for measurement in (forward, backward)),
     ]
@@ -113,6 +118,6 @@ def _ratio(measurement: Measurement | None) -> str:
 
 
 def _fraction(measurement: Measurement | None) -> str:
-    if measurement is None or "floor_fraction" not in measurement.info:
-        return ""
-    return f"{measurement.info['floor_fraction']:.0%}"
+    fraction = None if measurement is None else measurement.info.get("floor_fraction")
+    known = not_negative(fraction)
+    return "" if known is None else f"{known:.0%}"

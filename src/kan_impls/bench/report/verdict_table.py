@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from kan_impls.bench.plain_text import printable
 from kan_impls.bench.report.document import verdict_entry
 from kan_impls.bench.report.rows import Row, rows
 from kan_impls.bench.report.words import count_words, status_words
@@ -35,7 +36,7 @@ def verdict_lines(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
         shared = following and (following.status, following.cause) == (row.status, row.cause)
         if row.status != "unchanged" and not shared:
             lines += [(row.status, line) for line in _cause(row.cause, widths[0])]
-    return lines
+    return [(status, printable(line)) for status, line in lines]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

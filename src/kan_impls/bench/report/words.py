@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
+from kan_impls.bench.plain_text import one_line as one_line
 from kan_impls.bench.verdict import COMPANIONS, Status
 
 # From what needs no look to what does.
@@ -26,6 +27,7 @@ EXITS: Mapping[str, str] = {
     "IMPROVED": "something became faster or smaller and is not accepted yet",
     "INCONCLUSIVE": "something could not be told from noise",
     "UNJUDGED": "of something no time could be judged",
+    "STOPPED": "a measuring process hung or was killed",
     "TESTS_FAILED": "a benchmark or test failed",
     "INTERRUPTED": "the run was interrupted",
     "INTERNAL_ERROR": "pytest had an internal error",
@@ -41,14 +43,6 @@ PASSES: Mapping[str, str] = {
     "backward_with_input_grad": "backward+dx",
     "training_step": "step",
 }
-
-
-def one_line(text: str) -> str:
-    """Without line ends and other control characters, which terminals, tables and bidirectional
-    text obey, and without halves of characters, which no file can hold."""
-    return re.sub(
-        r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+", " ", text
-    )
 
 
 def status_words(status: str) -> str:
@@ -137,8 +131,20 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     return {name: value if taken.count(value) == 1 else name for name, value in short.items()}
 
 
+def name_parts(name: str) -> tuple[str, str, str]:
+    """File, function with its classes, and parameters, which may hold colons, too."""
+    file, colons, rest = name.partition("::")
+    if not colons or "[" in file.rpartition("/")[2]:
+        file, rest = "", name
+    function, bracket, parameters = rest.partition("[")
+    return file, function, bracket + parameters
+
+
 def _short(name: str) -> str:
-    test = name.rsplit("::", 1)[-1].removeprefix("test_") if "::" in name else name
+    file, function, parameters = name_parts(name)
+    test = name
+    if file:
+        test = function.rpartition("::")[2].removeprefix("test_") + parameters
     for long, words in PASSES.items():
         test = re.sub(rf"(?<=[-\[]){long}(?=[-\]])", words, test)
     return test or name

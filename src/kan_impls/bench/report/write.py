@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from kan_impls.bench.baseline import write_atomically
+from kan_impls.bench.files import locked, write_atomically
+from kan_impls.bench.paths import REPORTS
 from kan_impls.bench.record import Run
-from kan_impls.bench.report.document import Document, ReportError, to_json
+from kan_impls.bench.report.document import SCHEMA, Document, ReportError, to_json
 from kan_impls.bench.report.exports import bencher, github_action_benchmark
 from kan_impls.bench.report.junit import junit_xml
 from kan_impls.bench.report.page import PageError, page
@@ -17,6 +19,12 @@ from kan_impls.bench.report.summary import summary_markdown
 PAGE = "report.html"
 # Written last: where it is, the other files are those of the same run.
 EXIT_CODE = "exit_code"
+FILES = (
+    "report.json", "summary.md", "junit.xml", "github-action-benchmark.json", "bencher.json", PAGE,
+    EXIT_CODE,
+)  # fmt: skip
+# What schemas of reports of all versions begin with.
+SCHEMA_NAME = SCHEMA.partition("/")[0]
 
 
 def write_all(
@@ -51,19 +59,58 @@ def write_all(
     except PageError as error:
         say(str(error))
     texts[EXIT_CODE] = f"{document['exit']['code']}\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _changing(folder):
         # What an earlier run left must not be taken for this one's.
         for name in (EXIT_CODE, PAGE):
             (folder / name).unlink(missing_ok=True)
         for name, text in texts.items():
             write_atomically(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def clear(folder: Path) -> None:
+    """Remove the reports of an earlier run, which must not be taken for those of one to come.
+
+    Raises:
+        ReportError: the folder holds files of somebody else's by these names, or they cannot be
+            removed.
+    """
+    if folder.exists():
+        with _changing(folder):
+            for name in FILES:
+                (folder / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _changing(folder: Path) -> Iterator[None]:
+    """The folder, for one run at a time: its files are all of the same."""
+    try:
+        with locked(folder, beside=False):
+            _check_ours(folder)
+            yield
     except OSError as error:
         raise ReportError(
             f"the report folder {folder} cannot be written ({error.strerror}); expected a "
             "writable folder: change its permissions, or name another"
         ) from error
-    return [folder / name for name in texts]
+
+
+def _check_ours(folder: Path) -> None:
+    """Whether what is there under the names of reports is a report, and no file of the user's."""
+    taken = [name for name in FILES if (folder / name).exists()]
+    # Where reports go by default nothing else does.
+    if not taken or folder.parts[-len(REPORTS.parts) :] == REPORTS.parts:
+        return
+    try:
+        # An old or damaged one is a report, too.
+        is_ours = SCHEMA_NAME in (folder / "report.json").read_text(encoding="utf-8")[:200]
+    except (OSError, ValueError):
+        is_ours = False
+    if not is_ours:
+        raise ReportError(
+            f"the folder {folder} holds {', '.join(taken)}, which is no report of kan-bench; "
+            "expected a folder without files of these names: name another one"
+        )
 
 
 def _json(data: object) -> str:

@@ -1,0 +1,57 @@
+"""What a user's options leave out of a run on purpose, by pytest's configuration."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+
+def is_left_out(config: Any, name: str, collected: Container[str]) -> bool:
+    """Whether the user did not ask for a benchmark that the baseline has.
+
+    Args:
+        config: pytest's.
+        name: the node id.
+        collected: benchmarks that were asked for, and did not measure.
+    """
+    if name in collected:
+        return False
+    path = os.path.realpath(config.rootpath / name.split("::", 1)[0])
+    # --last-failed does not even collect the files of what passed.
+    failed_only = bool(config.getoption("lf", False))
+    return failed_only or _is_ignored(config, path) or _is_outside(config, path, name)
+
+
+def _is_ignored(config: Any, path: str) -> bool:
+    """Whether --ignore or --ignore-glob is about the file or a folder it is in."""
+    here = config.invocation_params.dir
+    places = [path, *map(str, Path(path).parents)]
+    ignored = {os.path.realpath(here / part) for part in config.getoption("ignore", None) or ()}
+    patterns = [
+        os.path.abspath(here / part) for part in config.getoption("ignore_glob", None) or ()
+    ]
+    return any(
+        place in ignored or any(fnmatch.fnmatch(place, pattern) for pattern in patterns)
+        for place in places
+    )
+
+
+def _is_outside(config: Any, path: str, name: str) -> bool:
+    """Whether files or tests were named to be run, and this one is none of them."""
+    if config.args_source.name != "ARGS":
+        return False
+    test = name.split("::", 1)[1:]
+    for argument in config.args:
+        chosen_file, *chosen_test = argument.split("::", 1)
+        chosen = os.path.realpath(config.invocation_params.dir / chosen_file)
+        if chosen_test:
+            if path == chosen and f"{''.join(test)}::".startswith(
+                (f"{chosen_test[0]}::", f"{chosen_test[0]}[")
+            ):
+                return False
+        elif path == chosen or path.startswith(chosen + os.sep):
+            return False
+    return True
