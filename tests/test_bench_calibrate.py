@@ -9,7 +9,7 @@ from kan_impls.bench import baseline
 from kan_impls.bench.calibrate import CalibrationError, calibrate, calibration_of, joined
 from kan_impls.bench.cli import main
 from kan_impls.bench.processes import Command
-from kan_impls.bench.record import parse_run
+from kan_impls.bench.record import figures_of, parse_run
 from tests.bench_runs import run_data
 
 
@@ -46,7 +46,7 @@ def test_a_calibration_holds_a_figure_of_each_run_and_all_processes():
     assert found.calibration.values("ratio_to_mlp") == []
     assert found.calibration.processes == 3
     assert [process.ratio for process in found.processes] == [1.0, 1.1, 1.2, 1.3, 1.1, 1.0]
-    assert "rounds" not in data["benchmarks"][0]["extra_info"]
+    assert "rounds" not in figures_of(data["benchmarks"][0])
 
 
 def test_a_disturbed_process_is_no_part_of_the_noise():
@@ -122,7 +122,7 @@ def test_each_run_says_where_and_when_it_was():
 def old_calibration(**kwargs):
     """A stored calibration from before runs had origins."""
     data = calibration_of([[on(process_data(r, **kwargs), "2026-01-01", "m")] for r in (1.0, 1.2)])
-    calibration = data["benchmarks"][0]["extra_info"]["calibration"]
+    calibration = figures_of(data["benchmarks"][0])["calibration"]
     del calibration["origins"]
     return data
 
@@ -150,7 +150,7 @@ def test_runs_of_code_that_costs_something_else_do_not_join():
         joined(old_calibration(memory=4100), new)
     # Another shape is another benchmark, with a calibration of its own.
     held = old_calibration()
-    held["benchmarks"][0]["extra_info"]["measured"]["batch"] = 7
+    figures_of(held["benchmarks"][0])["measured"]["batch"] = 7
     assert len(parse_run(joined(held, new)).measurements["a"].calibration.runs) == 2
 
 

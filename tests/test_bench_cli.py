@@ -144,6 +144,7 @@ def write_report(folder, *statuses, code=0):
     path = folder / "gate" / "report.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(to_json(content))
+    (path.parent / "exit_code").write_text(f"{code}\n")
     return path
 
 

@@ -466,7 +466,7 @@ def test_settings_that_change_during_a_run_are_named_and_compared_only_with_the_
     project.makepyfile(test_small=SETTING + CHANGES.format(1))
     measure_and_accept(project)
     (after,) = (b for b in last_run(project) if b["name"] == "test_after")
-    assert after["extra_info"]["measured"] == {"threads": 1}
+    assert after["extra_info"][OURS]["measured"] == {"threads": 1}
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
@@ -487,7 +487,7 @@ def test_a_process_of_other_settings_is_no_replicate(project, others, threads, m
     project.makepyfile(test_small=SETTING + CHANGES.format(1))
     project.runpytest("--benchmark-only")
     measured = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
-    del measured["benchmarks"][-1]["extra_info"]["measured"]
+    del measured["benchmarks"][-1]["extra_info"][OURS]["measured"]
     monkeypatch.setattr(session, "measure_again", MEASURE_AGAIN)
     monkeypatch.setattr(session, "measure_in_process", lambda *a: measured)
     result = project.runpytest("--benchmark-only", "--processes=2")
@@ -518,7 +518,7 @@ def test_stored_statistics_are_those_of_the_process_in_the_middle(project, monke
         data, factor = json.loads(text), next(factors)
         for entry in data["benchmarks"]:
             entry["stats"]["data"] = [factor * Clock.step] * 7
-            entry["extra_info"]["processes"][0]["median_ns"] = factor * Clock.step * 1e9
+            entry["extra_info"][OURS]["processes"][0]["median_ns"] = factor * Clock.step * 1e9
         return data
 
     monkeypatch.setattr(session, "measure_again", MEASURE_AGAIN)
@@ -528,7 +528,7 @@ def test_stored_statistics_are_those_of_the_process_in_the_middle(project, monke
         assert entry["stats"]["median"] == entry["stats"]["max"] == 2 * Clock.step
         assert entry["stats"]["data"] == [2 * Clock.step] * 7
         assert entry["stats"]["rounds"] == 7
-        medians = [p["median_ns"] for p in entry["extra_info"]["processes"]]
+        medians = [p["median_ns"] for p in entry["extra_info"][OURS]["processes"]]
         assert medians == pytest.approx([Clock.step * 1e9 * factor for factor in (1, 3, 2)])
 
 

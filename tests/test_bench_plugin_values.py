@@ -41,7 +41,7 @@ def plain(project):  # noqa: F811
         (["--benchmark-only", "--report=test_small.py"], "is a file; expected a folder"),
         (["--benchmark-only", "--device="], "the device is ''"),
         (["--benchmark-only", "--processes="], "invalid int value"),
-        (["--benchmark-compare", "--further-runs=-1"], "expected a count, 0 or more"),
+        (["--benchmark-compare", "--pairs=-1"], "expected 2 or more"),
         (["--benchmark-compare", "--false-alarm=nan"], "expected a probability"),
         (["--benchmark-only", "--worker-timeout=0"], "expected seconds"),
         (["--benchmark-only", "--worker-timeout=nan"], "expected seconds"),
@@ -63,10 +63,11 @@ def test_a_file_of_plain_pytest_benchmark_is_judged_where_it_is_named(plain):
             entry["extra_info"] = {}
 
     edit(plain.path / "base.json", make_plain)
-    result = plain.runpytest("--benchmark-compare=base.json", "--further-runs=0")
-    assert result.ret in (0, 10)
+    result = plain.runpytest("--benchmark-compare=base.json")
+    # Its noise is unknown, and this folder has no earlier code to take turns with.
+    assert result.ret == GateExit.UNJUDGED
     (verdict,) = report_of(plain)["verdicts"]
-    assert verdict["status"] in ("unchanged", "improved", "regressed", "inconclusive")
+    assert verdict["status"] == "unjudged"
     assert main(["accept", "--run", "base.json"]) == 1
     assert not (plain.path / "benchmarks").exists()
 
@@ -103,7 +104,7 @@ def test_figures_and_timers_of_the_users_own(plain):
         "processes": 4, "memory": "much", "calibration": None,
     }  # fmt: skip
     assert coarse == {}
-    result = plain.runpytest("--benchmark-compare", "--further-runs=0", "--processes=1")
+    result = plain.runpytest("--benchmark-compare", "--processes=1")
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
     result.stdout.fnmatch_lines(["*test_backwards is left out, since its time is none*"])
 
@@ -126,13 +127,13 @@ def test_what_is_ignored_is_left_out_on_purpose(plain, option):
     plain.makepyfile(test_b=PLAIN)
     assert plain.runpytest("--benchmark-only").ret == 0
     assert main(["accept"]) == 0
-    result = plain.runpytest("--benchmark-compare", "--further-runs=0", option)
+    result = plain.runpytest("--benchmark-compare", option)
     statuses = {v["name"]: v["status"] for v in report_of(plain)["verdicts"]}
     assert len(statuses) == 2
     assert "missing" not in statuses.values()
     assert result.ret != GateExit.MISSING
     (plain.path / "test_b.py").unlink()
-    result = plain.runpytest("--benchmark-compare", "--further-runs=0", "--ignore=other")
+    result = plain.runpytest("--benchmark-compare", "--ignore=other")
     assert result.ret == GateExit.MISSING
 
 

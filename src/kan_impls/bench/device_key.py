@@ -12,8 +12,6 @@ from typing import Any
 
 from kan_impls.bench.measure.processor import x86_microarchitecture
 
-FOLDER = re.compile(r"[a-z0-9][a-z0-9._-]*")
-
 _OF_ALL = ("device_type", "torch", "threads", "matmul_precision")
 _OF_CPU = ("microarchitecture", "processor", "cpu_capability", "cores")
 _OF_CUDA = ("device_model", "cuda", "driver", "mig", "power_watts")
@@ -58,20 +56,19 @@ def recorded_environment(machine_info: Mapping[str, Any]) -> dict[str, Any]:
         machine_info: as pytest-benchmark stores it, with ours under `kan_impls`.
 
     Raises:
-        ValueError: its device key is no name of a folder.
         TypeError, AttributeError: it holds something else than mappings and texts.
     """
     environment = {k: v for k, v in machine_info.get("kan_impls", {}).items() if k != "machine"}
     named = environment.get("device_key")
-    if named is not None and not FOLDER.fullmatch(named):
-        raise ValueError(f"device key: {named!r} is no plain name of a folder")
     key = device_key(environment)
     if key is not None and named not in (None, key):
         key = f"{key}_named-{named}"
     elif environment.get("device_type") == "cpu" and "microarchitecture" not in environment:
         environment |= _facts_of_cpuinfo(machine_info.get("cpu", {}))
         key = device_key(environment)
-    return {**environment, "device_key": key or named or "unknown"}
+    if key is None and named is None:  # a file of plain pytest-benchmark, of any device
+        return environment
+    return {**environment, "device_key": key or named}
 
 
 def _facts_of_cpuinfo(cpu: Mapping[str, Any]) -> dict[str, Any]:

@@ -227,10 +227,10 @@ def parse_run(data: Any) -> Run:
             parse_benchmark(entry, f"benchmarks[{number}]") for number, entry in enumerate(entries)
         ]
         machine = mapping(member(whole, "machine_info", "the file"), "machine_info")
-        mapping(machine.get(OURS, {}), f"machine_info.{OURS}")
+        named = mapping(machine.get(OURS, {}), f"machine_info.{OURS}")
+        if "device_key" in named:
+            text(named["device_key"], f"machine_info.{OURS}.device_key")
         environment = recorded_environment(machine)
-        if "device_key" in environment:
-            text(environment["device_key"], f"machine_info.{OURS}.device_key")
         code = _parse_code(member(whole, "commit_info", "the file"), "commit_info")
         anchor = mapping(whole.get(OURS, {}), OURS).get("anchor")
         return Run(
@@ -244,6 +244,8 @@ def parse_run(data: Any) -> Run:
         )
     except FieldError as error:
         raise InvalidRunError(str(error)) from error
+    except (TypeError, ValueError, AttributeError) as error:  # facts of a processor
+        raise InvalidRunError(f"machine_info: {error}") from error
 
 
 def parse_benchmark(entry: Any, where: str = "the benchmark") -> Measurement:

@@ -161,4 +161,5 @@ def _uncommitted(code: Code) -> str | None:
 
 def _unavailable(root: Path, commit: str, error: RevisionError) -> str:
     remedy = "git fetch --unshallow" if is_shallow(root) else f"git fetch origin {commit}"
-    return f"its code cannot be had ({one_line(str(error))}); run {remedy} and then kan-bench ab {commit[:10]}"
+    why = one_line(str(error))
+    return f"its code cannot be had ({why}); run {remedy} and then kan-bench ab {commit[:10]}"
