@@ -235,6 +235,16 @@ def test_a_trace_is_the_layer_at_any_batch(case, grad_mode, device):
     assert relative_error(to_numpy(traced(more)), to_numpy(module(more))) <= REORDERED
 
 
+@pytest.mark.filterwarnings("ignore:.*quantization:DeprecationWarning")
+def test_the_perceptron_runs_after_dynamic_quantisation():
+    model = kan_impls.create_model("mlp", MODEL_WIDTHS).eval()
+    linear = {torch.nn.Linear}
+    small = torch.ao.quantization.quantize_dynamic(model, linear, dtype=torch.qint8)
+    x = random_like(model, BATCH, MODEL_WIDTHS[0])
+    # Weights of 8 bits, in sums of five and four terms below 3, before a sigmoid of slope 1/4.
+    assert (small(x) - model(x)).abs().max() <= 0.05
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_a_layer_built_on_meta_starts_by_reset_parameters(name, device):
     # As FSDP and loaders of large models initialise.
