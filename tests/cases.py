@@ -65,6 +65,7 @@ SPLINE_CONFIGS = (
     {"in_features": 3, "out_features": 2, "grid_size": 5, "spline_order": 3},
     {"in_features": 1, "out_features": 1, "grid_size": 2, "spline_order": 2},
     {"in_features": 13, "out_features": 7, "grid_size": 9, "spline_order": 5},
+    {"in_features": 2, "out_features": 3, "grid_size": 2, "spline_order": 9},
     {
         "in_features": 2,
         "out_features": 5,
@@ -110,9 +111,8 @@ ROWS: dict[str, Row] = {
         parameters=10_011_001,
         # The angles, and their cosines and sines.
         saved_per_input=lambda config: 3 * config["grid_size"],
-        # By its definition it rounds the angle k x, and so errs by |k x| roundings: on
-        # average over k and x, a quarter of the largest.
-        amplification=lambda config, largest: config.get("grid_size", 5) * largest / 4,
+        # Its angles have float64's accuracy, whatever k and x.
+        amplification=lambda config, largest: 0,
         golden="fourier_kan",
     ),
     "fused_fourier_kan": Row(

@@ -7,6 +7,7 @@ shapes. Letters of the sums: batch b, input i, output o, basis function k.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,16 +30,21 @@ Reference = Callable[[Array, Parameters, Array], Passes]
 
 def bspline_ref(i: int, order: int, knots: Array, x: float) -> float:
     """B_i of the given order at x, by the recursive definition of Cox and de Boor."""
-    if order == 0:
-        return float(knots[i] <= x < knots[i + 1])
-    value = 0.0
-    if knots[i + order] > knots[i]:  # otherwise 0/0, which is 0 by convention
-        rising = (x - knots[i]) / (knots[i + order] - knots[i])
-        value += rising * bspline_ref(i, order - 1, knots, x)
-    if knots[i + order + 1] > knots[i + 1]:
-        falling = (knots[i + order + 1] - x) / (knots[i + order + 1] - knots[i + 1])
-        value += falling * bspline_ref(i + 1, order - 1, knots, x)
-    return value
+
+    @cache  # otherwise order 20 would take a million steps
+    def spline(i: int, order: int) -> float:
+        if order == 0 or not knots[i] <= x < knots[i + order + 1]:  # outside the support
+            return float(knots[i] <= x < knots[i + order + 1])
+        value = 0.0
+        if knots[i + order] > knots[i]:  # otherwise 0/0, which is 0 by convention
+            rising = (x - knots[i]) / (knots[i + order] - knots[i])
+            value += rising * spline(i, order - 1)
+        if knots[i + order + 1] > knots[i + 1]:
+            falling = (knots[i + order + 1] - x) / (knots[i + order + 1] - knots[i + 1])
+            value += falling * spline(i + 1, order - 1)
+        return value
+
+    return spline(i, order)
 
 
 def bspline_derivative_ref(i: int, order: int, knots: Array, x: float) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch._functorch import config as functorch_config
+from torch.autograd import forward_ad
 
 import kan_impls
 from kan_impls.bench.measure.memory import measure_saved_bytes
@@ -207,6 +208,60 @@ def test_gradients_that_are_not_asked_for_do_not_change_the_others(case, device)
     x.requires_grad_()
     grad_x = torch.autograd.grad(module(x), x, grad_y)[0]
     assert relative_error(to_numpy(grad_x), full.grad_x) <= REORDERED
+
+
+@each_once
+def test_forward_mode_derivatives_are_those_of_torch_func(case, device):
+    module = build(case, device)
+    x, _ = inputs(case, module, BATCH)
+    tangent = random_like(module, *x.shape)
+    expected = torch.func.jvp(module, (x,), (tangent,))[1]
+    with forward_ad.dual_level():
+        y = module(forward_ad.make_dual(x, tangent))
+        found = forward_ad.unpack_dual(y).tangent
+        assert torch.equal(module(x), forward_ad.unpack_dual(module(x)).primal)  # and no tangent
+    assert relative_error(to_numpy(found), to_numpy(expected)) <= REORDERED
+
+
+@each_once
+@pytest.mark.parametrize("grad_mode", [torch.no_grad, torch.enable_grad])
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+def test_a_trace_is_the_layer_at_any_batch(case, grad_mode, device):
+    module = build(case, device)
+    x, _ = inputs(case, module, BATCH)
+    more, _ = inputs(case, module, BATCH + 4)
+    with grad_mode():
+        traced = torch.jit.trace(module, x)
+    assert relative_error(to_numpy(traced(more)), to_numpy(module(more))) <= REORDERED
+
+
+@pytest.mark.filterwarnings("ignore:.*quantization:DeprecationWarning")
+def test_the_perceptron_runs_after_dynamic_quantisation():
+    model = kan_impls.create_model("mlp", MODEL_WIDTHS).eval()
+    linear = {torch.nn.Linear}
+    small = torch.ao.quantization.quantize_dynamic(model, linear, dtype=torch.qint8)
+    x = random_like(model, BATCH, MODEL_WIDTHS[0])
+    # Weights of 8 bits, in sums of five and four terms below 3, before a sigmoid of slope 1/4.
+    assert (small(x) - model(x)).abs().max() <= 0.05
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_layer_built_on_meta_starts_by_reset_parameters(name, device):
+    # As FSDP and loaders of large models initialise.
+    model = kan_impls.create_model(name, MODEL_WIDTHS, device="meta").to_empty(device=device)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.fill_(float("nan"))  # what fresh memory may hold
+    twin = kan_impls.create_model(name, MODEL_WIDTHS, device=device)
+    for module in (model, twin):
+        torch.manual_seed(3)
+        for child in module.modules():
+            if hasattr(child, "reset_parameters"):
+                child.reset_parameters()
+    assert_same_state(model, twin.state_dict())
+    x = random_like(model, BATCH, MODEL_WIDTHS[0])
+    assert torch.equal(model(x), twin(x))
+    assert model(x).isfinite().all()
 
 
 @each_once

@@ -167,6 +167,38 @@ def test_repeated_samples_give_no_nan(name, device, distinct, margin):
         assert relative_error(to_numpy(y), before) <= 1e-9
 
 
+def test_samples_whose_knots_the_dtype_cannot_hold_are_refused(name, device):
+    layer = build(name, device, torch.float32)
+    x = torch.tensor([[-3e38, 0, 1], [3e38, 1, 2]], device=device)
+    with (
+        assert_unchanged(layer),
+        pytest.raises(ValueError, match=r"beyond torch\.float32; exp"),
+    ):
+        layer.update_grid(x)
+
+
+def test_a_reset_is_a_fresh_layer(name, device):
+    fresh, used = build(name, device), build(name, device)
+    used.update_grid(random_like(used, 50, 3))
+    torch.manual_seed(1)
+    used.reset_parameters()
+    torch.manual_seed(1)
+    fresh.reset_parameters()
+    for key, value in fresh.state_dict().items():
+        assert torch.equal(used.state_dict()[key], value), key
+    x, grad_y = random_like(used, 9, 3), random_like(used, 9, 4)
+    assert_close(run(used, x, grad_y), run(fresh, x, grad_y), 0)
+
+
+@pytest.mark.parametrize(("grid_size", "order"), [(5, 3), (1, 1), (2, 3), (5, 9), (300, 3)])
+def test_the_initial_fit_is_that_of_least_norm(name, device, grid_size, order):
+    basis = kan_impls.create_layer(name, 1, 1, grid_size=grid_size, spline_order=order).basis
+    knots = basis.uniform_knots((-2.0, 0.5))
+    expected = basis.fit_operator(knots[order:-order, None], knots[None])[0]
+    # Two ways to solve, with condition numbers of up to 1e3.
+    torch.testing.assert_close(basis.interpolation_operator(knots), expected, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("leading", [(60,), (3, 4, 5)], ids=str)
 def test_update_takes_any_leading_shape(name, device, leading):
     layer, twin = build(name, device), build(name, device)

@@ -397,13 +397,69 @@ def test_runs_without_values(device):
     assert layer(x).isfinite().all()
 
 
-def test_equally_spaced_knots_take_the_local_form(device):
-    for dtype in (torch.float32, torch.float64):
-        layer = build(device, "splines", dtype, grid_range=(0.1, 700.3), grid_size=200)
-        assert operator_arguments(layer, random_like(layer, 2, IN_FEATURES))[6] == "uniform_bspline"
-        with torch.no_grad():
-            layer.grid[2, -1] *= 1 + 16 * torch.finfo(dtype).eps
-        assert operator_arguments(layer, random_like(layer, 2, IN_FEATURES))[6] == "bspline"
+def form(layer):
+    """How the layer evaluates its splines."""
+    return operator_arguments(layer, random_like(layer, 2, IN_FEATURES))[6]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("ends", "grid_size"), [((0.1, 700.3), 20), ((-1, 1), 50)], ids=str)
+def test_equally_spaced_knots_take_the_local_form(device, dtype, ends, grid_size):
+    layer = build(device, "splines", dtype, grid_range=ends, grid_size=grid_size)
+    assert form(layer) == "uniform_bspline"
+    step = (ends[1] - ends[0]) / grid_size
+    with torch.no_grad():
+        layer.grid[2, -1] += 400 * step * torch.finfo(dtype).eps
+    assert form(layer) == "bspline"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"grid_range": (1000, 1001)}, "bspline"),  # of the spacing 1.5e-4 is lost
+        ({"grid_range": (1000, 1001), "dtype": torch.float64}, "uniform_bspline"),
+        ({"grid_range": (1000, 1006)}, "uniform_bspline"),  # integers, which are exact
+        ({"grid_size": 1000}, "bspline"),
+        ({"spline_order": 7, "grid_size": 16}, "uniform_bspline"),
+        ({"spline_order": 8, "grid_size": 16}, "bspline"),
+    ],
+    ids=str,
+)
+def test_knots_that_rounding_moved_visibly_do_not(device, options, expected):
+    options = {"dtype": torch.float32, **options}
+    assert form(build(device, "splines", **options)) == expected
+
+
+def test_in_a_wider_dtype_knots_stay_equally_spaced(device):
+    layer = build(device, "splines", torch.float32)
+    x, grad_y = random_like(layer, 9, IN_FEATURES), random_like(layer, 9, OUT_FEATURES)
+    narrow = run(layer, x, grad_y)
+    layer.double()
+    assert form(layer) == "uniform_bspline"
+    assert layer.grid.diff(dim=1).std() < 1e-15
+    wide = run(layer, x.double(), grad_y.double())
+    assert_close(wide, run_ref(efficient_kan_ref, layer, x, grad_y), BOUNDS[torch.float64])
+    assert_close(narrow, wide, BOUNDS[torch.float32])
+    # Knots of their own keep what they are.
+    layer = build(device, "splines-moved", torch.float32)
+    grid = layer.grid.clone()
+    assert torch.equal(layer.double().grid, grid.double())
+
+
+def test_another_default_device_does_not_matter(device):
+    layer = build(device, "splines")
+    x = random_like(layer, 2, IN_FEATURES)
+    expected = layer(x)
+    before = torch.get_default_device()
+    torch.set_default_device("meta")
+    try:
+        layer.grid_changed()
+        assert torch.equal(layer(x), expected)
+        layer.float().double()
+        layer.reset_parameters()
+    finally:
+        torch.set_default_device(before)
+    assert layer(x).isfinite().all()
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 5])

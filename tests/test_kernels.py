@@ -16,7 +16,7 @@ from tests import emulated_layer
 from tests.emulated_layer import Buffer, Case, errors, with_kinds
 from tests.emulator import build
 from tests.emulator.build import EmulationError, Emulator
-from tests.reference import bspline_derivative_ref, bspline_ref
+from tests.reference import bspline_derivative_ref, bspline_ref, sigmoid_ref
 
 pytestmark = pytest.mark.skipif(
     build.find_compiler() is None, reason="g++ is not installed: CUDA kernels cannot be emulated"
@@ -238,6 +238,20 @@ def test_splines_are_accurate_on_any_grid(evaluator, size, order, low_high):
     gate = 1 / (1 + np.exp(-exact))
     assert relative(values[:, 0], exact * gate) <= 5e-7
     assert relative(slopes[:, 0], gate * (1 + exact * (1 - gate))) <= 5e-7
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-3, 1, 17, 80, 1e3, 3.4e7, 1.7e9, 1e30])
+def test_the_base_branch_is_accurate_at_any_magnitude(evaluator, magnitude):
+    positive = (magnitude * np.linspace(1, 2, 20)).astype(np.float32)
+    for x in (positive, -positive):
+        values, slopes = evaluate(evaluator, kernels.bspline(5, 3, -1, 1), x)
+        exact = x.astype(np.float64)
+        gate, rest = sigmoid_ref(exact), sigmoid_ref(-exact)
+        # 1 - gate in float32 lacks half a rounding of 1, which x multiplies: up to 17, where the
+        # gate is 1. Absolute below 1e-30, where gate has no more digits.
+        np.testing.assert_allclose(values[:, 0], exact * gate, rtol=1e-6, atol=1e-30)
+        expected = gate * (1 + exact * rest)
+        np.testing.assert_allclose(slopes[:, 0], expected, rtol=3e-6, atol=1e-30)
 
 
 @pytest.mark.parametrize(("size", "order"), SPLINES[:3])

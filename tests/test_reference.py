@@ -26,7 +26,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 5])
+@pytest.mark.parametrize("order", [1, 2, 3, 5, 20])
 @pytest.mark.parametrize("uniform", [True, False])
 def test_splines_and_derivatives_are_those_of_scipy(rng, order, uniform):
     knots = np.arange(-order, 6.0 + order)

@@ -73,11 +73,12 @@ def test_gradients_are_left_out_where_there_are_none(device):
 
 @pytest.mark.parametrize("name", FOURIER)
 @pytest.mark.parametrize("layout", ["in_out", None])
-def test_the_layout_of_published_fused_layers(name, layout, device):
+@pytest.mark.parametrize("bias_shape", [(2,), (1, 2)], ids=str)
+def test_the_layout_of_published_fused_layers(name, layout, bias_shape, device):
     # fouriercoeffs (2, in, out, G), as CUDA layers store it; the shape alone tells here.
     generator = np.random.default_rng(0)
     in_out = generator.normal(size=(2, 3, 2, 4))
-    state = {"fouriercoeffs": in_out, "bias": generator.normal(size=(1, 2))}
+    state = {"fouriercoeffs": in_out, "bias": generator.normal(size=bias_shape)}
     layer = fourier(name, device)
     upstream.load(layer, {k: torch.from_numpy(v) for k, v in state.items()}, layout=layout)
 
@@ -91,7 +92,8 @@ def test_the_layout_of_published_fused_layers(name, layout, device):
     grads = upstream.export(layer, grads=True, layout="in_out")
     actual = Passes(expected.y, expected.grad_x, {k: to_numpy(g) for k, g in grads.items()})
     transposed = expected.grads["fouriercoeffs"].transpose(0, 2, 1, 3)
-    expected = expected._replace(grads={**expected.grads, "fouriercoeffs": transposed})
+    own = {"fouriercoeffs": transposed, "bias": expected.grads["bias"][0]}  # (2,) in these layers
+    expected = expected._replace(grads=own)
     assert_close(actual, expected, 1e-10)
 
 
@@ -114,6 +116,41 @@ def test_each_fourier_implementation_reads_what_the_other_writes(device):
         x, grad_y = random_like(direct, 9, 3), random_like(direct, 9, 3)
         expected = run_ref(fourier_kan_ref, direct, x, grad_y)
         assert_close(run(fused, x, grad_y), expected, 1e-10)
+
+
+def wrapped(how, model):
+    return {
+        "compiled": lambda: torch.compile(model, backend="eager"),
+        "averaged": lambda: torch.optim.swa_utils.AveragedModel(model),
+        "parallel": lambda: torch.nn.DataParallel(model),
+        "compiled average": lambda: torch.compile(torch.optim.swa_utils.AveragedModel(model)),
+    }[how]()
+
+
+@pytest.mark.parametrize("how", ["compiled", "averaged", "parallel", "compiled average"])
+def test_wrappers_of_torch_do_not_rename_what_is_published(how, device):
+    model = kan_impls.create_model("efficient_kan", [3, 2], device=device)
+    module, state = wrapped(how, model), upstream.export(model)
+    assert upstream.export(module).keys() == state.keys()
+    upstream.load(module, {key: value + 1 for key, value in state.items()})
+    assert all(torch.equal(value, state[key] + 1) for key, value in upstream.export(module).items())
+
+
+@pytest.mark.parametrize("how", ["pruned", "parametrized", "compiled"])
+def test_layers_whose_tensors_are_renamed_are_refused(how, device):
+    model = kan_impls.create_model("fused_efficient_kan", [3, 2], device=device)
+    layer, state = model.layers[0], upstream.export(model)
+    if how == "pruned":
+        torch.nn.utils.prune.l1_unstructured(layer, "spline_weight", 0.5)
+    elif how == "parametrized":
+        torch.nn.utils.parametrize.register_parametrization(
+            layer, "base_weight", torch.nn.Identity()
+        )
+    else:
+        model.layers[0] = torch.compile(layer)
+    for call in (lambda: upstream.export(model), lambda: upstream.load(model, state)):
+        with pytest.raises(ValueError, match=r"^layers\.0 is compiled, .* expected plain layers: "):
+            call()
 
 
 def test_exports_are_copies_and_loads_keep_the_parameters_identity(device):

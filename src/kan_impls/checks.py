@@ -59,8 +59,36 @@ def check_interval(name: str, interval: object) -> tuple[float, float]:
     return low, high
 
 
-def check_input(x: Tensor, in_features: int, weight: Tensor) -> None:
+def check_knots(
+    grid_range: tuple[float, float], grid_size: int, spline_order: int, dtype: torch.dtype
+) -> None:
+    """Check that a dtype can hold the equally spaced knots of a grid, and tell them apart.
+
+    Every difference of knots must be finite, its reciprocal too, and every spline must keep a
+    support, which are `spline_order + 1` steps, after its knots were rounded.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    low, high = grid_range
+    step = (high - low) / grid_size
+    width = high - low + 2 * spline_order * step
+    largest = max(abs(low), abs(high)) + spline_order * step
+    limits = torch.finfo(dtype)
+    is_finite = max(width, largest) <= limits.max and step >= limits.tiny
+    if not (is_finite and (spline_order + 1) * step > limits.eps * largest):
+        raise ValueError(
+            f"grid_range is {grid_range!r}, whose {grid_size} intervals and {spline_order} more on "
+            f"either side make knots up to {largest:.3g} that are {step:.3g} apart; expected knots "
+            f"that {dtype} can hold and tell apart: scale or shift the inputs, or take another "
+            "grid_range, grid_size or dtype"
+        )
+
+
+def check_input(x: Tensor, in_features: int, weight: object) -> None:
     """Check an input of shape `(..., in_features)` against the parameters it will meet.
+
+    Of weights that are no tensor, as after `quantize_dynamic`, the dtype is not known.
 
     Raises:
         TypeError: x is no real floating-point tensor, or differs in dtype from
@@ -74,15 +102,16 @@ def check_input(x: Tensor, in_features: int, weight: Tensor) -> None:
     if not x.dtype.is_floating_point:
         raise TypeError(
             f"x has dtype {x.dtype}; expected a real floating-point tensor: "
-            f"convert it, for example with x.to({weight.dtype})"
+            f"convert it, for example with x.to({getattr(weight, 'dtype', torch.float32)})"
         )
     if x.ndim == 0 or x.shape[-1] != in_features:
         raise ValueError(
             f"x has shape {tuple(x.shape)}; expected (..., {in_features}), because the layer "
             f"has in_features={in_features}: bring the features into the last dimension"
         )
-    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+    dtype = weight.dtype if isinstance(weight, Tensor) else x.dtype
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
         raise TypeError(
-            f"x has dtype {x.dtype}; expected {weight.dtype}, the dtype of the parameters: "
+            f"x has dtype {x.dtype}; expected {dtype}, the dtype of the parameters: "
             f"convert one of them with .to(...), or run under torch.autocast"
         )

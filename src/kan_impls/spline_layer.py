@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kan_impls.basis.bspline import BSplineBasis
-from kan_impls.checks import check_input, check_interval, check_size
+from kan_impls.checks import check_input, check_interval, check_knots, check_size
 from kan_impls.model import KAN
 from kan_impls.published import Layout
 
@@ -42,7 +42,7 @@ class SplineLayer(nn.Module, ABC):
     Args:
         in_features, out_features: sizes of the last dimension of input and output.
         grid_size: number of grid intervals over `grid_range`.
-        spline_order: degree of the spline pieces, 1 to `grid_size`.
+        spline_order: degree of the spline pieces, 1 or more.
         scale_noise: range of the uniform noise, divided by `grid_size`, that the
             splines are fitted to at initialisation.
         scale_base, scale_spline: scales of the base branch and of the splines at
@@ -60,7 +60,8 @@ class SplineLayer(nn.Module, ABC):
     Shapes: `(..., in_features)` to `(..., out_features)`.
 
     Raises:
-        ValueError: a size that is not positive, or a spline order above the grid size.
+        ValueError: a size that is not positive, or a `grid_range` whose knots the dtype cannot
+            hold or tell apart.
     """
 
     grid: Tensor
@@ -89,12 +90,6 @@ class SplineLayer(nn.Module, ABC):
         self.basis = BSplineBasis(
             check_size("grid_size", grid_size), check_size("spline_order", spline_order)
         )
-        if spline_order > grid_size:
-            raise ValueError(
-                f"spline_order is {spline_order}; expected at most grid_size={grid_size}, "
-                "because a spline piece needs as many intervals as its order: "
-                "raise grid_size or lower spline_order"
-            )
         self.scale_noise = scale_noise
         self.scale_base = scale_base
         self.scale_spline = scale_spline
@@ -108,10 +103,9 @@ class SplineLayer(nn.Module, ABC):
             self.spline_scaler = self._parameter(edges, device, dtype)
         else:
             self.register_parameter("spline_scaler", None)
-        knots = self.basis.uniform_knots(self.grid_range)
-        self.register_buffer(
-            "grid", knots.to(self.base_weight).expand(in_features, -1).contiguous()
-        )
+        check_knots(self.grid_range, grid_size, spline_order, self.base_weight.dtype)
+        shape = (in_features, grid_size + 2 * spline_order + 1)
+        self.register_buffer("grid", self.base_weight.new_empty(shape))
         self.reset_parameters()
         self.register_load_state_dict_post_hook(_after_load)
 
@@ -130,20 +124,20 @@ class SplineLayer(nn.Module, ABC):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the parameters anew: Kaiming-uniform base and scaler, and the splines
-        that fit uniform noise at the knots best."""
+        """Start anew: the knots of `grid_range`, Kaiming-uniform base and scaler, and the
+        splines that fit uniform noise at the knots best."""
+        # The grid is the same for every feature here, so one fit serves them all.
+        knots = self.basis.uniform_knots(self.grid_range)
+        self.grid.copy_(knots.to(self.grid))
+        self.grid_changed()
         self._draw(self.base_weight, self.scale_base)
-        grid_size, order = self.basis.grid_size, self.basis.spline_order
-        weight = self.spline_weight
+        grid_size, weight = self.basis.grid_size, self.spline_weight
         noise = torch.rand(
             grid_size + 1, self.in_features * self.out_features,
             device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
         noise = (noise - 0.5) * (self.scale_noise / grid_size)
-        # The grid is the same for every feature here, so one fit serves them all.
-        knots = self.basis.uniform_knots(self.grid_range)
-        fit = self.basis.fit_operator(knots[order:-order, None], knots[None])[0]
-        coefficients = fit.to(weight) @ noise
+        coefficients = self.basis.interpolation_operator(knots).to(weight) @ noise
         if self.spline_scaler is None:
             coefficients *= self.scale_spline
         else:
@@ -172,7 +166,7 @@ class SplineLayer(nn.Module, ABC):
             margin: added to the samples' range, in units of x.
 
         Raises:
-            ValueError: no sample, or one that is not finite.
+            ValueError: no sample, one that is not finite, or knots beyond the grid's dtype.
         """
         check_input(x, self.in_features, self.base_weight)
         samples = x.detach().reshape(-1, self.in_features).double()
@@ -183,6 +177,11 @@ class SplineLayer(nn.Module, ABC):
                 "or more samples of finite numbers: pass a batch of real inputs to the layer"
             )
         knots = self._adapted_knots(samples, margin).to(self.grid.dtype)
+        if not knots.isfinite().all():
+            raise ValueError(
+                f"update_grid got samples of up to {samples.abs().max().item():.3g}, whose knots "
+                f"are beyond {knots.dtype}; expected knots that it can hold: scale the inputs"
+            )
         weight = self.layout.to_published(self.spline_weight)
         per_feature = samples.shape[0] * self.basis.num_basis * samples.element_size()
         for features in torch.arange(self.in_features, device=x.device).split(

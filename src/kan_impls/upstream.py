@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.optim.swa_utils import AveragedModel
 
 from kan_impls.published import UNCHANGED, Layout
 from kan_impls.spline_layer import SplineLayer
+
+_WRAPPERS = (AveragedModel, DataParallel, DistributedDataParallel)
 
 
 def load(module: nn.Module, state_dict: Mapping[str, Tensor], layout: str | None = None) -> None:
@@ -17,7 +24,7 @@ def load(module: nn.Module, state_dict: Mapping[str, Tensor], layout: str | None
     Everything is checked before the first tensor is copied.
 
     Args:
-        module: a layer or model of this package.
+        module: a layer or model of this package, also compiled, averaged or distributed by torch.
         state_dict: published keys to tensors, shaped as published.
         layout: which of several published layouts the tensors are in, such as `"in_out"`
             for the `(2, in, out, grid)` coefficients of fused FourierKAN layers. Without
@@ -25,8 +32,10 @@ def load(module: nn.Module, state_dict: Mapping[str, Tensor], layout: str | None
             out_features), the first of them, `"out_in"`.
 
     Raises:
-        ValueError: a key is missing, unknown, or its tensor has the wrong shape.
+        ValueError: a key is missing, unknown, or its tensor has the wrong shape; or a layer is
+            pruned or parametrized.
     """
+    module = _unwrapped(module)
     slots = dict(_slots(module))
     _check_keys(slots, state_dict)
     values = {key: _native(key, slots[key], state_dict[key], layout) for key in slots}
@@ -42,7 +51,7 @@ def export(module: nn.Module, grads: bool = False, layout: str | None = None) ->
     """The parameters and buffers of `module` as the published implementation stores them.
 
     Args:
-        module: a layer or model of this package.
+        module: a layer or model of this package, also compiled, averaged or distributed by torch.
         grads: the parameters' gradients instead; those without one are left out.
         layout: which of several published layouts to write; the first if None.
 
@@ -50,14 +59,39 @@ def export(module: nn.Module, grads: bool = False, layout: str | None = None) ->
         Published key to a copy of the tensor.
 
     Raises:
-        ValueError: an unknown layout.
+        ValueError: an unknown layout; or a layer that is pruned or parametrized.
     """
     result = {}
+    module = _unwrapped(module)
     for key, slot in _slots(module):
         value = slot.tensor.grad if grads else slot.tensor
         if value is not None:
             result[key] = slot.chosen(key, layout).to_published(value.detach()).clone()
     return result
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside torch's wrappers, whose keys would begin with the wrapper's name."""
+    while isinstance(module, _WRAPPERS) or _is_compiled(module):
+        module = cast(nn.Module, module._orig_mod if _is_compiled(module) else module.module)
+    for name, child in module.named_modules():
+        if _is_compiled(child) or parametrize.is_parametrized(child) or _is_pruned(child):
+            raise ValueError(
+                f"{name or 'the module'} is compiled, parametrized or pruned by itself, and its "
+                "tensors have other names than published ones; expected plain layers: pass the "
+                "module before compilation, or make it permanent by parametrize."
+                "remove_parametrizations or prune.remove"
+            )
+    return module
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    # By its content: to import the compiler for its class takes a second.
+    return "_orig_mod" in module._modules
+
+
+def _is_pruned(module: nn.Module) -> bool:
+    return any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values())
 
 
 class _Slot:
@@ -106,12 +140,12 @@ def _check_keys(slots: Mapping[str, _Slot], state_dict: Mapping[str, Tensor]) ->
 
 def _native(key: str, slot: _Slot, value: Tensor, layout: str | None) -> Tensor:
     value = torch.as_tensor(value)
-    shapes = {}
+    stored = slot.tensor.detach().to("meta")
+    shapes = {name: tuple(each.to_published(stored).shape) for name, each in slot.layouts.items()}
+    # Layouts of different rank cannot be mixed up: any of them will do, whatever is named.
+    is_any = layout is None or len({len(shape) for shape in shapes.values()}) == len(shapes)
     for name, candidate in slot.layouts.items():
-        shape = tuple(candidate.to_published(slot.tensor.detach().to("meta")).shape)
-        shapes[name] = shape
-        wanted = layout is None or len(slot.layouts) == 1 or layout == name
-        if wanted and tuple(value.shape) == shape:
+        if (is_any or layout == name) and tuple(value.shape) == shapes[name]:
             return candidate.from_published(value)
     slot.chosen(key, layout)  # an unknown layout is an error of its own
     expected = " or ".join(str(shape) for shape in dict.fromkeys(shapes.values()))

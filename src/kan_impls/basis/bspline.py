@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kan_impls.basis.banded import least_norm_operator
 from kan_impls.basis.block import Block, Scratch, add_slopes
 
 
@@ -37,7 +38,8 @@ class BSplineBasis:
         """Equally spaced knots of one feature, shape `(grid_size + 2 * spline_order + 1,)`,
         float64."""
         low, high = grid_range
-        index = torch.arange(-self.spline_order, self.grid_size + self.spline_order + 1)
+        order = self.spline_order
+        index = torch.arange(-order, self.grid_size + order + 1, device="cpu")
         return low + index.double() * ((high - low) / self.grid_size)
 
     def value(self, x: Tensor, knots: Tensor) -> Tensor:
@@ -50,24 +52,34 @@ class BSplineBasis:
         Returns:
             Shape `(..., in_features, num_basis)`.
         """
-        return self._of_order(self.spline_order, x, knots)
-
-    def derivative(self, x: Tensor, knots: Tensor) -> Tensor:
-        """Derivatives at x, in the shape of `value`, from the splines of one order less."""
-        phi = self._of_order(self.spline_order - 1, x, knots)
-        start, end = knots[:, : -self.spline_order], knots[:, self.spline_order :]
-        phi = phi * (self.spline_order * _reciprocal(end - start))
-        return phi[..., :-1] - phi[..., 1:]
-
-    def _of_order(self, highest: int, x: Tensor, knots: Tensor) -> Tensor:
         x = x.unsqueeze(-1)
         phi = ((x >= knots[:, :-1]) & (x < knots[:, 1:])).to(x.dtype)
-        for order in range(1, highest + 1):
+        # Where all of phi is 0 the factors shall be finite, however far x is: in the backward
+        # pass they multiply each other, and an infinite one times 0 would be NaN.
+        x = x.clamp(knots[:, :1], knots[:, -1:])
+        for order in range(1, self.spline_order + 1):
             start, end = knots[:, : -(order + 1)], knots[:, order + 1 :]
             rising = (x - start) * _reciprocal(knots[:, order:-1] - start)
             falling = (end - x) * _reciprocal(end - knots[:, 1:-order])
             phi = rising * phi[..., :-1] + falling * phi[..., 1:]
         return phi
+
+    def interpolation_operator(self, knots: Tensor) -> Tensor:
+        """The matrix from a function's values at the knots of the range to the coefficients of
+        least norm that interpolate them.
+
+        There are `grid_size + 1` such knots, simple ones, with `spline_order` splines at each, and
+        so the equations are banded and independent: no dense decomposition is needed.
+
+        Args:
+            knots: the knots of one feature, shape `(grid_size + 2 * spline_order + 1,)`.
+
+        Returns:
+            Shape `(num_basis, grid_size + 1)`, float64.
+        """
+        order, knots = self.spline_order, knots.double()
+        phi = self.value(knots[order:-order, None], knots[None])[:, 0]
+        return least_norm_operator(phi, order)
 
     def fit_operator(self, samples: Tensor, knots: Tensor) -> Tensor:
         """The matrix from a function's values at `samples` to its least-squares coefficients.
@@ -104,8 +116,8 @@ class KnotBSplineBasis:
 
     @property
     def elements_per_input(self) -> int:
-        # Four terms of a step of the recurrence; values and slopes, each also transposed.
-        return 4 * self.knots.shape[1] + 4 * self.num_basis
+        # The buffers of `blocks`, what is true of the knots, and x between the knots.
+        return 5 * self.knots.shape[1] + 1
 
     def of_inputs(self, inputs: slice) -> KnotBSplineBasis:
         return KnotBSplineBasis(self.spline, self.knots[inputs])
@@ -120,20 +132,41 @@ class KnotBSplineBasis:
     def blocks(
         self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
     ) -> Iterator[Block]:
-        """Yield all functions at once, shape `(num_basis, *x.shape)`."""
+        """Yield all functions at once, shape `(num_basis, *x.shape)`.
+
+        The recurrence of `BSplineBasis.value`, on distances from the knots that are taken once. The
+        slopes are differences of the splines of one order less, each over its support, times the
+        order.
+        """
         (x,) = prepared
-        knots = self.knots.to(x.dtype)
-        values = self.spline.value(x.t(), knots).permute(2, 1, 0).contiguous()
-        slopes = None
-        if with_slopes:
-            slopes = self.spline.derivative(x.t(), knots).permute(2, 1, 0).contiguous()
-        yield Block(slice(0, self.num_basis), values, slopes)
+        order = self.spline.spline_order
+        knots = self.knots.to(x.dtype).t().unsqueeze(-1)  # (knots, in_features, 1)
+        count = knots.shape[0]
+        buffers = scratch.empty(x, (4, count, *x.shape))
+        distance, phi, other, slopes = buffers
+        # Finite distances, as in the recurrence; x below all knots stays below.
+        below = knots[0].nextafter(torch.full_like(knots[0], -torch.inf))
+        torch.sub(x.clamp(below, knots[-1]), knots, out=distance)
+        reached = distance >= 0
+        phi[:-1] = reached[:-1] != reached[1:]
+        for degree in range(1, order + 1):
+            size = count - 1 - degree
+            support = knots[degree:] - knots[:-degree]
+            scaled = phi[: size + 1].mul_(_reciprocal(support))
+            if degree == order and with_slopes:
+                torch.sub(scaled[:-1], scaled[1:], out=slopes[:size])
+            torch.mul(distance[:size], scaled[:-1], out=other[:size])
+            other[:size].addcmul_(distance[degree + 1 :], scaled[1:], value=-1)
+            phi, other = other, phi
+        every = slice(0, self.num_basis)
+        yield Block(every, phi[every], slopes[every] if with_slopes else None)
 
     def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
-        add_slopes(grad_x, block, slots, grad_phi)
+        add_slopes(grad_x, block, slots, grad_phi, self.spline.spline_order)
 
 
 def _reciprocal(width: Tensor) -> Tensor:
     # Cox and de Boor's convention 0/0 = 0: an interval between repeated knots, which
-    # repeated samples make in a grid update, carries no spline instead of a NaN.
-    return torch.where(width > 0, width, torch.inf).reciprocal()
+    # repeated samples make in a grid update, carries no spline instead of a NaN. Nor does one
+    # so narrow that its reciprocal would be infinite.
+    return torch.where(width >= torch.finfo(width.dtype).tiny, width, torch.inf).reciprocal()

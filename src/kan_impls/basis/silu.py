@@ -37,8 +37,10 @@ class SiluBasis:
         gate = x.sigmoid()
         value = x * gate
         slopes = None
-        if with_slopes:  # gate * (1 + x - x * gate)
-            slopes = (1 + x).sub_(value).mul_(gate).unsqueeze(0)
+        if with_slopes:
+            # gate + x gate (1 - gate), with sigmoid(-x) for 1 - gate: the difference would keep
+            # no digit of it where gate is nearly 1, and x, however large, multiplies what is lost.
+            slopes = x.neg().sigmoid_().mul_(value).add_(gate).unsqueeze(0)
         yield Block(slice(0, 1), value.unsqueeze(0), slopes)
 
     def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:

@@ -164,18 +164,19 @@ def _obstacle(operands: Operands, basis: BasisSpec) -> str | None:
             f"the parameters are {dtype}, and the fused kernels take float32 and bfloat16: convert "
             "them, or take backend='auto' or 'product'"
         )
-    if basis.kind == "bspline":
-        return (
-            "the knots are not equally spaced or not the same for all inputs, as after "
-            "update_grid or rounded to 16 bits, and the fused kernels know only equally spaced "
-            "ones: take backend='auto' or 'product', or for 16 bits torch.autocast"
-        )
-    if basis.kind == "uniform_bspline" and basis.options[0] > MAX_KERNEL_ORDER:
+    is_fourier = basis.kind == "fourier"
+    if not is_fourier and basis.options[0] > MAX_KERNEL_ORDER:
         return (
             f"spline_order is {int(basis.options[0])}, and the fused kernels know 1 to "
             f"{MAX_KERNEL_ORDER}: take backend='auto' or 'product'"
         )
-    is_fourier = basis.kind == "fourier"
+    if basis.kind == "bspline":
+        return (
+            "the knots are not equally spaced or not the same for all inputs, as after "
+            "update_grid, far from zero for their spacing, or rounded to 16 bits, and the fused "
+            "kernels know only equally spaced ones: take backend='auto' or 'product', shift and "
+            "scale the inputs, or for 16 bits torch.autocast"
+        )
     if (operands.base_weight is None) != is_fourier or (is_fourier and operands.scale is not None):
         return "the fused kernels have a SiLU branch and scales with splines, and only with them"
     if operands.weight.shape[2] > kernels.MAX_OUTPUTS:

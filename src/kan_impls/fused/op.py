@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from kan_impls.fused import dispatch
 from kan_impls.fused.operands import BasisSpec, Operands, terms_of
@@ -35,16 +36,31 @@ def basis_product(operands: Operands, basis: BasisSpec, backend: str = "auto") -
             "with respect to knots: call grid.requires_grad_(False)"
         )
     operands = _autocast(operands)
+    is_compiling = torch.compiler.is_compiling()
     if torch._C._are_functorch_transforms_active():
+        return _formula(operands, basis)
+    if not is_compiling and (_is_dual(operands) or _is_traced()):
         return _formula(operands, basis)
     x = operands.x
     operands = operands._replace(x=x.reshape(-1, x.shape[-1]))
-    if torch.compiler.is_compiling():
+    if is_compiling:
         y = _forward_op(*operands, basis.kind, list(basis.options), backend)
     else:
         # An autograd.Function costs the host a fifth of what a custom operator does.
         y = _BasisProduct.apply(basis, backend, *operands)
     return y.view(*x.shape[:-1], y.shape[-1])
+
+
+def _is_traced() -> bool:
+    """Whether `torch.jit.trace` records: it knows neither this package's function nor operator."""
+    return torch._C._is_tracing()
+
+
+def _is_dual(operands: Operands) -> bool:
+    """Whether a tensor carries a tangent of `torch.autograd.forward_ad`."""
+    if forward_ad._current_level < 0:
+        return False
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in operands)
 
 
 def _autocast(operands: Operands) -> Operands:
@@ -65,8 +81,8 @@ def _autocast(operands: Operands) -> Operands:
 
 
 def _formula(operands: Operands, basis: BasisSpec) -> Tensor:
-    """`basis_product` by PyTorch's own operators: any transform and derivative, at the price of
-    the basis in memory."""
+    """`basis_product` by PyTorch's own operators: any transform and derivative, and a trace that
+    runs without this package, at the price of the basis in memory."""
     x, dtype = operands.x, operands.weight.dtype
     wide = x.to(torch.promote_types(torch.promote_types(x.dtype, dtype), torch.float32))
     y: Any = 0 if operands.bias is None else operands.bias

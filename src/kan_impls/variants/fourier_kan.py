@@ -42,7 +42,7 @@ class FourierKANLayer(nn.Module):
         ValueError: a size that is not positive.
     """
 
-    # Published fused layers store inputs before outputs.
+    # Published fused layers store inputs before outputs, and a bias without a row.
     published: ClassVar = {
         "fouriercoeffs": (
             "fouriercoeffs",
@@ -50,7 +50,14 @@ class FourierKANLayer(nn.Module):
                 "out_in": UNCHANGED,
                 "in_out": Layout(lambda c: c.transpose(1, 2), lambda c: c.transpose(1, 2)),
             },
-        )
+        ),
+        "bias": (
+            "bias",
+            {
+                "out_in": UNCHANGED,
+                "in_out": Layout(lambda bias: bias.squeeze(0), lambda bias: bias.unsqueeze(0)),
+            },
+        ),
     }
 
     def __init__(
@@ -95,10 +102,10 @@ class FourierKANLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.in_features, self.fouriercoeffs)
-        # A 16-bit angle would be wrong by whole radians.
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        harmonics = torch.arange(1, self.grid_size + 1, device=x.device, dtype=wide.dtype)
-        angle = (wide.unsqueeze(-1) * harmonics).unsqueeze(-3)  # (..., 1, in, grid)
+        # In x's dtype an angle k x would be wrong by |k x| roundings: in 16 bits, or at large x,
+        # by whole radians. Of a float32 x it is exact here.
+        harmonics = torch.arange(1, self.grid_size + 1, device=x.device, dtype=torch.float64)
+        angle = (x.double().unsqueeze(-1) * harmonics).unsqueeze(-3)  # (..., 1, in, grid)
         cosines, sines = self.fouriercoeffs
         y = (angle.cos().to(x.dtype) * cosines).sum((-2, -1))
         y = y + (angle.sin().to(x.dtype) * sines).sum((-2, -1))

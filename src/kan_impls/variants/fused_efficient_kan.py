@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
@@ -27,8 +28,18 @@ def _reversed(parameter: Tensor) -> Tensor:
 
 REVERSED = Layout(_reversed, _reversed)
 
-# Equally spaced knots, computed and stored in their dtype, miss their places by so many roundings.
-KNOT_ROUNDINGS = 4
+# The local form takes the knots as equally spaced where they miss their places by at most so many
+# roundings of the spacing; a spline misses its value by about as many, its slope by about twice. So
+# it is as accurate as a sum of some hundred terms. Knots of a range with up to some fifty intervals
+# around zero are; those that lie far from zero for their spacing were rounded by more.
+KNOT_ROUNDINGS = 32
+# In float64 so many more for each knot: the local form takes positions in float64, too, and errs
+# by about as much on exact knots.
+ROUNDINGS_PER_KNOT = 4
+
+# Beyond this order the local form cancels too much: its terms are up to 16 times the result in
+# order 7, 120 times in order 12 and 3,300 times in order 20. The recurrence adds positive terms.
+MAX_LOCAL_ORDER = 7
 
 
 class FusedEfficientKANLayer(SplineLayer):
@@ -36,8 +47,10 @@ class FusedEfficientKANLayer(SplineLayer):
 
     It saves only its input for the backward pass and evaluates the splines again there;
     the scales multiply the weights block by block. While all inputs have the same equally
-    spaced knots, as after initialisation, the splines are evaluated by their local form;
-    after `update_grid`, by the recurrence on each input's own knots.
+    spaced knots, as after initialisation, the splines are evaluated by their local form, up to
+    order `MAX_LOCAL_ORDER`; after `update_grid`, or where the dtype rounds the knots visibly
+    (`KNOT_ROUNDINGS`), by the recurrence on each input's own knots. Turned to a wider dtype,
+    equally spaced knots are as equally spaced as that can tell.
 
     Arguments and behaviour outside the grid: see `SplineLayer`, and for `backend`
     `kan_impls.fused.dispatch`. Parameters: `base_weight` and
@@ -46,6 +59,11 @@ class FusedEfficientKANLayer(SplineLayer):
     by side. `kan_impls.upstream` reads and writes the published layout. With the same seed the
     layer starts as the same function as `efficient_kan`.
     """
+
+    _basis: BasisSpec
+    # The grid that `_basis` describes: the tensor, how often it had been written to, and on
+    # the CPU a copy.
+    _seen: tuple[Tensor | None, float, Tensor | None] = (None, 0, None)
 
     layout: ClassVar[Layout] = REVERSED
 
@@ -86,13 +104,6 @@ class FusedEfficientKANLayer(SplineLayer):
             dtype,
         )
         self.backend = check_backend(backend)
-        low, high = self.grid_range
-        beyond = spline_order * (high - low) / grid_size
-        self._basis = self._uniform(low - beyond, high + beyond)
-        # The grid that `_basis` describes: the tensor, how often it had been written to, and on
-        # the CPU a copy.
-        self._seen: tuple[Tensor | None, float, Tensor | None] = (None, 0, None)
-        self.grid_changed()
 
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.in_features, self.base_weight)
@@ -126,22 +137,36 @@ class FusedEfficientKANLayer(SplineLayer):
         writing through `.data` or by a collective of torch.distributed.
         """
         grid, version = self.grid, _version(self.grid)
-        if grid.is_meta or type(grid) is not Tensor:
-            self._seen = (grid, version, None)  # no values to look at
+        if grid.is_meta or type(grid) is not Tensor:  # no values to look at
+            self._basis = getattr(self, "_basis", None) or self._fresh()
+            self._seen = (grid, version, None)
             return
-        knots = self.grid.detach().double().cpu()
-        uniform = self._uniform(knots[0, 0].item(), knots[0, -1].item())
-        _, first, step = uniform.options
-        expected = first + torch.arange(knots.shape[1], dtype=torch.float64) * step
-        # Of 16 bits no more than of float32: their knots are where they are, not equally spaced.
-        unit = torch.finfo(torch.promote_types(self.grid.dtype, torch.float32)).eps / 2
-        roundings = KNOT_ROUNDINGS * unit * expected.abs().max()
-        is_uniform = step > 0 and bool(((knots - expected).abs() <= roundings).all())
-        self._basis = uniform if is_uniform else self._any_knots()
+        knots = grid.detach().double().cpu()
+        local = self._local(knots[0, 0].item(), knots[0, -1].item())
+        self._basis = local if self._describes(local, knots) else self._any_knots()
         # Comparing values costs microseconds on the CPU; elsewhere it would wait for the device.
         self._seen = (grid, version, grid.detach().clone() if grid.device.type == "cpu" else None)
 
-    def _uniform(self, first: float, last: float) -> BasisSpec:
+    def _describes(self, local: BasisSpec, knots: Tensor) -> bool:
+        """Whether the splines on the knots are, up to rounding, those of the local form."""
+        # Of 16 bits no more than of float32: their knots are where they are, not equally spaced.
+        unit = torch.finfo(torch.promote_types(self.grid.dtype, torch.float32)).eps / 2
+        allowed = KNOT_ROUNDINGS
+        if self.grid.dtype == torch.float64:
+            allowed += ROUNDINGS_PER_KNOT * knots.shape[1]
+        _, _, step = local.options
+        missed = (knots - self._knots_of(local)).abs().max().item()
+        return self.basis.spline_order <= MAX_LOCAL_ORDER and missed <= allowed * unit * step
+
+    def _fresh(self) -> BasisSpec:
+        """What describes the knots of a new layer where its dtype hardly rounds them."""
+        if self.basis.spline_order > MAX_LOCAL_ORDER:
+            return self._any_knots()
+        low, high = self.grid_range
+        beyond = self.basis.spline_order * (high - low) / self.basis.grid_size
+        return self._local(low - beyond, high + beyond)
+
+    def _local(self, first: float, last: float) -> BasisSpec:
         order = self.basis.spline_order
         return BasisSpec(
             "uniform_bspline", (order, first, (last - first) / (self.basis.num_basis + order))
@@ -149,6 +174,25 @@ class FusedEfficientKANLayer(SplineLayer):
 
     def _any_knots(self) -> BasisSpec:
         return BasisSpec("bspline", (self.basis.spline_order,))
+
+    def _knots_of(self, local: BasisSpec) -> Tensor:
+        """The knots of the local form, float64, on the CPU."""
+        _, first, step = local.options
+        index = torch.arange(self.grid.shape[1], dtype=torch.float64, device="cpu")
+        return first + index * step
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> FusedEfficientKANLayer:
+        """Convert the tensors as `.to()` and its like ask; knots that were equally spaced in the
+        old dtype are so in a wider one, too, instead of keeping the old one's rounding."""
+        before, basis = self.grid.dtype, self._basis_of_grid()
+        super()._apply(fn, recurse)
+        is_wider = torch.finfo(self.grid.dtype).eps < torch.finfo(before).eps
+        if is_wider and basis.kind == "uniform_bspline":
+            with torch.no_grad():
+                self.grid.copy_(self._knots_of(basis).to(self.grid))
+        return self
 
 
 def _version(tensor: Tensor) -> float:

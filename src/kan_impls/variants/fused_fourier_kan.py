@@ -17,7 +17,7 @@ from kan_impls.fused.dispatch import Backend, check_backend
 from kan_impls.fused.op import basis_product
 from kan_impls.fused.operands import BasisSpec, Operands
 from kan_impls.model import KAN
-from kan_impls.published import Layout
+from kan_impls.published import UNCHANGED, Layout
 from kan_impls.variant import Variant
 
 FOURIER = BasisSpec("fourier")
@@ -64,14 +64,20 @@ class FusedFourierKANLayer(nn.Module):
             "weight",
             {
                 "out_in": Layout(_coefficients, _weight),
-                # Published fused layers store inputs before outputs.
+                # Published fused layers store inputs before outputs, and a bias without a row.
                 "in_out": Layout(
                     lambda weight: _coefficients(weight).transpose(1, 2),
                     lambda coefficients: _weight(coefficients.transpose(1, 2)),
                 ),
             },
         ),
-        "bias": ("bias", {"row": Layout(lambda b: b.unsqueeze(0), lambda b: b.squeeze(0))}),
+        "bias": (
+            "bias",
+            {
+                "out_in": Layout(lambda bias: bias.unsqueeze(0), lambda bias: bias.squeeze(0)),
+                "in_out": UNCHANGED,
+            },
+        ),
     }
 
     def __init__(
