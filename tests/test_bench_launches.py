@@ -11,6 +11,8 @@ from kan_impls.bench.measure import launches
 from kan_impls.bench.measure.launches import count_launches
 from kan_impls.bench.runner import Runner
 
+GPU = torch.device("cuda", 1)
+
 
 class Event:
     def __init__(self, name, device=DeviceType.CUDA, annotation=False):
@@ -47,22 +49,22 @@ def profiled(monkeypatch):
             pass
 
     monkeypatch.setattr(launches, "profile", Profile)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     return events
 
 
 def test_kernels_count_and_nothing_else(profiled):
     profiled += ON_HOST + ON_DEVICE
     ran = []
-    assert count_launches(lambda: ran.append(1)) == 3
+    assert count_launches(lambda: ran.append(1), GPU) == 3
     assert ran == [1]
 
 
 def test_a_profiler_that_sees_nothing_of_the_device_tells_no_zero(profiled):
     profiled += ON_HOST
-    assert count_launches(lambda: None) is None
+    assert count_launches(lambda: None, GPU) is None
     profiled.append(Event("Memset (Device)"))
-    assert count_launches(lambda: None) == 0
+    assert count_launches(lambda: None, GPU) == 0
 
 
 @pytest.mark.parametrize(("device", "counted", "recorded"), [
@@ -71,7 +73,7 @@ def test_a_profiler_that_sees_nothing_of_the_device_tells_no_zero(profiled):
 def test_a_benchmark_records_the_launches_of_its_pass(device, counted, recorded, monkeypatch):
     steps = []
 
-    def count(run):
+    def count(run, device):
         run()
         return counted
 
@@ -81,7 +83,7 @@ def test_a_benchmark_records_the_launches_of_its_pass(device, counted, recorded,
     )
     measuring = Runner(torch.device(device), "warm", new_schedule=None)
     assert measuring._launches(workload) == recorded
-    assert steps == (["prepare", "run"] if device == "cuda" else [])
+    assert steps == (2 * ["prepare", "run"] if device == "cuda" else [])
 
 
 @pytest.mark.gpu
@@ -92,4 +94,4 @@ def test_on_a_gpu(device):
         (x + 1).relu_()
 
     run()
-    assert count_launches(run) == 2
+    assert count_launches(run, device) == 2

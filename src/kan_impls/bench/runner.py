@@ -148,11 +148,13 @@ class Runner:
         return self._memory[key]
 
     def _launches(self, workload: Workload) -> dict[str, int]:
-        """The kernels of the pass, after those of its first run; nothing on a CPU."""
+        """The kernels of the pass, without those of its first run; nothing on a CPU."""
         if self.device.type != "cuda":
             return {}
         workload.prepare()
-        launches = count_launches(workload.run)
+        workload.run()
+        workload.prepare()
+        launches = count_launches(workload.run, self.device)
         return {} if launches is None else {"launches": launches}
 
     def _counts(

@@ -16,20 +16,20 @@ from torch.profiler import ProfilerActivity, profile
 COPIES = ("Memcpy", "Memset")
 
 
-def count_launches(run: Callable[[], object]) -> int | None:
+def count_launches(run: Callable[[], object], device: torch.device) -> int | None:
     """Kernels that `run` launches, copies and fills by the driver left out.
 
     Args:
-        run: launches on the current CUDA device; has run before, so that nothing is compiled,
-            loaded or set up.
+        run: has run before, so that nothing is compiled, loaded or set up.
+        device: the CUDA device that it launches on.
 
     Returns:
         None where the profiler sees nothing of the device, as without the permission to.
     """
-    torch.cuda.synchronize()
+    torch.cuda.synchronize(device)
     with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as prof:
         run()
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     on_device = [event for event in prof.profiler.kineto_results.events() if _is_on_device(event)]
     return sum(map(is_launch, on_device)) if on_device else None
 
