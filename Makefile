@@ -23,11 +23,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-test: $(READY) ## correctness tests, the memory gate, and each benchmark once, untimed
+test: $(READY) ## correctness tests, the device-free gate, and each benchmark once, untimed
 	$(BIN)/python -m pytest
 
-memory: $(READY) ## the memory gate alone: bytes of every implementation, without a device
-	$(BIN)/python -m pytest benchmarks/test_memory.py tests/test_bench_device_free.py
+memory: $(READY) ## the device-free gate alone: bytes and costs of every implementation
+	$(BIN)/python -m pytest benchmarks/test_memory.py tests/test_bench_device_free.py \
+	  tests/test_bench_device_free_faults.py tests/test_bench_costs.py tests/test_fused_cost.py
 
 emulator: $(READY) ## the CUDA kernels on the CPU, under sanitizers too
 	$(BIN)/python -m pytest tests/test_emulator.py tests/test_kernels.py
@@ -58,7 +59,7 @@ gate: $(READY) ## what decides a merge into BASE (main): stored baseline, then a
 
 gpu-test: $(READY) ## the contract of every implementation, and what needs a GPU
 	$(BIN)/python -m pytest tests/test_gpu.py tests/test_contract.py tests/test_golden.py \
-	  tests/test_bench_timing.py tests/test_bench_memory.py $(or $(ON_DEVICE),--device=cuda)
+	  tests/test_bench_timing.py tests/test_bench_memory.py tests/test_bench_launches.py $(or $(ON_DEVICE),--device=cuda)
 
 refresh: $(READY) ## propose a new baseline of this machine, with its evidence in refresh/
 	mkdir -p refresh

@@ -1,25 +1,27 @@
-"""The device-free memory gate: bytes of every implementation, exactly, and how they grow.
+"""The device-free gate: bytes, operator calls, FLOPs and traffic of every implementation, exactly,
+and how they grow.
 
-It allocates nothing and needs no device, so it runs inside plain `pytest`. After a change that is
-meant, `pytest benchmarks/test_memory.py --accept-memory` stores the new bytes.
+It allocates nothing, times nothing and needs no device, so it runs inside plain `pytest`. After a
+change that is meant, `pytest benchmarks/test_memory.py --accept-memory` stores the new figures.
 """
 
 from pathlib import Path
 
 import pytest
 import torch
-from memory_cases import CASES, LAWS, OWN, layer_bytes, measure
+from memory_cases import CASES, COST_LAWS, LAWS, OWN, layer_figures, measure
 
 from kan_impls import get_variant, list_variants
 from kan_impls.bench import device_free_baseline as baseline
 from kan_impls.bench.baseline import BaselineError
 from kan_impls.bench.growth_law import deviations
+from kan_impls.bench.measure.costs import UndeclaredCostError
 from kan_impls.bench.measure.device_free import TooManyOperatorsError
 
 
 @pytest.fixture
 def path(pytestconfig):
-    """Where the bytes are stored: beside the baselines of devices."""
+    """Where the figures are stored: beside the baselines of devices."""
     folder = pytestconfig.getoption("baselines") or Path(__file__).parent / "baselines"
     return folder / "device_free.json"
 
@@ -50,7 +52,7 @@ def fail_if_any(sentences):
 
 
 @pytest.mark.parametrize("key", CASES, ids="-".join)
-def test_bytes_are_the_stored_ones(key, path, accepting, stored):
+def test_figures_are_the_stored_ones(key, path, accepting, stored):
     try:
         now = measure(CASES[key])
     except TooManyOperatorsError as error:
@@ -58,6 +60,8 @@ def test_bytes_are_the_stored_ones(key, path, accepting, stored):
             f"{key.implementation} at {key.case}: {error}, as in_blocks=True in its law does",
             pytrace=False,
         )
+    except UndeclaredCostError as error:
+        pytest.fail(f"{key.implementation} at {key.case}: {error}", pytrace=False)
     if accepting:
         baseline.accept(path, torch.__version__, {key: now}, CASES)
     else:
@@ -69,18 +73,17 @@ def test_nothing_is_stored_of_what_does_not_exist(accepting, stored):
         fail_if_any(baseline.unknown(stored, CASES))
 
 
+@pytest.mark.parametrize("laws", [LAWS, COST_LAWS], ids=["bytes", "costs"])
 @pytest.mark.parametrize("implementation", list_variants())
-def test_bytes_grow_as_declared(implementation):
+def test_figures_grow_as_declared(implementation, laws):
     if implementation not in OWN:
         pytest.skip(f"{implementation} comes from another package, and no law is declared for it")
-    if implementation not in LAWS:
+    if implementation not in laws:
         pytest.fail(
-            f"{implementation} has no growth law; expected a row of LAWS in memory_cases.py: "
-            "declare the exponents of forward, backward and saved bytes in batch, width and grid, "
-            "and sizes at which they show",
+            f"{implementation} has no growth law; expected a row of LAWS and of COST_LAWS in "
+            "memory_cases.py: declare the exponents of bytes, FLOPs and traffic in batch, width "
+            "and grid, and sizes at which they show",
             pytrace=False,
         )
-    variant = get_variant(implementation)
-    fail_if_any(
-        deviations(implementation, LAWS[implementation], lambda sizes: layer_bytes(variant, sizes))
-    )
+    variant, law = get_variant(implementation), laws[implementation]
+    fail_if_any(deviations(implementation, law, lambda sizes: layer_figures(variant, sizes)))

@@ -22,13 +22,18 @@ from kan_impls.bench.measure.device_free import (
     track_passes,
 )
 from kan_impls.bench.measure.memory import measure_peaks
-from kan_impls.bench.workload import Workload, device_free_bytes, estimate_bytes
+from kan_impls.bench.workload import (
+    NoEstimateError,
+    Workload,
+    device_free_figures,
+    estimate_bytes,
+)
 from kan_impls.fused import product
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # the laws and the cases are data of the benchmarks
 
-from memory_cases import LAWS, OWN, PASSES, layer_bytes, measure  # noqa: E402
+from memory_cases import LAWS, OWN, PASSES, layer_figures, measure  # noqa: E402
 
 CPU = torch.device("cpu")
 FLOAT = 4
@@ -45,7 +50,7 @@ def small(name, batch=20, widths=(30, 40, 2)):
 def unseen_bytes(case, pass_name):
     """What the profiler measures beyond the device-free bytes, kind by kind."""
     measured = Workload(case, pass_name, CPU).measure_memory()
-    tracked = device_free_bytes(case, pass_name)._asdict()
+    tracked = device_free_figures(case, pass_name).bytes._asdict()
     assert measured.keys() == tracked.keys()
     return {kind: measured[kind] - tracked[kind] for kind in measured}
 
@@ -97,7 +102,7 @@ def published_fourier_layer():
 def test_the_published_figures_of_the_direct_fourier_layer():
     # What the profiler measures as well: batch 100, 1000 -> 1000, 5 harmonics, and the sum of the
     # outputs as the loss.
-    found = track_passes(published_fourier_layer)
+    found = track_passes(published_fourier_layer).bytes
     assert found.forward_peak_bytes == 2_004_800_040
     assert found.backward_peak_bytes == 2_062_004_008
     assert found.saved_bytes == 2 * 100 * 1000 * 5 * FLOAT
@@ -107,12 +112,22 @@ def test_nothing_is_allocated():
     # Eighty-eight terabytes, thousands of times the memory of this machine.
     huge = Case("huge", get_variant("fourier_kan"), 65_536, (8192, 8192))
     product_of_the_basis = 65_536 * 8192 * 8192 * 5 * FLOAT
-    assert device_free_bytes(huge, "backward").forward_peak_bytes > product_of_the_basis
+    assert device_free_figures(huge, "backward").bytes.forward_peak_bytes > product_of_the_basis
 
 
 def test_the_estimate_allocates_nothing():
     huge = Case("huge", get_variant("fourier_kan"), 100_000, (10_000, 1000, 1))
     assert estimate_bytes(huge) > 1e13
+
+
+def test_a_layer_that_asks_for_values_has_no_estimate_and_says_why():
+    def model(widths, device=None):
+        return nn.Linear(*widths) if torch.ones(1).item() else None
+
+    asking = dataclasses.replace(get_variant("mlp"), model=model)
+    with pytest.raises(NoEstimateError, match=r"^DataDependentOutputException: .*scalar") as caught:
+        estimate_bytes(Case("small", asking, 3, (2, 1)))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_estimate_is_what_the_profiler_measures():
@@ -133,7 +148,7 @@ def test_the_estimate_is_what_the_profiler_measures():
 
 
 def bytes_of(forward):
-    return track_passes(lambda: Passes(forward, lambda result: None)).forward_peak_bytes
+    return track_passes(lambda: Passes(forward, lambda result: None)).bytes.forward_peak_bytes
 
 
 def test_a_view_and_writing_in_place_make_no_storage():
@@ -179,7 +194,7 @@ def test_the_collector_of_cycles_changes_no_figure():
 
 def test_too_many_operators_are_an_error_and_not_minutes():
     with pytest.raises(TooManyOperatorsError, match=r"more than 100 operators; expected .*choose"):
-        device_free_bytes(small("fused_efficient_kan"), "backward", max_operators=100)
+        device_free_figures(small("fused_efficient_kan"), "backward", max_operators=100)
 
 
 class Wasteful(nn.Module):
@@ -232,6 +247,6 @@ def test_a_materialised_product_in_a_fused_layer_is_red(name, monkeypatch):
     stored = baseline.Stored("2.13", {key: measure(case)})
     materialise(monkeypatch)
     assert any("forward_peak_bytes" in s for s in baseline.differences(stored, key, measure(case)))
-    wrong = deviations(name, LAWS[name], lambda sizes: layer_bytes(OWN[name], sizes))
+    wrong = deviations(name, LAWS[name], lambda sizes: layer_figures(OWN[name], sizes))
     assert any("forward bytes grow as width^" in sentence for sentence in wrong)
     assert any("forward bytes grow as grid^" in sentence for sentence in wrong)

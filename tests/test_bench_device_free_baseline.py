@@ -1,11 +1,13 @@
 """The stored device-free bytes: nothing changed, missing, stale or damaged is green."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from kan_impls.bench import device_free_baseline as baseline
 from kan_impls.bench.baseline import BaselineError
@@ -42,6 +44,36 @@ def test_one_byte_less_is_red_until_it_is_stored():
     (sentence,) = differences(entry(999_999))
     assert "is 999,999 B (-1 B), improved: refresh, so that the baseline stays honest" in sentence
     assert sentence.endswith("--accept-memory")
+
+
+def with_costs(operators, read):
+    figures = entry().passes["backward"]
+    costs = {"forward_operators": operators, "forward_bytes_read": read}
+    return Entry(SHAPE, {"backward": {**figures, **costs}})
+
+
+def test_a_cost_is_named_in_its_unit():
+    stored = Stored("2.13", {KEY: with_costs(operators=1200, read=5000)})
+    more, less = baseline.differences(stored, KEY, with_costs(operators=1201, read=4000))
+    subject = "fourier_kan at reference, backward: "
+    assert more.startswith(f"{subject}forward_operators was 1,200 and is 1,201 (+1); expected no")
+    assert less.startswith(
+        f"{subject}forward_bytes_read was 5,000 B and is 4,000 B (-1,000 B), imp"
+    )
+
+
+def test_a_file_of_bytes_only_is_judged_and_what_it_lacks_is_red():
+    stored = Stored("2.13", {KEY: entry()})
+    (lacking,) = baseline.differences(stored, KEY, with_costs(1, 2))
+    assert "backward: forward_operators, forward_bytes_read not stored; expected every" in lacking
+    larger = Entry(SHAPE, {"backward": with_costs(1, 2).passes["backward"] | {"saved_bytes": 8}})
+    grown, _ = baseline.differences(stored, KEY, larger)
+    assert "saved_bytes was 0 B and is 8 B" in grown
+
+
+def test_a_figure_that_is_measured_no_longer_is_red():
+    (gone,) = baseline.differences(Stored("2.13", {KEY: with_costs(1, 2)}), KEY, entry())
+    assert "forward_operators, forward_bytes_read stored, but no longer measured" in gone
 
 
 def test_every_kind_that_changed_is_named():
@@ -100,7 +132,7 @@ def test_bytes_of_another_torch_are_not_compared():
     stored = Stored("2.13", {KEY: entry()})
     assert baseline.incomparable(stored, "2.13.1+cu130") is None
     reason = baseline.incomparable(stored, "2.14.0")
-    assert reason.startswith("the stored bytes are those of torch 2.13, and torch 2.14 may make")
+    assert reason.startswith("the stored figures are those of torch 2.13, and torch 2.14 may make")
 
 
 @pytest.mark.parametrize(
@@ -154,14 +186,48 @@ def test_a_file_that_cannot_be_read_or_written(tmp_path):
         baseline.accept(tmp_path / "file" / "device_free.json", "2.13.0", {KEY: entry()}, [KEY])
 
 
+PROCESSES, KEYS_EACH = 6, 5
+SHARED = [Key(f"case-{n}", "mlp") for n in range(PROCESSES * KEYS_EACH)]
+
+
+def accept_own(path, process, start):
+    """What a process of several does that store at once: accept its keys, one after another."""
+    start.wait()
+    for key in SHARED[process::PROCESSES]:
+        baseline.accept(path, "2.13.0", {key: entry()}, SHARED)
+
+
+def test_processes_that_accept_at_once_lose_nothing(tmp_path):
+    path, methods = tmp_path / "device_free.json", multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    start = context.Barrier(PROCESSES)
+    running = [
+        context.Process(target=accept_own, args=(path, process, start))
+        for process in range(PROCESSES)
+    ]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+    assert [process.exitcode for process in running] == [0] * PROCESSES
+    assert sorted(baseline.read(path).entries) == sorted(SHARED)
+
+
+def test_a_lock_that_is_not_given_back_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(baseline, "LOCK_SECONDS", 0)
+    with FileLock(tmp_path / ".lock"), pytest.raises(BaselineError, match=r"locked .*: end the"):
+        baseline.accept(tmp_path / "device_free.json", "2.13.0", {KEY: entry()}, [KEY])
+
+
 def run_gate(folder, *options):
     """Exit status and output of the gate over one implementation at one case, with its bytes
     in `folder`."""
+    path = os.pathsep.join(str(ROOT / name) for name in ("benchmarks", "src"))
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "benchmarks/test_memory.py", f"--baselines={folder}",
          "-q", "-k", "reference-fused_fourier_kan", *options],
         cwd=ROOT, text=True, capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"), "PLANT": "alloc"},
+        env={**os.environ, "PYTHONPATH": path, "PLANT": "alloc"},
     )  # fmt: skip
     return finished.returncode, finished.stdout
 

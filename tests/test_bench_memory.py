@@ -1,5 +1,9 @@
 """Peaks to the byte, and what is saved."""
 
+import itertools
+import warnings
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -88,6 +92,28 @@ def test_a_case_that_does_not_fit_is_refused_with_its_estimate():
     with pytest.raises(NotEnoughMemoryError, match=r"needs an estimated [\d.]+ GB, but [\d.]+ GB"):
         check_memory(huge, CPU)
     check_memory(small(), CPU)
+
+
+def fitted(widths, device=None):
+    """A network whose weights are fitted when it is built, as those of published ones are."""
+    layers = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layer = torch.nn.Linear(inputs, outputs, device=device)
+        fit = torch.linalg.lstsq(torch.rand(9, inputs), torch.rand(9, outputs)).solution
+        layer.weight = torch.nn.Parameter(fit.T.to(device))
+        layers.append(layer)
+    return torch.nn.Sequential(*layers)
+
+
+def test_a_case_without_an_estimate_is_measured_and_this_is_said_once():
+    variant = replace(get_variant("mlp"), name="fitted", model=fitted)
+    case = Case("small", variant, 8, (4, 3, 1))
+    with pytest.warns(UserWarning, match=r"^fitted is measured without an estimate .*lstsq"):
+        check_memory(case, CPU)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_memory(replace(case, batch=9), CPU)
+    assert Workload(case, "backward", CPU).measure_memory()["saved_bytes"] == 8 * 3 * 4
 
 
 def test_free_memory_is_some(device):

@@ -56,7 +56,10 @@ absolute = 0.3
 reason = "the reference is too small to be steady"
 """
 
-CONTRACT = ("test_gpu", "test_contract", "test_golden", "test_bench_timing", "test_bench_memory")
+CONTRACT = (
+    "test_gpu", "test_contract", "test_golden", "test_bench_timing", "test_bench_memory",
+    "test_bench_launches",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
-"""The bytes that the device-free gate holds implementations to, in one readable file.
+"""The figures that the device-free gate holds implementations to, in one readable file.
 
-An entry for each case and implementation; the file says of which torch they are, because the
-operators that an operation is made of change from one version to the next.
+An entry for each case and implementation: bytes, operator calls, FLOPs and traffic of its passes.
+The file says of which torch they are, because the operators that an operation is made of change
+from one version to the next. A file that holds bytes only, as older ones do, is read: they are
+judged, and what it lacks is named.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from kan_impls.bench.files import write_atomically
 
 ACCEPT = "pytest benchmarks/test_memory.py --accept-memory"
 
+# Reading and writing the file takes milliseconds: who holds the lock for longer hangs.
+LOCK_SECONDS = 60
+
 
 class Key(NamedTuple):
     """What an entry is of: names of a case and of an implementation."""
@@ -27,11 +32,11 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """The bytes of an implementation at a case.
+    """The figures of an implementation at a case.
 
     Args:
         shape: sizes and options in words; other ones are another measurement.
-        passes: pass to kind (`forward_peak_bytes`, ...) to bytes.
+        passes: pass to kind (`forward_peak_bytes`, `backward_flops`, ...) to figure.
     """
 
     shape: str
@@ -57,14 +62,14 @@ def minor_version(version: str) -> str:
 
 
 def incomparable(stored: Stored, torch_version: str) -> str | None:
-    """Why the stored bytes are none to compare with under this `torch.__version__`, if so."""
+    """Why the stored figures are none to compare with under this `torch.__version__`, if so."""
     version = minor_version(torch_version)
     if stored.torch == version:
         return None
     return (
-        f"the stored bytes are those of torch {stored.torch}, and torch {version} may make its "
-        f"operations of other operators; expected the same version: install it, or store the "
-        f"bytes of this one with {ACCEPT}"
+        f"the stored figures are those of torch {stored.torch}, and torch {version} may make its "
+        f"operations of other operators; expected the same version: install it, or store "
+        f"those of this one with {ACCEPT}"
     )
 
 
@@ -78,7 +83,7 @@ def read(path: Path) -> Stored:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise BaselineError(
-            f"{path} does not exist; expected the bytes to compare with: store them with {ACCEPT}"
+            f"{path} does not exist; expected figures to compare with: store them with {ACCEPT}"
         ) from error
     except OSError as error:
         raise BaselineError(
@@ -98,17 +103,17 @@ def _parse(data: Any) -> Stored:
     for case, implementations in data["cases"].items():
         for implementation, found in implementations.items():
             passes = {
-                name: {kind: _integer(size) for kind, size in sizes.items()}
-                for name, sizes in found["passes"].items()
+                name: {kind: _count(figure) for kind, figure in figures.items()}
+                for name, figures in found["passes"].items()
             }
             entries[Key(case, implementation)] = Entry(str(found["shape"]), passes)
     return Stored(str(data["torch"]), entries)
 
 
-def _integer(size: Any) -> int:
-    if type(size) is not int:
-        raise TypeError(f"{size!r} is no number of bytes")
-    return size
+def _count(figure: Any) -> int:
+    if type(figure) is not int:
+        raise TypeError(f"{figure!r} is no whole number")
+    return figure
 
 
 def accept(
@@ -126,26 +131,46 @@ def accept(
         known: all that may be in the file; others are dropped.
 
     Raises:
-        BaselineError: the present file is damaged, or the new one cannot be written.
+        BaselineError: the present file is damaged, another process keeps it locked, or the new one
+            cannot be written.
     """
-    version = minor_version(torch_version)
-    present = read(path) if path.exists() else Stored(version)
-    kept = present.entries if present.torch == version else {}
-    entries = {key: entry for key, entry in {**kept, **measured}.items() if key in known}
-    cases: dict[str, Any] = {}
-    for key, entry in entries.items():
-        passes = {name: dict(sizes) for name, sizes in entry.passes.items()}
-        of_case = cases.setdefault(key.case, {})
-        of_case[key.implementation] = {"shape": entry.shape, "passes": passes}
-    text = json.dumps({"torch": version, "cases": cases}, indent=1, sort_keys=True) + "\n"
+    from filelock import FileLock, Timeout
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
+        # Of two at once, the later reads what the earlier wrote.
+        with FileLock(path.parent / ".lock", timeout=LOCK_SECONDS):
+            _write(path, _joined(path, minor_version(torch_version), measured, known))
+    except Timeout as error:
+        raise BaselineError(
+            f"{path} has been locked by another process for {LOCK_SECONDS} s; expected it to be "
+            "free within milliseconds: end the process that stores figures, and try again"
+        ) from error
     except OSError as error:
         raise BaselineError(
             f"{path} cannot be written ({error.strerror}); expected a writable folder: change its "
             "permissions"
         ) from error
+
+
+def _joined(
+    path: Path, version: str, measured: Mapping[Key, Entry], known: Collection[Key]
+) -> Stored:
+    """What is stored in future."""
+    present = read(path) if path.exists() else Stored(version)
+    kept = present.entries if present.torch == version else {}
+    joined = {**kept, **measured}
+    return Stored(version, {key: entry for key, entry in joined.items() if key in known})
+
+
+def _write(path: Path, stored: Stored) -> None:
+    cases: dict[str, Any] = {}
+    for key, entry in stored.entries.items():
+        passes = {name: dict(figures) for name, figures in entry.passes.items()}
+        of_case = cases.setdefault(key.case, {})
+        of_case[key.implementation] = {"shape": entry.shape, "passes": passes}
+    text = json.dumps({"torch": stored.torch, "cases": cases}, indent=1, sort_keys=True) + "\n"
+    write_atomically(path, text)
 
 
 def differences(stored: Stored, key: Key, now: Entry) -> list[str]:
@@ -165,32 +190,38 @@ def differences(stored: Stored, key: Key, now: Entry) -> list[str]:
             f"{subject} is measured at {now.shape}, but stored at {before.shape}; expected the "
             f"same sizes: undo the change, or accept it with {ACCEPT}"
         ]
-    if _sizes(before).keys() != _sizes(now).keys():
+    if before.passes.keys() != now.passes.keys():
         return [
             f"{subject} is stored with other passes than the measured {', '.join(now.passes)}; "
             f"expected the same ones: store them with {ACCEPT}"
         ]
-    return list(_changed(subject, _sizes(before), _sizes(now)))
+    return [
+        sentence
+        for name, figures in now.passes.items()
+        for sentence in _changed(f"{subject}, {name}", before.passes[name], figures)
+    ]
 
 
-def _sizes(entry: Entry) -> dict[tuple[str, str], int]:
-    return {
-        (name, kind): size for name, sizes in entry.passes.items() for kind, size in sizes.items()
-    }
-
-
-def _changed(
-    subject: str, before: Mapping[tuple[str, str], int], now: Mapping[tuple[str, str], int]
-) -> Iterator[str]:
-    for (pass_name, kind), new in now.items():
-        old = before[pass_name, kind]
+def _changed(subject: str, before: Mapping[str, int], now: Mapping[str, int]) -> Iterator[str]:
+    for kind, new in now.items():
+        old, unit = before.get(kind, new), " B" if "bytes" in kind else ""
         if new == old:
             continue
-        change = f"{subject}, {pass_name}: {kind} was {old:,} B and is {new:,} B ({new - old:+,} B)"
+        change = f"{subject}: {kind} was {old:,}{unit} and is {new:,}{unit} ({new - old:+,}{unit})"
         if new > old:
             yield f"{change}; expected no growth: take it back, or accept it with {ACCEPT}"
         else:
             yield f"{change}, improved: refresh, so that the baseline stays honest, with {ACCEPT}"
+    if missing := [kind for kind in now if kind not in before]:
+        yield (
+            f"{subject}: {', '.join(missing)} not stored; expected every figure that is measured: "
+            f"add what is missing with {ACCEPT}"
+        )
+    if gone := [kind for kind in before if kind not in now]:
+        yield (
+            f"{subject}: {', '.join(gone)} stored, but no longer measured; expected only figures "
+            f"that exist: drop the others with {ACCEPT}"
+        )
 
 
 def unknown(stored: Stored, known: Collection[Key]) -> list[str]:

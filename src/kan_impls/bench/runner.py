@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from kan_impls.bench.measure.allocator import keep_freed_memory, return_freed_me
 from kan_impls.bench.measure.cache import Cache, flusher
 from kan_impls.bench.measure.evidence import witness_of
 from kan_impls.bench.measure.floor import measure_floor
+from kan_impls.bench.measure.launches import count_launches
 from kan_impls.bench.measure.reference import (
     STREAM_BYTES,
     like_kind_reference,
@@ -23,17 +25,34 @@ from kan_impls.bench.measure.reference import (
 from kan_impls.bench.measure.rounds import OWN, Contest, Schedule, clean_rounds, process_of
 from kan_impls.bench.measure.timing import ReplayTimer, SynchronizedTimer, Timed
 from kan_impls.bench.record import OURS
-from kan_impls.bench.workload import Workload, estimate_bytes
+from kan_impls.bench.workload import NoEstimateError, Workload, estimate_bytes
 
 
 class NotEnoughMemoryError(Exception):
     """The case needs more memory than is free."""
 
 
+_not_estimated: set[str] = set()
+
+
 def check_memory(case: Case, device: torch.device) -> None:
-    """Raise NotEnoughMemoryError, with the estimate, if the case would not fit."""
+    """Raise NotEnoughMemoryError, with the estimate, if the case would not fit.
+
+    Of an implementation that has no estimate this is said once, and it is measured all the same.
+    """
     return_freed_memory()
-    needed, free = estimate_bytes(case), memory.free_bytes(device)
+    try:
+        needed, free = estimate_bytes(case), memory.free_bytes(device)
+    except NoEstimateError as error:
+        if case.variant.name not in _not_estimated:
+            _not_estimated.add(case.variant.name)
+            warnings.warn(
+                f"{case.variant.name} is measured without an estimate of its memory, because it "
+                f"does not run on tensors without values ({error}); a case that does not fit "
+                "fails: choose smaller ones if so",
+                stacklevel=2,
+            )
+        return
     if needed > free:
         raise NotEnoughMemoryError(
             f"{case.variant.name} at {case.name} needs an estimated {needed / 1e9:.2f} GB, but "
@@ -109,6 +128,7 @@ class Runner:
         }  # fmt: skip
         if not self.only_times:
             info["memory"] = self._memory_of(case, workload)
+            info |= self._launches(workload)
         if self.in_turns and (smaller := _in_few_rows(case)) != case:
             workload = Workload(smaller, pass_name, self.device)
         contest = self._contest(case, beside, pass_name, workload)
@@ -145,6 +165,16 @@ class Runner:
         if key not in self._memory:
             self._memory[key] = workload.measure_memory()
         return self._memory[key]
+
+    def _launches(self, workload: Workload) -> dict[str, int]:
+        """The kernels of the pass, without those of its first run; nothing on a CPU."""
+        if self.device.type != "cuda":
+            return {}
+        workload.prepare()
+        workload.run()
+        workload.prepare()
+        launches = count_launches(workload.run, self.device)
+        return {} if launches is None else {"launches": launches}
 
     def _counts(
         self, case: Case, pass_name: Pass, workload: Workload, median_ns: float

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kan_impls.bench.case import Case, Pass
 from kan_impls.bench.measure import device_free, memory
+from kan_impls.fused import cost
 
 
 class Workload:
@@ -93,21 +94,34 @@ def target_of(x: Tensor) -> Tensor:
     return (math.pi * first).sin().add(second.square()).exp().unsqueeze(1)
 
 
+class NoEstimateError(Exception):
+    """The case does not run on fake tensors; the message says why."""
+
+
 def estimate_bytes(case: Case) -> int:
-    """Memory that the case needs at its peak, parameters included, without running it."""
+    """Memory that the case needs at its peak, parameters included, without running it.
+
+    Raises:
+        NoEstimateError: a layer asks for values, which fake tensors do not have, or fails.
+    """
 
     def build_and_run() -> None:
         workload = Workload(case, "backward_with_input_grad", torch.device("cpu"))
         workload.prepare()
         workload.run()
 
-    return device_free.estimate_peak_bytes(build_and_run)
+    try:
+        return device_free.estimate_peak_bytes(build_and_run)
+    except Exception as error:  # whatever it is: a fault of the layer shows when it is measured
+        reason = str(error).strip().partition("\n")[0]
+        raise NoEstimateError(f"{type(error).__name__}: {reason}") from error
 
 
-def device_free_bytes(
+def device_free_figures(
     case: Case, pass_name: Pass, max_operators: int | None = None
-) -> device_free.PassBytes:
-    """`Workload.measure_memory()` without a device, kernels' scratch left out.
+) -> device_free.PassFigures:
+    """`Workload.measure_memory()` without a device, kernels' scratch left out, and what the
+    operators cost.
 
     Args:
         case, pass_name: as of `Workload`.
@@ -115,7 +129,10 @@ def device_free_bytes(
 
     Raises:
         TooManyOperatorsError: more operators would run.
+        UndeclaredCostError: an opaque operator runs whose cost is not declared.
     """
     return device_free.track_passes(
-        lambda: Workload(case, pass_name, torch.device("cpu")).passes(), max_operators
+        lambda: Workload(case, pass_name, torch.device("cpu")).passes(),
+        max_operators,
+        cost.DECLARED,
     )

@@ -1,8 +1,9 @@
-"""Memory of a pass without a device, and without allocating any.
+"""Memory and costs of a pass without a device, and without allocating any.
 
-Operators run on fake tensors, which have a shape, a device and no memory, and the storage of
-every result is followed until nothing refers to it. The bytes are the same on every machine, and
-a case may be larger than any.
+Operators run on fake tensors, which have a shape, a device and no memory; the storage of every
+result is followed until nothing refers to it, and what each call costs is summed
+(`kan_impls.bench.measure.costs`). The figures are the same on every machine, and a case may be
+larger than any.
 
 What is seen are the tensors that operators return, and no scratch that a kernel takes inside an
 operator: `Workload.measure_memory()` on a CPU finds the same bytes and that scratch, a few
@@ -13,15 +14,18 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+
+from kan_impls.bench.measure.costs import Cost, CostCounter, Formula
 
 
 class Passes(NamedTuple):
@@ -47,24 +51,46 @@ class PassBytes(NamedTuple):
     saved_bytes: int
 
 
+class PassFigures(NamedTuple):
+    """All that is known of a forward and a backward pass without a device."""
+
+    bytes: PassBytes
+    forward: Cost
+    backward: Cost
+
+    def by_kind(self) -> dict[str, int]:
+        """Figures by name: `forward_operators`, ..., `backward_bytes_written`, and the bytes."""
+        costs = {"forward": self.forward, "backward": self.backward}
+        flat = {f"{name}_{kind}": n for name, c in costs.items() for kind, n in c._asdict().items()}
+        return {**self.bytes._asdict(), **flat}
+
+
 class TooManyOperatorsError(Exception):
     """The passes run more operators than allowed."""
 
 
-def track_passes(build: Callable[[], Passes], max_operators: int | None = None) -> PassBytes:
-    """Run forward and backward once on fake tensors, and follow their storages.
+def track_passes(
+    build: Callable[[], Passes],
+    max_operators: int | None = None,
+    declared: Mapping[str, Formula] = MappingProxyType({}),
+) -> PassFigures:
+    """Run forward and backward once on fake tensors; follow their storages, and sum their costs.
 
     Args:
         build: makes the network and its data on the CPU device; called where all tensors are fake.
         max_operators: how many operators may run, building included; None for any number.
+        declared: what opaque operators cost, see `CostCounter`.
 
     Raises:
+        UndeclaredCostError: an opaque operator runs whose cost is not declared.
         TooManyOperatorsError: more of them would run, as in a layer that takes a large case in
             small blocks.
     """
     # An operator that has no fake would run on real memory: an error instead.
+    counter = CostCounter(declared)
     with _following(max_operators, allow_fallback_kernels=False) as live:
         passes = build()
+        live.counter = counter
         start = live.begin_peak()
         known = {id(tensor.untyped_storage()) for tensor in passes.not_counted}
         saved: dict[int, int] = {}
@@ -77,10 +103,11 @@ def track_passes(build: Callable[[], Passes], max_operators: int | None = None) 
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             result = passes.forward()
-        forward_peak = live.peak - start
+        forward_peak, forward = live.peak - start, counter.take()
         live.begin_peak()
         passes.backward(result)
-        return PassBytes(forward_peak, live.peak - start, sum(saved.values()))
+        found = PassBytes(forward_peak, live.peak - start, sum(saved.values()))
+        return PassFigures(found, forward, counter.take())
 
 
 def estimate_peak_bytes(build_and_run: Callable[[], object]) -> int:
@@ -115,10 +142,12 @@ def _following(
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Follows the storages of all results of operators until they are collected."""
+    """Follows the storages of all results of operators until they are collected; where it has a
+    counter, sums costs as well."""
 
     def __init__(self, max_operators: int | None) -> None:
         super().__init__()
+        self.counter: CostCounter | None = None
         self.level = self.peak = 0
         self._sizes: dict[int, int] = {}
         self._max_operators = max_operators
@@ -141,11 +170,16 @@ class _LiveBytes(TorchDispatchMode):
             # Not where there is nothing yet, which `out=` would enlarge, nor a single number,
             # whose value a fake tensor may know.
             if written.numel() > 1:
-                return written
+                return self._counted(func, args, kwargs, written)
         result = func(*args, **kwargs)
         for tensor in tree_iter(result):
             if isinstance(tensor, Tensor):
                 self._follow(tensor.untyped_storage())
+        return self._counted(func, args, kwargs, result)
+
+    def _counted(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+        if self.counter is not None:
+            self.counter.add(func, args, kwargs, result)
         return result
 
     def _count(self) -> None:

@@ -1,0 +1,88 @@
+"""What the fused operators declare, against what their product form does on fake tensors."""
+
+import itertools
+
+import pytest
+import torch
+
+from kan_impls import get_variant
+from kan_impls.bench.case import Case
+from kan_impls.bench.measure.device_free import Passes, track_passes
+from kan_impls.fused import dispatch
+from kan_impls.fused.cost import DECLARED
+from kan_impls.fused.operands import BasisSpec, Operands
+
+ops = torch.ops.kan_impls
+
+ROWS, INPUTS, OUTPUTS = 40, 30, 20
+NUM_BASIS = 8
+
+BASES = {
+    "fourier": BasisSpec("fourier"),
+    "uniform_bspline": BasisSpec("uniform_bspline", (3, -2.2, 0.4)),
+    "bspline": BasisSpec("bspline", (3,)),
+}
+
+
+def operands_of(kind):
+    edges = (INPUTS, OUTPUTS)
+    x, weight = torch.empty(ROWS, INPUTS), torch.empty(NUM_BASIS, *edges)
+    if kind == "fourier":
+        return Operands(x, weight, bias=torch.empty(OUTPUTS))
+    knots = torch.empty(INPUTS, NUM_BASIS + 4) if kind == "bspline" else None
+    return Operands(x, weight, torch.empty(edges), torch.empty(edges), knots=knots)
+
+
+def costs(kind, needs, form):
+    """Of forward and backward, by the operator or by the product form."""
+    basis = BASES[kind]
+    rest = (basis.kind, list(basis.options), "product")
+
+    def build():
+        operands = operands_of(kind)
+        if form == "operator":
+            return Passes(
+                lambda: ops.basis_product(*operands, *rest),
+                lambda y: ops.basis_product_backward(y, *operands, *rest, list(needs)),
+            )
+        return Passes(
+            lambda: dispatch.forward(operands, basis, "product"),
+            lambda y: dispatch.backward(y, operands, basis, "product", needs),
+        )
+
+    found = track_passes(build, declared=DECLARED)
+    return found.forward, found.backward
+
+
+def possible_needs(kind):
+    """Which operands can need a gradient: x, weight, scale, base weight, bias; never the knots."""
+    there = (True, True, kind != "fourier", kind != "fourier", kind == "fourier")
+    choices = itertools.product(*((False, True) if present else (False,) for present in there))
+    return [(*needs, False) for needs in choices if any(needs)]
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_the_declared_costs_are_within_those_of_the_product_form(kind):
+    for needs in possible_needs(kind):
+        pairs = zip(costs(kind, needs, "operator"), costs(kind, needs, "product"), strict=True)
+        for declared, done in pairs:
+            assert declared.flops == done.flops, needs
+            assert 1 <= declared.operators <= done.operators, needs
+            assert 0 < declared.bytes_read <= done.bytes_read, needs
+            assert 0 < declared.bytes_written <= done.bytes_written, needs
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "config"),
+    [
+        ("fourier", "fused_fourier_kan", {"grid_size": 4}),
+        ("uniform_bspline", "fused_efficient_kan", {"grid_size": 5, "spline_order": 3}),
+    ],
+)
+def test_the_declared_costs_are_at_least_the_compulsory_ones(kind, name, config):
+    case = Case("layer", get_variant(name), ROWS, (INPUTS, OUTPUTS), config)
+    forward, backward = costs(kind, possible_needs(kind)[-1], "operator")
+    found = {"forward": forward, "backward_with_input_grad": backward}
+    for pass_name, cost in found.items():
+        assert cost.flops == case.flops(pass_name)
+        assert cost.bytes_read + cost.bytes_written >= case.compulsory_bytes(pass_name)
