@@ -13,7 +13,6 @@ import pytest
 
 from kan_impls.bench.measure.environment import describe_environment, resolve_device
 from tests.git import git
-from tests.test_workflows import Runner, linux_tools  # noqa: F401
 
 pytestmark = pytest.mark.gate
 
@@ -63,9 +62,8 @@ CONTRACT = (
 
 
 @pytest.fixture
-def job(tmp_path, linux_tools):  # noqa: F811
+def job(runner):
     """A runner of the gate job in a project of its own, with this repository's Makefile."""
-    runner = Runner(tmp_path)
     folder = runner.folder
     shutil.copy(ROOT / "Makefile", folder / "Makefile")
     for name, text in {

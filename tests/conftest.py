@@ -1,0 +1,23 @@
+"""What the tests of the workflows' scripts stand on."""
+
+import os
+import shutil
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def linux_tools():
+    """The scripts are for GitHub's Linux runners, which have all of these; yours may not."""
+    missing = [tool for tool in ("bash", "git", "jq", "unzip") if shutil.which(tool) is None]
+    if (missing or sys.platform != "linux") and "CI" not in os.environ:
+        pytest.skip(f"needs Linux (here: {sys.platform}) with bash, git, jq, unzip; no {missing}")
+
+
+@pytest.fixture
+def runner(tmp_path, linux_tools):
+    """Runs the scripts of the workflows."""
+    from tests.workflows import Runner
+
+    return Runner(tmp_path)
