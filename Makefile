@@ -41,7 +41,7 @@ compile: $(READY) ## every CUDA kernel compiled for every architecture; needs no
 bench: $(READY) ## time and memory of every implementation: the table
 	$(BIN)/python -m pytest --benchmark-only
 
-compare: $(READY) ## the same in three processes, judged by the stored baseline
+compare: $(READY) ## the same, judged by the stored baseline and by its code
 	$(BIN)/python -m pytest --benchmark-compare
 
 accept: $(READY) ## store the last run as the baseline of this machine
@@ -53,7 +53,7 @@ calibrate: $(READY) ## store a baseline with its noise, from ten runs (half an h
 ab: $(READY) ## the files as they are against BASE (main), in turns
 	$(BIN)/kan-bench ab $(BASE) -- benchmarks/test_reference.py $(ON_DEVICE)
 
-gate: $(READY) ## what decides a merge into BASE (main): stored baseline, then ab; reports in gate/
+gate: $(READY) ## what decides a merge into BASE (main): stored baseline, then turns; reports in gate/
 	$(BIN)/kan-bench gate $(BASE) --report gate --fail-on-inconclusive -- \
 	  benchmarks/test_reference.py --require-baseline $(ON_DEVICE)
 

@@ -271,6 +271,9 @@ SLOW = Variant("slow", "", "", Slow, lambda widths, device: Slow(*widths, device
 def test_slow(measure):
     measure(Case("tiny", SLOW, 4, (3, 2)), "forward")
 
+def test_plain(benchmark):  # knows no turns
+    benchmark.pedantic(mine.work, args=(1,), rounds=3)
+
 @pytest.mark.skipif(mine.__doc__ is None, reason="the base has no docstring")
 def test_new(measure):
     measure(Case("tiny", SLOW, 4, (3, 2)), "forward")
@@ -296,14 +299,14 @@ def test_two_real_revisions_of_somebody_elses_project(tmp_path):
             plan=Plan(max_seconds=0.3),
         )  # fmt: skip
         pair = contestants.measure(with_memory=True)
-    (compared,) = pair.compared.values()
-    assert compared.median_ns == pytest.approx(1.5, rel=0.15)
-    assert set(pair.compared) == {"test_slow.py::test_slow"}
+    for name in ("test_slow", "test_plain"):
+        compared = pair.compared[f"test_slow.py::{name}"]
+        assert compared.median_ns == pytest.approx(1.5, rel=0.15)
+    assert set(pair.compared) == {"test_slow.py::test_slow", "test_slow.py::test_plain"}
     # What only one side measures holds up neither, and is named.
-    assert pair.base.measurements.keys() == {"test_slow.py::test_slow"}
+    assert pair.base.measurements.keys() == set(pair.compared)
     assert (pair.gone, pair.new) == ([], ["test_slow.py::test_new"])
-    (memory,) = {tuple(m.memory.values()) for m in pair.head.measurements.values()}
-    assert len(memory) == 3
+    assert len(pair.head.measurements["test_slow.py::test_slow"].memory) == 3
 
 
 def test_a_side_that_breaks_is_an_error_with_its_last_words(tmp_path):
