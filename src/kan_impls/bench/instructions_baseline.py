@@ -1,0 +1,277 @@
+"""The instructions that implementations are held to, in one readable file, and their limits.
+
+Counts belong to the environment that they were taken in: another build of torch, of the
+interpreter or of the C library executes other instructions for the same code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kan_impls.bench.baseline import BaselineError, write_atomically
+from kan_impls.bench.device_free_baseline import minor_version
+from kan_impls.bench.noise import estimate, student_quantile
+from kan_impls.bench.verdict import FALSE_ALARM
+
+ACCEPT = "pytest -m instructions --accept-instructions"
+
+# No limit is below: what repeats show does not hold what an unrelated line of code changes.
+LEAST = 0.005
+
+# A limit is known from so many processes.
+FEWEST = 2
+
+Environment = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The instructions of an implementation.
+
+    Args:
+        shape: sizes and options in words; other ones are another measurement.
+        passes: pass to instructions of a call, one figure per process.
+    """
+
+    shape: str
+    passes: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is stored of an environment: implementation to entry."""
+
+    environment: Environment
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+
+
+def read(path: Path) -> list[Stored]:
+    """What is stored, of all environments.
+
+    Raises:
+        BaselineError: the file cannot be read, or is damaged.
+    """
+    try:
+        return [_parse(found) for found in json.loads(path.read_text("utf-8"))["stored"]]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BaselineError(
+            f"{path} cannot be read ({error.strerror}); expected a readable file: check the path "
+            "and its permissions"
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BaselineError(
+            f"{path} is damaged ({type(error).__name__}: {error}); expected JSON with 'stored': "
+            "restore the file from version control, or remove it and store a new one with "
+            f"{ACCEPT}"
+        ) from error
+
+
+def _parse(data: Any) -> Stored:
+    environment = {str(name): str(value) for name, value in data["environment"].items()}
+    entries = {
+        implementation: Entry(
+            str(found["shape"]),
+            {name: _counts(counts) for name, counts in found["passes"].items()},
+        )
+        for implementation, found in data["implementations"].items()
+    }
+    return Stored(environment, entries)
+
+
+def _counts(counts: Any) -> list[int]:
+    if type(counts) is not list or len(counts) < FEWEST:
+        raise TypeError(f"{counts!r} is no list of {FEWEST} or more counts")
+    for count in counts:
+        if type(count) is not int or not 0 < count < 2**63:
+            raise TypeError(f"{count!r} is no number of instructions")
+    return counts
+
+
+def of_environment(path: Path, environment: Environment) -> Stored:
+    """What is stored of this very environment.
+
+    Raises:
+        LookupError: nothing is; the message names what differs from the nearest one.
+        BaselineError: as `read`.
+    """
+    found = read(path)
+    for stored in found:
+        if stored.environment == environment:
+            return stored
+    nearest = min(
+        (_unlike(stored.environment, environment) for stored in found), key=len, default=[]
+    )
+    raise LookupError(
+        f"no instructions are stored of this environment ({'; '.join(nearest) or 'of none'}), and "
+        "other builds execute other instructions for the same code; expected stored ones: store "
+        f"them with {ACCEPT}, or compare with a revision: --instructions-base main"
+    )
+
+
+def _unlike(stored: Environment, now: Environment) -> list[str]:
+    """Each fact of this environment that the stored one does not share."""
+    return [
+        f"{name} {value!r}, stored {stored.get(name)!r}"
+        for name, value in now.items()
+        if stored.get(name) != value
+    ]
+
+
+def accept(
+    path: Path, environment: Environment, measured: Mapping[str, Entry], known: Collection[str]
+) -> None:
+    """Store what was measured, beside what is stored of others and of other environments.
+
+    Environments of another version of torch are dropped, as nothing is compared with them.
+
+    Args:
+        path: the file; made if it is not there.
+        environment: where it was measured.
+        measured: the new entries, by implementation.
+        known: implementations that exist; others are dropped from this environment.
+
+    Raises:
+        BaselineError: the present file is damaged, or the new one cannot be written.
+    """
+    from filelock import FileLock
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Whoever writes meanwhile would lose what the other one stored.
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            write_atomically(path, _text(_replaced(read(path), environment, measured, known)))
+    except OSError as error:
+        raise BaselineError(
+            f"{path} cannot be written ({error.strerror}); expected a writable folder: change its "
+            "permissions"
+        ) from error
+
+
+def _replaced(
+    present: Sequence[Stored],
+    environment: Environment,
+    measured: Mapping[str, Entry],
+    known: Collection[str],
+) -> list[Stored]:
+    version = minor_version(environment["torch"])
+    others = [
+        stored
+        for stored in present
+        if stored.environment != environment
+        and minor_version(stored.environment.get("torch", "")) == version
+    ]
+    kept = next((s.entries for s in present if s.environment == environment), {})
+    entries = {name: entry for name, entry in {**kept, **measured}.items() if name in known}
+    return [*others, Stored(environment, entries)]
+
+
+def _text(stored: Sequence[Stored]) -> str:
+    data = [
+        {
+            "environment": dict(found.environment),
+            "implementations": {
+                name: {
+                    "shape": entry.shape,
+                    "passes": {name: list(counts) for name, counts in entry.passes.items()},
+                }
+                for name, entry in found.entries.items()
+            },
+        }
+        for found in stored
+    ]
+    return json.dumps({"stored": data}, indent=1, sort_keys=True) + "\n"
+
+
+def limits(before: Stored, processes: int) -> dict[tuple[str, str], float]:
+    """The change of each implementation and pass that is none of chance, as a fraction.
+
+    Unchanged code exceeds any of them in one of a hundred comparisons (`FALSE_ALARM`), by
+    Student's t; none is below `LEAST`.
+
+    Args:
+        before: what is compared with, the processes of which tell the noise.
+        processes: number of processes that are compared with them.
+    """
+    figures = {
+        f"{name} {pass_name}": counts
+        for name, entry in before.entries.items()
+        for pass_name, counts in entry.passes.items()
+    }
+    noises = estimate(figures, dict.fromkeys(figures, 1))
+    tail = FALSE_ALARM / (2 * len(figures))  # up and down, of each
+    found = {}
+    for name, entry in before.entries.items():
+        for pass_name, counts in entry.passes.items():
+            noise = noises[f"{name} {pass_name}"]
+            error = noise.standard_error(len(counts), processes)
+            # Counts that never differ have no noise, and no degrees of freedom.
+            beyond = student_quantile(tail, noise.df) * error if error else 0.0
+            found[name, pass_name] = max(LEAST, math.expm1(beyond))
+    return found
+
+
+def differences(before: Stored, implementation: str, now: Entry) -> list[str]:
+    """What is not as before, a sentence each; empty if all is within its limit.
+
+    Args:
+        before: of the same environment.
+        implementation: what was measured.
+        now: its instructions.
+    """
+    subject = f"{implementation} at {now.shape}"
+    old = before.entries.get(implementation)
+    if old is None:
+        return [
+            f"{subject} is not stored; expected instructions to compare with: add them with "
+            f"{ACCEPT}"
+        ]
+    if old.shape != now.shape:
+        return [
+            f"{subject} is stored at {old.shape}; expected the same sizes: undo the change, or "
+            f"accept it with {ACCEPT}"
+        ]
+    if old.passes.keys() != now.passes.keys():
+        return [
+            f"{subject} is stored with other passes than the measured {', '.join(now.passes)}; "
+            f"expected the same ones: store them with {ACCEPT}"
+        ]
+    return list(_changed(subject, implementation, before, now))
+
+
+def _changed(subject: str, implementation: str, before: Stored, now: Entry) -> Iterator[str]:
+    fewest = min(len(counts) for counts in now.passes.values())
+    allowed = limits(before, fewest)
+    for pass_name, counts in now.passes.items():
+        old = _typical(before.entries[implementation].passes[pass_name])
+        new = _typical(counts)
+        change, limit = new / old - 1, allowed[implementation, pass_name]
+        said = (
+            f"{subject}, {pass_name}: {old:,.0f} instructions became {new:,.0f} "
+            f"({change:+.2%}, limit {limit:.2%})"
+        )
+        if change > limit:
+            yield f"{said}; expected no more: take it back, or accept it with {ACCEPT}"
+        elif 1 / (1 + limit) - 1 > change:
+            yield f"{said}, improved: refresh, so that the baseline stays honest, with {ACCEPT}"
+
+
+def _typical(counts: Sequence[int]) -> float:
+    return statistics.geometric_mean(counts)
+
+
+def unknown(before: Stored, known: Collection[str]) -> list[str]:
+    """Of the implementations that are not counted any more, a sentence each."""
+    return [
+        f"{name} is stored, but no longer counted; expected only implementations that exist: drop "
+        f"it with {ACCEPT}"
+        for name in before.entries
+        if name not in known
+    ]
