@@ -8,7 +8,7 @@ import torch
 from kan_impls import list_variants, registry
 from kan_impls.bench.case import PASSES, Case
 from kan_impls.bench.instructions_baseline import Entry
-from kan_impls.bench.measure import instructions
+from kan_impls.bench.measure import callgrind
 from kan_impls.bench.workload import Workload
 
 # Implementations that an installed package registers are counted by nobody here.
@@ -21,7 +21,7 @@ CASES = {
 
 def count(implementations: Collection[str] = ()) -> None:
     """Count every pass of the implementations, by default of all, in this process."""
-    instructions.count(
+    callgrind.count(
         {
             f"{name} {pass_name}": partial(Workload, case, pass_name, torch.device("cpu"))
             for name, case in CASES.items()

@@ -1,16 +1,14 @@
-"""Instructions: recorded counts are read, and judged by limits that their own noise gives."""
+"""Stored instructions: judged by limits that their own noise gives, and never lost."""
 
 import json
-import os
 import threading
 
 import pytest
 
 from kan_impls.bench import instructions_baseline as baseline
+from kan_impls.bench import instructions_verdict as verdict
 from kan_impls.bench.baseline import BaselineError
 from kan_impls.bench.instructions_baseline import Entry, Stored
-from kan_impls.bench.measure import instructions
-from kan_impls.bench.measure.instructions import CALLS, REPEATS, CollectionError
 
 HERE = {"torch": "2.13.0+cpu", "python": "3.11.7 (main)", "capability": "AVX2"}
 SHAPE = "batch 8, 16->16 grid_size=5"
@@ -32,11 +30,11 @@ def scaled(counts, factor):
 
 
 def test_the_same_counts_are_green():
-    assert baseline.differences(stored(), "kan", entry()) == []
+    assert verdict.differences(stored(), "kan", entry()) == []
 
 
 def test_one_more_percent_is_red_with_all_that_one_must_know():
-    (sentence,) = baseline.differences(stored(), "kan", entry(forward=scaled(CALM, 1.01)))
+    (sentence,) = verdict.differences(stored(), "kan", entry(forward=scaled(CALM, 1.01)))
     assert sentence == (
         f"kan at {SHAPE}, forward: 1,023,656 instructions became 1,033,892 (+1.00%, limit 0.50%); "
         "expected no more: take it back, or accept it with pytest -m instructions "
@@ -45,7 +43,7 @@ def test_one_more_percent_is_red_with_all_that_one_must_know():
 
 
 def test_one_percent_less_is_red_until_it_is_stored():
-    (sentence,) = baseline.differences(stored(), "kan", entry(backward=scaled(CALM, 0.99)))
+    (sentence,) = verdict.differences(stored(), "kan", entry(backward=scaled(CALM, 0.99)))
     assert "backward: " in sentence
     assert "(-1.00%, limit 0.50%), improved: refresh" in sentence
 
@@ -53,29 +51,29 @@ def test_one_percent_less_is_red_until_it_is_stored():
 @pytest.mark.parametrize("factor", [1.0049, 0.9951])
 def test_what_is_within_the_least_limit_is_green(factor):
     now = entry(forward=scaled(CALM, factor))
-    assert baseline.differences(stored(), "kan", now) == []
+    assert verdict.differences(stored(), "kan", now) == []
 
 
 def test_no_limit_is_below_half_a_percent_even_without_any_noise():
     constant = [1000] * 6
-    assert baseline.limits(stored(forward=constant, backward=constant), 6) == {
+    assert verdict.limits(stored(forward=constant, backward=constant), 6) == {
         ("kan", "forward"): 0.005,
         ("kan", "backward"): 0.005,
     }
 
 
 def test_a_noisier_pass_has_a_wider_limit_from_its_own_processes():
-    found = baseline.limits(stored(forward=WILD), 6)
+    found = verdict.limits(stored(forward=WILD), 6)
     assert found["kan", "forward"] > 0.02
     assert found["kan", "forward"] > found["kan", "backward"] >= 0.005
     wider = 1 + found["kan", "forward"] * 0.99
     now = entry(forward=scaled(WILD, wider))
-    assert baseline.differences(stored(forward=WILD), "kan", now) == []
+    assert verdict.differences(stored(forward=WILD), "kan", now) == []
 
 
 def test_fewer_processes_have_a_wider_limit():
     noisy = stored(forward=WILD, backward=WILD)
-    assert baseline.limits(noisy, 2)["kan", "forward"] > baseline.limits(noisy, 6)["kan", "forward"]
+    assert verdict.limits(noisy, 2)["kan", "forward"] > verdict.limits(noisy, 6)["kan", "forward"]
 
 
 def test_unchanged_code_is_seldom_red():
@@ -91,18 +89,18 @@ def test_unchanged_code_is_seldom_red():
                           for p, s in zip(passes, spread, strict=True)})
             for _ in range(2)
         )  # fmt: skip
-        alarms += bool(baseline.differences(Stored(HERE, {"kan": before}), "kan", now))
+        alarms += bool(verdict.differences(Stored(HERE, {"kan": before}), "kan", now))
     assert alarms <= 6  # of 200 with 1% each, 7 or more come in less than 1 of 200
 
 
 def test_other_sizes_passes_and_implementations_are_other_measurements():
-    (sentence,) = baseline.differences(stored(), "kan", entry(shape="batch 9"))
+    (sentence,) = verdict.differences(stored(), "kan", entry(shape="batch 9"))
     assert f"kan at batch 9 is stored at {SHAPE}; expected the same sizes" in sentence
-    (sentence,) = baseline.differences(stored(), "kan", Entry(SHAPE, {"forward": CALM}))
+    (sentence,) = verdict.differences(stored(), "kan", Entry(SHAPE, {"forward": CALM}))
     assert "other passes than the measured forward" in sentence
-    (sentence,) = baseline.differences(stored(), "new", entry())
+    (sentence,) = verdict.differences(stored(), "new", entry())
     assert f"new at {SHAPE} is not stored" in sentence
-    (sentence,) = baseline.unknown(stored(), ["new"])
+    (sentence,) = verdict.unknown(stored(), ["new"])
     assert sentence.startswith("kan is stored, but no longer counted")
 
 
@@ -193,116 +191,3 @@ def test_a_file_that_cannot_be_read_or_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BaselineError, match=r"cannot be written .*expected a writable folder"):
         baseline.accept(tmp_path / "file" / "instructions.json", HERE, {"kan": entry()}, ["kan"])
-
-
-# The head of a dump that valgrind 3.19 wrote of an affine layer, and its end.
-DUMP = """# callgrind format
-version: 1
-creator: callgrind-3.19.0
-pid: 21387
-cmd:  /usr/bin/python3 ../t.py on
-part: {part}
-
-
-desc: I1 cache:
-desc: D1 cache:
-desc: LL cache:
-
-desc: Timerange: Basic block 0 - 10223
-desc: Trigger: Client Request
-
-positions: line
-events: Ir
-summary: {total}
-
-
-ob=(2) ???
-fl=(2) ???
-fn=(2) 0x0000000000000000
-0 {total}
-
-totals: {total}
-"""
-
-
-@pytest.fixture
-def process(tmp_path):
-    """What a process leaves: a plan, and dumps of two statements in turn, the first discarded."""
-    names = ["kan forward", "kan backward"]
-    plan = {"names": names, "environment": HERE}
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    for part in range(1, (1 + REPEATS) * 2 + 1):
-        total = 999_999_999 if part <= 2 else 58_488 * CALLS if part % 2 else 121_000 * CALLS + part
-        (tmp_path / f"callgrind.out.{part}").write_text(DUMP.format(part=part, total=total))
-    (tmp_path / "callgrind.out").write_text(DUMP.format(part=99, total=0))
-    return tmp_path
-
-
-def test_dumps_are_read_in_turn_and_the_first_repeat_is_discarded(process):
-    parts = range(4, (1 + REPEATS) * 2 + 1, 2)
-    backward = 121_000 + round(sum(parts) / (REPEATS * CALLS))
-    found = instructions.read_process(process)
-    assert found == (HERE, {"kan forward": [58_488], "kan backward": [backward]})
-
-
-@pytest.mark.parametrize("text", [None, "", DUMP.format(part=5, total=0)])
-def test_a_dump_that_counted_nothing_is_an_error(process, text):
-    dump = process / "callgrind.out.5"
-    dump.unlink() if text is None else dump.write_text(text)
-    with pytest.raises(CollectionError, match=r"counted nothing of kan forward .callgrind\.out\.5"):
-        instructions.read_process(process)
-
-
-def test_a_process_without_a_plan_is_an_error(process):
-    (process / "plan.json").unlink()
-    with pytest.raises(CollectionError, match=r"left no plan.json; expected .* call count"):
-        instructions.read_process(process)
-
-
-@pytest.fixture
-def valgrind(tmp_path, monkeypatch):
-    """A valgrind that leaves what the script of a test says."""
-
-    def install(script):
-        program = tmp_path / "valgrind"
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-
-    return install
-
-
-linux = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="as valgrind, on Linux")
-
-
-@linux
-def test_each_process_has_a_fixed_environment_of_its_own(process, valgrind, monkeypatch):
-    monkeypatch.setenv("LD_PRELOAD_NOT", "secret")
-    valgrind(
-        f'cp {process}/plan.json {process}/callgrind.* .\nenv > "{process}/env$PYTHONHASHSEED"'
-    )
-    found = instructions.collect(["script.py"], processes=3)
-    assert found.calls["kan forward"] == [58_488] * 3
-    variables = [(process / f"env{seed}").read_text() for seed in range(3)]
-    assert all("GLIBC_TUNABLES=glibc.malloc.arena_max=1" in text for text in variables)
-    assert not any("secret" in text for text in variables)
-
-
-@linux
-def test_a_process_that_fails_is_an_error_with_its_last_words(valgrind):
-    valgrind("echo no such instruction; exit 3")
-    with pytest.raises(
-        CollectionError, match=r"ended with status 3; expected 0(.|\n)*no such inst"
-    ):
-        instructions.collect(["script.py"], processes=1)
-
-
-def test_where_nothing_can_be_counted_says_why(monkeypatch):
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert "on Linux only, and this is darwin" in instructions.unavailable()
-    monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr("torch._C._valgrind_supported_platform", lambda: True)
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert instructions.unavailable().endswith("apt install valgrind")
-    monkeypatch.setattr("torch._C._valgrind_supported_platform", lambda: False)
-    assert "built without valgrind's requests" in instructions.unavailable()

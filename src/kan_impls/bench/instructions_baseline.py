@@ -1,4 +1,4 @@
-"""The instructions that implementations are held to, in one readable file, and their limits.
+"""The instructions that implementations are held to, in one readable file.
 
 Counts belong to the environment that they were taken in: another build of torch, of the
 interpreter or of the C library executes other instructions for the same code.
@@ -7,22 +7,15 @@ interpreter or of the C library executes other instructions for the same code.
 from __future__ import annotations
 
 import json
-import math
-import statistics
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kan_impls.bench.baseline import BaselineError, write_atomically
 from kan_impls.bench.device_free_baseline import minor_version
-from kan_impls.bench.noise import estimate, student_quantile
-from kan_impls.bench.verdict import FALSE_ALARM
 
 ACCEPT = "pytest -m instructions --accept-instructions"
-
-# No limit is below: what repeats show does not hold what an unrelated line of code changes.
-LEAST = 0.005
 
 # A limit is known from so many processes.
 FEWEST = 2
@@ -146,7 +139,7 @@ def accept(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Whoever writes meanwhile would lose what the other one stored.
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with FileLock(path.parent / ".lock"):
             write_atomically(path, _text(_replaced(read(path), environment, measured, known)))
     except OSError as error:
         raise BaselineError(
@@ -188,90 +181,3 @@ def _text(stored: Sequence[Stored]) -> str:
         for found in stored
     ]
     return json.dumps({"stored": data}, indent=1, sort_keys=True) + "\n"
-
-
-def limits(before: Stored, processes: int) -> dict[tuple[str, str], float]:
-    """The change of each implementation and pass that is none of chance, as a fraction.
-
-    Unchanged code exceeds any of them in one of a hundred comparisons (`FALSE_ALARM`), by
-    Student's t; none is below `LEAST`.
-
-    Args:
-        before: what is compared with, the processes of which tell the noise.
-        processes: number of processes that are compared with them.
-    """
-    figures = {
-        f"{name} {pass_name}": counts
-        for name, entry in before.entries.items()
-        for pass_name, counts in entry.passes.items()
-    }
-    noises = estimate(figures, dict.fromkeys(figures, 1))
-    tail = FALSE_ALARM / (2 * len(figures))  # up and down, of each
-    found = {}
-    for name, entry in before.entries.items():
-        for pass_name, counts in entry.passes.items():
-            noise = noises[f"{name} {pass_name}"]
-            error = noise.standard_error(len(counts), processes)
-            # Counts that never differ have no noise, and no degrees of freedom.
-            beyond = student_quantile(tail, noise.df) * error if error else 0.0
-            found[name, pass_name] = max(LEAST, math.expm1(beyond))
-    return found
-
-
-def differences(before: Stored, implementation: str, now: Entry) -> list[str]:
-    """What is not as before, a sentence each; empty if all is within its limit.
-
-    Args:
-        before: of the same environment.
-        implementation: what was measured.
-        now: its instructions.
-    """
-    subject = f"{implementation} at {now.shape}"
-    old = before.entries.get(implementation)
-    if old is None:
-        return [
-            f"{subject} is not stored; expected instructions to compare with: add them with "
-            f"{ACCEPT}"
-        ]
-    if old.shape != now.shape:
-        return [
-            f"{subject} is stored at {old.shape}; expected the same sizes: undo the change, or "
-            f"accept it with {ACCEPT}"
-        ]
-    if old.passes.keys() != now.passes.keys():
-        return [
-            f"{subject} is stored with other passes than the measured {', '.join(now.passes)}; "
-            f"expected the same ones: store them with {ACCEPT}"
-        ]
-    return list(_changed(subject, implementation, before, now))
-
-
-def _changed(subject: str, implementation: str, before: Stored, now: Entry) -> Iterator[str]:
-    fewest = min(len(counts) for counts in now.passes.values())
-    allowed = limits(before, fewest)
-    for pass_name, counts in now.passes.items():
-        old = _typical(before.entries[implementation].passes[pass_name])
-        new = _typical(counts)
-        change, limit = new / old - 1, allowed[implementation, pass_name]
-        said = (
-            f"{subject}, {pass_name}: {old:,.0f} instructions became {new:,.0f} "
-            f"({change:+.2%}, limit {limit:.2%})"
-        )
-        if change > limit:
-            yield f"{said}; expected no more: take it back, or accept it with {ACCEPT}"
-        elif 1 / (1 + limit) - 1 > change:
-            yield f"{said}, improved: refresh, so that the baseline stays honest, with {ACCEPT}"
-
-
-def _typical(counts: Sequence[int]) -> float:
-    return statistics.geometric_mean(counts)
-
-
-def unknown(before: Stored, known: Collection[str]) -> list[str]:
-    """Of the implementations that are not counted any more, a sentence each."""
-    return [
-        f"{name} is stored, but no longer counted; expected only implementations that exist: drop "
-        f"it with {ACCEPT}"
-        for name in before.entries
-        if name not in known
-    ]

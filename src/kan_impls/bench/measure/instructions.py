@@ -1,7 +1,7 @@
 """Instructions that passes execute, counted by valgrind's callgrind on an emulated CPU.
 
-Load, clock and caches do not change the count; where memory lies does: the interpreter's cache of
-attributes and the tables of autograd are hashed by addresses. An unrelated line of code moved a
+Load, clock and caches do not change the count; where memory lies does (presumably by tables that
+are hashed by addresses, in the interpreter and in autograd). Lines of code that never ran moved a
 backward pass by 2% that way, while repeats agreed to 0.01%. So a layout is sampled and not frozen:
 each of several processes has its own hash seed, and each repeat its own objects, scattered. The
 process is the unit of replication.
@@ -10,54 +10,32 @@ process is the unit of replication.
 which imports torch under callgrind: 65 s for each of 20 statements. It can neither leave out what
 prepares a backward pass, nor choose seed and environment. Here one process imports torch before
 callgrind instruments anything (16 s), and torch's own client requests, which the Timer uses as
-well, collect around the passes alone.
+well, collect around the passes alone (`measure/callgrind.py`).
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import platform
-import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
-PROCESSES = 6
-REPEATS = 3  # after a first one, which is discarded
-CALLS = 3  # in a repeat
-WARM_UP = 20  # the interpreter specialises code that ran some times
+from kan_impls.bench.measure.callgrind import CALLS, PLAN, REPEATS, CollectionError
 
-PLAN = "plan.json"
+PROCESSES = 6
+
 DUMP = "callgrind.out"
 TOTAL = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 LONGEST = 600  # seconds of a process; one takes 30 to 60
-
-
-class CollectionError(Exception):
-    """Instructions cannot be counted; the message says what to do."""
-
-
-class Statement(Protocol):
-    """What is counted, such as a `Workload`."""
-
-    def prepare(self) -> None:
-        """What comes before each call, and is not counted."""
-
-    def run(self) -> None:
-        """What is counted."""
-
-    def release(self) -> None:
-        """Let go of what the last call left."""
 
 
 class Counts(NamedTuple):
@@ -87,88 +65,11 @@ def unavailable() -> str | None:
     return None
 
 
-def count(build: Mapping[str, Callable[[], Statement]]) -> None:
-    """Count the statements; to be called by the script that `collect` starts, once.
-
-    Args:
-        build: name to what makes a statement ready to run.
-
-    Raises:
-        CollectionError: callgrind does not listen.
-    """
-    torch.set_num_threads(1)
-    layout = random.Random(os.environ["PYTHONHASHSEED"])
-    kept: list[Any] = []
-    statements = []
-    for _ in range(1 + REPEATS):
-        for make in build.values():
-            kept.append(_scatter(layout))
-            statements.append(make())
-    for position, statement in enumerate(statements):
-        for _ in range(WARM_UP if position < len(build) else 1):
-            statement.prepare()
-            statement.run()
-        statement.release()
-    gc.collect()
-    gc.freeze()  # or each collection would go through all of torch, ten times slower than usual
-    gc.disable()
-    _instrument()
-    for statement in statements:
-        gc.collect()
-        _count_calls(statement)
-    plan = {"names": list(build), "environment": _environment()}
-    Path(PLAN).write_text(json.dumps(plan), encoding="utf-8")
-
-
-def _scatter(layout: random.Random) -> list[Any]:
-    """Half of some objects, so that what comes next lies in holes of a heap like any other."""
-    blocks: list[Any] = [bytearray(layout.randrange(16, 1024)) for _ in range(200)]
-    blocks += [torch.empty(layout.randrange(1, 1024)) for _ in range(200)]
-    layout.shuffle(blocks)
-    return blocks[::2]
-
-
-def _instrument() -> None:
-    command = ["callgrind_control", "--instr=on", str(os.getpid())]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    if finished.returncode or "OK" not in finished.stdout:
-        raise CollectionError(
-            f"callgrind_control reached no callgrind ({finished.stderr.strip()[-200:]}); expected "
-            "this process under valgrind, and vgdb's pipes in a writable /tmp: permit both"
-        )
-
-
-def _count_calls(statement: Statement) -> None:
-    statement.prepare()
-    statement.run()  # the first call after a garbage collection fills lists of free objects
-    for call in range(CALLS):
-        statement.prepare()
-        torch._C._valgrind_toggle()
-        statement.run()
-        if call < CALLS - 1:
-            torch._C._valgrind_toggle()
-        else:
-            torch._C._valgrind_toggle_and_dump_stats()
-    statement.release()
-
-
-def _environment() -> dict[str, str]:
-    # An interpreter of another build runs up to 10% more instructions: 3.11.2 and 3.11.7.
-    return {
-        "torch": torch.__version__,
-        "python": sys.version,
-        "libc": " ".join(platform.libc_ver()),
-        "machine": platform.machine(),
-        # What valgrind emulates: AVX2 on a CPU with AVX-512, too.
-        "capability": torch.backends.cpu.get_cpu_capability(),
-    }
-
-
 def collect(arguments: Sequence[str], processes: int = PROCESSES) -> Counts:
-    """Run a script that calls `count` in several processes, and read what was counted.
+    """Run a script in several processes, and read what was counted.
 
     Args:
-        arguments: the script and its arguments, as Python gets them.
+        arguments: the script and its arguments, as Python gets them; it calls `callgrind.count`.
         processes: number of processes; as many at once as there are cores, which changes no count.
 
     Raises:
