@@ -7,11 +7,14 @@ READY := $(VENV)/.ready
 # What `gate` and `refresh` measure with; empty for CUDA where there is some, else the CPU.
 DEVICE ?=
 ON_DEVICE := $(if $(DEVICE),--device=$(DEVICE))
-# The revision that `gate` compares with what the stored baseline flags.
+# The revision that `gate` compares with what the stored baseline flags, and `instructions` with
+# where nothing is stored.
 BASE ?= main
+# What `check` does on Linux only.
+ON_LINUX := $(if $(filter Linux,$(shell uname)),instructions)
 
-.PHONY: help test memory emulator compile bench compare accept calibrate ab gate gpu-test growth \
-	refresh lint check selftest wheel gpu-check clean
+.PHONY: help test memory instructions emulator compile bench compare accept calibrate ab gate \
+	gpu-test growth refresh lint check selftest wheel gpu-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +32,9 @@ test: $(READY) ## correctness tests, the device-free gate, and each benchmark on
 memory: $(READY) ## the device-free gate alone: bytes and costs of every implementation
 	$(BIN)/python -m pytest benchmarks/test_memory.py tests/test_bench_device_free.py \
 	  tests/test_bench_device_free_faults.py tests/test_bench_costs.py tests/test_fused_cost.py
+
+instructions: $(READY) ## instructions by callgrind (Linux); against BASE where none are stored
+	$(BIN)/python -m pytest -m instructions --instructions-base=$(BASE)
 
 emulator: $(READY) ## the CUDA kernels on the CPU, under sanitizers too
 	$(BIN)/python -m pytest tests/test_emulator.py tests/test_kernels.py
@@ -77,7 +83,7 @@ lint: $(READY) ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test selftest ## everything that must hold before a merge
+check: lint test selftest $(ON_LINUX) ## everything that must hold before a merge
 	$(BIN)/python -m pytest -m "compile or sanitizer"
 
 selftest: $(READY) ## the gate tests itself: faults go red, identical code stays green

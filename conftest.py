@@ -6,11 +6,24 @@ import torch
 pytest_plugins = ["kan_impls.bench.plugin", "pytester"]
 
 
+def pytest_addoption(parser):
+    group = parser.getgroup("instructions, with -m instructions")
+    group.addoption(
+        "--accept-instructions", action="store_true", help="store the instructions that are counted"
+    )
+    group.addoption(
+        "--instructions-base", metavar="REVISION",
+        help="the revision whose code is counted, too, where nothing is stored of this "
+        "environment; what cannot be judged then fails, and is not skipped",
+    )  # fmt: skip
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped without one")
     config.addinivalue_line("markers", "sanitizer: kernels emulated under ASan, UBSan or TSan")
     config.addinivalue_line("markers", "compile: every kernel for one more GPU; -m compile")
     config.addinivalue_line("markers", "gate: the gate job itself, in a small project; -m gate")
+    config.addinivalue_line("markers", "instructions: counted by callgrind; -m instructions")
     config.addinivalue_line("markers", "growth: a case beyond the default ones; -m growth")
 
 

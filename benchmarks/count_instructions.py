@@ -1,0 +1,53 @@
+"""Counts instructions of a revision's implementations, under valgrind.
+
+    python count_instructions.py SOURCE HARNESS [PLANT]
+
+SOURCE is the folder of the revision's packages, HARNESS that of `kan_impls.bench`, as of
+`ab/bootstrap.py`. PLANT makes the fused product form worse: `pass`, a Python-level pass over a
+small tensor, or `clone`, one more copy of the input.
+"""
+
+import sys
+from pathlib import Path
+
+
+def take_packages(source: str, harness: str) -> None:
+    """Make both of them importable; called before anything is imported from either."""
+    folder = str(Path(harness, "ab"))
+    sys.path.insert(0, folder)
+    from bootstrap import Implementations, take_harness_from
+
+    sys.path.remove(folder)
+    sys.path.insert(0, source)
+    sys.meta_path.insert(0, Implementations(source))
+    take_harness_from(Path(harness))
+
+
+def plant(fault: str) -> None:
+    from kan_impls.fused import product
+
+    faults = {
+        "pass": lambda x: [value < 0 for value in x[0].tolist()],
+        "clone": lambda x: x.clone(),
+    }
+    extra, forward = faults[fault], product.forward
+
+    def worse(x, *arguments):
+        extra(x)
+        return forward(x, *arguments)
+
+    product.forward = worse
+
+
+def main() -> None:
+    source, harness, *fault = sys.argv[1:]
+    take_packages(source, harness)
+    import instruction_cases
+
+    for name in fault:
+        plant(name)
+    instruction_cases.count(["fused_fourier_kan", "fused_efficient_kan"] if fault else ())
+
+
+if __name__ == "__main__":
+    main()
