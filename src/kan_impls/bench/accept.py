@@ -31,18 +31,20 @@ def accept(
         merge: keep the present baseline's entries for benchmarks that the run does not have.
         replace: drop them.
         new_history: why later runs are not to be compared with older baselines than this one.
-        say: hears that another process stores at the same time, before this one waits for it.
+        say: hears which times are of no use, and that another process stores at the same time,
+            before this one waits for it.
 
     Raises:
-        BaselineError: the run measured nothing, or does not say on which device; it lacks benchmarks of the present baseline (without `merge`
-            or `replace`); or the folder cannot be written.
+        BaselineError: the run measured nothing, or does not say on which device; it lacks
+            benchmarks of the present baseline (without `merge` or `replace`); or the folder cannot
+            be written.
     """
     run = parse_run(data)
     _check_whole(run, source)
     if busy := [m.name for m in run.measurements.values() if not m.values("median_ns")]:
         say(
-            f"{source} was disturbed in every process of {', '.join(busy)}: their memory is stored, "
-            "and their time will be judged by this code, in turns"
+            f"{source} was disturbed in every process of {', '.join(busy)}: their memory is "
+            "stored, and their time will be judged by this code, in turns"
         )
     # What is kept of the present baseline is read under the lock under which it is replaced:
     # of two that merge at once, the second keeps what the first one stored.

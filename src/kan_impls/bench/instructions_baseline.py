@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kan_impls.bench.baseline import BaselineError
-from kan_impls.bench.files import write_atomically
 from kan_impls.bench.device_free_baseline import minor_version
+from kan_impls.bench.files import write_atomically
 
 ACCEPT = "pytest -m instructions --accept-instructions"
 
