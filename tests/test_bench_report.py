@@ -86,13 +86,13 @@ VERDICTS = [
 
 def test_verdicts_are_aligned_with_their_cause_below_and_the_worst_last():
     assert verdict_lines(VERDICTS) == [
-        ("", "verdict    benchmark                 change  limit    memory  processes"),
-        ("unchanged", "unchanged  reference[a-forward]       +1.0%   3.0%       0 B          6"),
+        ("", "verdict    benchmark                 change  at most    memory  processes"),
+        ("unchanged", "unchanged  reference[a-forward]       +1.0%     5.0%       0 B          6"),
         ("missing", "missing    reference[c-backward+dx]"),
         ("missing", "           gone"),
-        ("regressed", "regressed  reference[b-forward]      +50.0%   3.0%                    3"),
+        ("regressed", "regressed  reference[b-forward]      +50.0%     5.0%                    3"),
         ("regressed", "           slow"),
-        ("regressed", "regressed  reference[d-forward]       +0.0%   3.0%  +4,096 B          3"),
+        ("regressed", "regressed  reference[d-forward]       +0.0%     5.0%  +4,096 B          3"),
         ("regressed", "           big"),
     ]
     assert verdict_summary(VERDICTS) == "2 regressed, 1 missing, 1 unchanged"
