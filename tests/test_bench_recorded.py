@@ -3,6 +3,7 @@
 `data/recorded/` says of which machine they are.
 """
 
+import json
 import random
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from kan_impls.bench.calibrate import run_figures
 from kan_impls.bench.noise import estimate
 from kan_impls.bench.record import Measurement
 from kan_impls.bench.rule import conclude
+from kan_impls.bench.sequential import MOST_PAIRS, Goal, decide
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -88,3 +90,45 @@ def test_a_tenth_more_is_hardly_ever_cleared():
     # Two in a hundred are promised for normal noise; a baseline of five runs, of which some were
     # quiet and some were loaded, knows less of its own.
     assert sum(verdict.status == "unchanged" for verdict in found) <= 0.05 * len(found)
+
+
+# Of each benchmark how much longer this code took than itself, in every recorded pair of processes.
+PAIRS = {}
+for run in json.loads((Path(__file__).parent / "data/recorded/identical_pairs.json").read_text())[
+    "runs"
+]:
+    for name, factors in run.items():
+        PAIRS.setdefault(name, []).extend(factors)
+
+
+def taking_turns(generator, slow="", factor=1.0):
+    """The findings of a suite whose pairs are drawn from the recorded ones, and their number."""
+    goals = dict.fromkeys(PAIRS, Goal(0.02, 0.10))
+    drawn = {name: [] for name in PAIRS}
+    left, found = set(PAIRS), {}
+    for number in range(1, MOST_PAIRS + 1):
+        for name in left:
+            value = generator.choice(PAIRS[name]) ** generator.choice((1, -1))
+            drawn[name].append(value * (factor if name == slow else 1.0))
+        if number > 1:
+            found |= {n: d for n, d in decide(drawn, goals, 0.01).items() if n in left}
+            left = {name for name in left if found[name].is_open}
+        if not left:
+            break
+    return {name: found[name].conclusion.finding for name in found}, sum(map(len, drawn.values()))
+
+
+def test_recorded_pairs_of_identical_code_raise_hardly_any_alarm_and_are_soon_decided():
+    generator = random.Random(0)
+    runs = [taking_turns(generator) for _ in range(60)]
+    alarms = sum(bool({"regressed", "improved"} & set(found.values())) for found, _ in runs)
+    assert alarms <= 2
+    decided = sum(list(found.values()).count("unchanged") for found, _ in runs)
+    assert decided >= 0.9 * 60 * len(PAIRS)
+
+
+def test_a_tenth_more_than_recorded_pairs_is_found():
+    generator = random.Random(1)
+    found = [taking_turns(generator, name, 1.1)[0][name] for name in PAIRS for _ in range(5)]
+    assert found.count("unchanged") <= 0.04 * len(found)
+    assert found.count("regressed") >= 0.9 * len(found)
