@@ -93,7 +93,8 @@ TRIALS = (
     Trial("another device", GateExit.INCOMPARABLE, edit=other_device),
     Trial("stored times that are wrong", GateExit.PASSED, edit=slower_before, words="in turns"),
     Trial("unknown noise", GateExit.PASSED, edit=never_calibrated, words="in turns"),
-    Trial("a lost commit", GateExit.UNJUDGED, edit=of_a_lost_commit, words="git fetch"),
+    Trial("a lost commit", GateExit.INCONCLUSIVE, ("--fail-on-inconclusive",),
+          edit=of_a_lost_commit, words="git fetch"),
     Trial("faster", GateExit.IMPROVED, ("--fail-on-improved", "--against=slower"),
           edit=never_calibrated),
 )  # fmt: skip

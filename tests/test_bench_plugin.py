@@ -677,8 +677,8 @@ def test_a_plain_benchmark_of_somebody_else_is_judged_too(project):
     assert project.runpytest("--benchmark-only").ret == 0
     assert main(["accept"]) == 0
     result = project.runpytest("--benchmark-compare")
-    assert result.ret == 19  # of one process nobody knows the noise, and here is no earlier code
-    result.stdout.fnmatch_lines(["*test_plain*", "*without a git commit*"])
+    assert result.ret == 0  # of one process nobody knows the noise, and here is no earlier code
+    result.stdout.fnmatch_lines(["inconclusive*plain*", "*without a git commit*"])
 
 
 def test_a_worker_measures_what_it_is_told_and_nothing_else(project, tmp_path):

@@ -85,7 +85,7 @@ def test_what_could_not_be_compared_says_why():
 def test_without_known_noise_no_stored_time_says_anything(baseline, options, cause, ratio):
     before, now = measurement(**baseline), measurement(ratio, ratio, ratio)
     verdict = judge(before, now, **options)
-    assert verdict.status == "unjudged"
+    assert verdict.status == "inconclusive"
     assert cause in verdict.cause
     assert verdict.open == ("baseline",)
     assert judge(before, now, answers=in_turns("unchanged"), **options).status == "unchanged"

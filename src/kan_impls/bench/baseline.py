@@ -24,8 +24,6 @@ from kan_impls.bench.plain_text import one_line
 from kan_impls.bench.record import Run, parse_run
 
 FILE_NAME = re.compile(r"(\d{4,})_.*\.json")
-# It becomes the name of a folder: no separator, and no way up.
-DEVICE_KEY = re.compile(r"[A-Za-z0-9][\w.+-]{0,199}", re.ASCII)
 
 
 class BaselineError(Exception):
@@ -75,7 +73,7 @@ def folder_of(directory: Path, device_key: str) -> Path:
     Raises:
         BaselineError: the key, which may come from a stranger's file, is no name of a folder.
     """
-    if not DEVICE_KEY.fullmatch(device_key):
+    if not keys.PLAIN.fullmatch(device_key):
         raise BaselineError(
             f"the device key is {one_line(repr(device_key))[:100]}; expected letters, digits and "
             "any of . _ + - in it, as the plugin writes it: measure again on that device"

@@ -17,6 +17,10 @@ _OF_CPU = ("microarchitecture", "processor", "cpu_capability", "cores")
 _OF_CUDA = ("device_model", "cuda", "driver", "mig", "power_watts")
 
 
+# The name of a folder, and of nothing above it.
+PLAIN = re.compile(r"[A-Za-z0-9][\w.+-]{0,199}", re.ASCII)
+
+
 def device_key(facts: Mapping[str, Any]) -> str | None:
     """A folder name of the facts of an environment; None if some of them are missing.
 
@@ -60,6 +64,8 @@ def recorded_environment(machine_info: Mapping[str, Any]) -> dict[str, Any]:
     """
     environment = {k: v for k, v in machine_info.get("kan_impls", {}).items() if k != "machine"}
     named = environment.get("device_key")
+    if named is not None and not PLAIN.fullmatch(named):
+        return environment  # which no folder is for
     key = device_key(environment)
     if key is not None and named not in (None, key):
         key = f"{key}_named-{named}"

@@ -235,7 +235,7 @@ class Judge:
         if name in answers.obstacles:
             causes.append(answers.obstacles[name])
         worse = [str(change) for change in memory if change.status == "regressed"]
-        status: Status = "unjudged" if doubt else "inconclusive"
+        status: Status = "unjudged" if _is_lost(now) else "inconclusive"
         return Verdict(
             name, "regressed" if worse else status, "; ".join([*worse, *causes]), stored, memory,
             tuple(dict.fromkeys(against)),
@@ -248,7 +248,7 @@ class Judge:
             return reason
         if before.name not in self.noises[figure]:
             return "its noise was never calibrated"
-        if 2 * len(now.values(figure)) < len(now.processes):
+        if _is_lost(now):
             lost, rounds = now.disturbed, now.rounds + now.disturbed
             return f"the machine was busy: {lost} of {rounds} rounds lost"
         return None if before.values(figure) else "the machine was busy when the baseline was taken"
@@ -270,6 +270,11 @@ class Judge:
             yield _Comparison(
                 "median_ns", "baseline", own, basis, limits.absolute, only_slower=True, level=min
             ).judge(before, now)
+
+
+def _is_lost(now: Measurement) -> bool:
+    """Whether others took the cores in most of its processes."""
+    return 2 * len(now.values("median_ns")) < len(now.processes)
 
 
 def _figure(measurement: Measurement) -> Figure:
