@@ -214,9 +214,10 @@ class Judge:
             reason = absent_because or "this run does not have it"
             return Verdict(name, "missing", f"in the baseline, but {reason}")
         if before is None:
-            return _of_findings(name, in_turns) or Verdict(
-                name, "no_baseline", answers.obstacles.get(name, "store one with: kan-bench accept")
-            )
+            if in_turns:
+                return verdict_of(name, in_turns)
+            remedy = answers.obstacles.get(name, "store one with: kan-bench accept")
+            return Verdict(name, "no_baseline", remedy)
         if obstacle := _incomparable(before, now):
             return Verdict(name, "incomparable", obstacle)
         memory = [
@@ -226,10 +227,10 @@ class Judge:
         doubt = self._doubt(before, now)
         stored = [] if doubt else list(self._times(before, now))
         if in_turns:
-            return _of_findings(name, [*in_turns, *stored], memory) or Verdict(name, "unjudged", "")
+            return verdict_of(name, [*in_turns, *stored], memory)
         questions = [change for change in stored if change.status == "inconclusive"]
         if not doubt and not questions:
-            return _of_findings(name, stored, memory) or Verdict(name, "unjudged", "")
+            return verdict_of(name, stored, memory)
         against: list[Against] = ["baseline"] if doubt else [c.against for c in questions]
         causes = [doubt] if doubt else [_explain(change) for change in questions]
         if name in answers.obstacles:
@@ -301,12 +302,11 @@ def _noises(measurements: Iterable[Measurement], figure: Figure) -> dict[str, No
     )
 
 
-def _of_findings(
+def verdict_of(
     name: str, times: Sequence[TimeChange], memory: Sequence[MemoryChange] = ()
-) -> Verdict | None:
-    """The verdict that findings make; None where time was not compared."""
-    if not times:
-        return None
+) -> Verdict:
+    """The verdict that findings make, of one time or more; what took turns outweighs what is
+    stored."""
     judged = [change for change in times if change.commit is not None] or times
     for status in ("regressed", "inconclusive", "improved"):
         causes = [_explain(change) for change in judged if change.status == status]
@@ -314,13 +314,6 @@ def _of_findings(
         if causes:
             return Verdict(name, status, "; ".join(causes), times, memory)
     return Verdict(name, "unchanged", str(judged[0]), times, memory)
-
-
-def verdict_in_turns(name: str, change: TimeChange, memory: Sequence[MemoryChange] = ()) -> Verdict:
-    """The verdict on a benchmark of two revisions that took turns."""
-    found = _of_findings(name, [change], memory)
-    assert found is not None
-    return found
 
 
 def _explain(change: TimeChange) -> str:

@@ -21,7 +21,7 @@ from kan_impls.bench.verdict import (
     TimeChange,
     Verdict,
     memory_change,
-    verdict_in_turns,
+    verdict_of,
 )
 
 # Both revisions see the same minutes of the same machine, so that half the change that a run
@@ -97,10 +97,8 @@ class Comparison:
             for name, processes in self.compared.items()
         }
         self.decisions = decide(factors, goals, false_alarm, most_pairs)
-        return [name for name in factors if self.is_open(name)]
-
-    def is_open(self, name: str) -> bool:
-        return name not in self.decisions or self.decisions[name].is_open
+        # Of a benchmark with one pair nothing is decided.
+        return [n for n in factors if n not in self.decisions or self.decisions[n].is_open]
 
     def change(self, name: str, against: Against, commit: str) -> TimeChange:
         """The time of a benchmark over that of the base."""
@@ -191,9 +189,9 @@ def compare_revisions(
     comparison = take_turns(contestants, goals, None, false_alarm, most_pairs, with_memory=True)
     first, table = comparison.first, limits_table(comparison.first)
     verdicts = [
-        verdict_in_turns(
+        verdict_of(
             name,
-            comparison.change(name, "base", contestants.base.commit),
+            [comparison.change(name, "base", contestants.base.commit)],
             _memory(first, name, table(first.head.measurements[name]).memory_bytes),
         )
         for name in comparison.decisions
