@@ -59,6 +59,43 @@ def test_more_benchmarks_and_more_looks_widen_the_limit():
     assert limit(2, 4) != limit(20, 4)
 
 
+def decision(factors, most_pairs=MOST_PAIRS):
+    """Of a benchmark alone."""
+    return decide({"a": factors}, {"a": TENTH}, 0.01, most_pairs)["a"]
+
+
+def test_what_all_pairs_together_would_not_decide_is_given_up():
+    torn = (2.0, 0.5, 2.0)
+    assert not decision(torn[:2]).is_hopeless
+    assert decision(torn).is_hopeless
+    assert not decision(torn).is_open
+    assert decision(torn).conclusion.finding == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        (1.08, 0.92, 1.05),  # more pairs would say `unchanged`
+        (3.0, 2.0, 4.0),  # a change beyond all noise, once it is confirmed
+        (0.3, 0.5, 0.25),
+    ],
+)
+def test_what_more_pairs_would_decide_is_not_given_up(factors):
+    assert decision(factors).is_open
+    assert not decision(factors, most_pairs=12).is_hopeless
+
+
+def test_what_is_decided_is_not_given_up():
+    assert not decision((1.1, 1.101, 1.099, 1.1)).is_hopeless
+
+
+def test_a_busy_machine_soon_gives_up_and_accuses_nobody():
+    generator = random.Random(2)
+    runs = [simulate(0.0, generator, sd=0.35) for _ in range(20)]
+    assert {name for found, _ in runs for name in found} <= {"inconclusive", "unchanged"}
+    assert sum(sum(pairs) for _, pairs in runs) <= 4 * 20 * 16
+
+
 def simulate(change, generator, sd=0.02, number=16, visible=0.10):
     """Findings of a suite of which the first benchmark changed; how many pairs each one took."""
     # Noise differs between benchmarks by about a half, and is no normal one: an odd pair in twenty.

@@ -3,7 +3,7 @@
 import pytest
 
 from kan_impls.bench.limits import Limits
-from kan_impls.bench.verdict import Answers, Judge, TimeChange
+from kan_impls.bench.verdict import Answers, Judge, MemoryChange, TimeChange, verdict_of
 from tests.bench_measurements import (
     LIMITS,
     NAME,
@@ -204,6 +204,14 @@ def test_a_busy_machine_makes_no_verdict_on_time_but_one_on_memory():
     ).status == ("regressed")
     more = measurement(processes=busy, memory={"forward_peak_bytes": 5000})
     assert judge(measurement(), more).status == "regressed"
+
+
+@pytest.mark.parametrize(("visible", "status"), [(0.6, "inconclusive"), (1.4, "unjudged")])
+def test_turns_that_do_not_even_exclude_twice_the_time_judge_nothing(visible, status):
+    change = TimeChange("median_ns", "baseline", "inconclusive", 0.1, 0.5, visible, 3, "c" * 40)
+    assert verdict_of("a", [change]).status == status
+    grown = MemoryChange("peak", "regressed", 1, 9000)
+    assert verdict_of("a", [change], [grown]).status == "regressed"
 
 
 def test_a_disturbed_process_does_not_count():

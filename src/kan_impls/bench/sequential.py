@@ -24,6 +24,8 @@ FEWEST_PAIRS = 2
 # So many pairs come after those that found a change, and must show such a part of its limit.
 CONFIRMING_PAIRS = 2
 CONFIRMED_PART = 2 / 3
+# With fewer pairs, the noise is not known well enough to give up.
+LEAST_BEFORE_GIVING_UP = 3
 # Twelve find 5% where single pairs of identical code differ by 2% (docs/trust.md).
 MOST_PAIRS = 12
 
@@ -45,15 +47,20 @@ class Decision:
         change: mean over the pairs of the logarithm of the time's factor.
         conclusion: what follows.
         pairs: how many there are.
+        noise: standard deviation of one pair's logarithm.
+        is_hopeless: even the most pairs, as noisy as these, would decide nothing.
     """
 
     change: float
     conclusion: Conclusion
     pairs: int
+    noise: float = 0.0
+    is_hopeless: bool = False
 
     @property
     def is_open(self) -> bool:
-        return self.conclusion.finding == "inconclusive"
+        """Whether more pairs are worth their time."""
+        return self.conclusion.finding == "inconclusive" and not self.is_hopeless
 
 
 def decide(
@@ -74,9 +81,12 @@ def decide(
     alarm = false_alarm / (looks * max(1, len(factors)))
     noises = estimate(factors, dict.fromkeys(factors, 1))
     return {
-        name: _confirmed(factors[name], noise, goals[name], alarm, MISS / looks)
+        name: _with_outlook(
+            _confirmed(factors[name], noise, goals[name], alarm, MISS / looks),
+            goals[name], alarm, MISS / looks, most_pairs,
+        )
         for name, noise in noises.items()
-    }
+    }  # fmt: skip
 
 
 def _confirmed(
@@ -96,6 +106,24 @@ def _confirmed(
     return replace(decision, conclusion=replace(decision.conclusion, finding="inconclusive"))
 
 
+def _with_outlook(
+    decision: Decision, goal: Goal, alarm: float, miss: float, most_pairs: int
+) -> Decision:
+    """The decision, given up where the most pairs would leave it as it is: their mean may still
+    be either none or what it is now, and their noise is taken for known, which favours going on."""
+    if decision.pairs < LEAST_BEFORE_GIVING_UP or decision.conclusion.finding != "inconclusive":
+        return decision
+    error = decision.noise / math.sqrt(most_pairs)
+    outlooks = (
+        conclude(
+            change, error, math.inf, alarm=alarm, miss=miss, least=goal.least,
+            visible=goal.visible, only_slower=goal.only_slower,
+        ).finding
+        for change in (0.0, decision.change)
+    )  # fmt: skip
+    return replace(decision, is_hopeless=all(found == "inconclusive" for found in outlooks))
+
+
 def _decision(
     factors: Sequence[float], noise: Noise, goal: Goal, alarm: float, miss: float
 ) -> Decision:
@@ -105,7 +133,7 @@ def _decision(
         change, error, noise.df, alarm=alarm, miss=miss, least=goal.least, visible=goal.visible,
         only_slower=goal.only_slower,
     )  # fmt: skip
-    return Decision(change, conclusion, len(factors))
+    return Decision(change, conclusion, len(factors), noise.sd)
 
 
 def _mean_log(factors: Sequence[float]) -> float:

@@ -32,6 +32,9 @@ FALSE_ALARM = 0.01
 # turns and accuses nobody.
 FALSE_QUESTION = 0.01
 
+# Where so large a change is not excluded after all turns, nothing was judged.
+UNKNOWN = 1.0
+
 COMPANIONS: Mapping[Figure, str] = {"ratio": "time over reference", "median_ns": "time"}
 AGAINST: Mapping[Against, str] = {
     "baseline": "the baseline",
@@ -53,7 +56,7 @@ class TimeChange:
         visible: the largest change that is not excluded.
         processes: how many processes of this run count, or pairs of processes.
         commit: of the code that was measured in turns; None for a stored time.
-        basis: what its noise is known from.
+        basis: what its noise is known from, or why no more pairs were measured.
     """
 
     figure: Figure
@@ -71,7 +74,8 @@ class TimeChange:
         if self.commit is not None:
             return (
                 f"{self.change:+.1%} in turns with {AGAINST[self.against]}'s code "
-                f"{self.commit[:10]} {limit}pairs of processes)"
+                f"{self.commit[:10]} {limit}pairs of processes"
+                f"{', ' if self.basis else ''}{self.basis})"
             )
         basis = f", noise of {self.basis}" if self.basis else ""
         text = f"{COMPANIONS[self.figure]} {self.change:+.1%} {limit}processes{basis})"
@@ -308,12 +312,22 @@ def verdict_of(
     """The verdict that findings make, of one time or more; what took turns outweighs what is
     stored."""
     judged = [change for change in times if change.commit is not None] or times
-    for status in ("regressed", "inconclusive", "improved"):
+    statuses: Sequence[Finding] = ("regressed", "inconclusive", "improved")
+    for status in statuses:
         causes = [_explain(change) for change in judged if change.status == status]
         causes += [str(change) for change in memory if change.status == status]
         if causes:
-            return Verdict(name, status, "; ".join(causes), times, memory)
+            unknown = status == "inconclusive" and any(map(_is_unknown, judged))
+            named: Status = "unjudged" if unknown else status
+            return Verdict(name, named, "; ".join(causes), times, memory)
     return Verdict(name, "unchanged", str(judged[0]), times, memory)
+
+
+def _is_unknown(change: TimeChange) -> bool:
+    """Whether the turns left it open so far that the time may have doubled."""
+    return (
+        change.status == "inconclusive" and change.commit is not None and change.visible >= UNKNOWN
+    )
 
 
 def _explain(change: TimeChange) -> str:

@@ -107,7 +107,15 @@ class Comparison:
         return TimeChange(
             "median_ns", against, found.finding, math.expm1(decision.change),
             math.expm1(found.limit), math.expm1(found.possible), decision.pairs, commit,
+            basis=_given_up(decision),
         )  # fmt: skip
+
+
+def _given_up(decision: Decision) -> str:
+    """Why no more pairs were measured, of a benchmark that was given up."""
+    if not decision.is_hopeless:
+        return ""
+    return f"which differ by {math.expm1(decision.noise):.0%}, so that more would not decide"
 
 
 def take_turns(
