@@ -56,7 +56,8 @@ class TimeChange:
         visible: the largest change that is not excluded.
         processes: how many processes of this run count, or pairs of processes.
         commit: of the code that was measured in turns; None for a stored time.
-        basis: what its noise is known from, or why no more pairs were measured.
+        noise_of: what its noise is known from.
+        given_up: why no more pairs were measured, of what they would not decide.
     """
 
     figure: Figure
@@ -67,7 +68,8 @@ class TimeChange:
     visible: float
     processes: int
     commit: str | None = None
-    basis: str = ""
+    noise_of: str = ""
+    given_up: str = ""
 
     def __str__(self) -> str:
         limit = f"(limit {self.limit:.1%}, {self.processes} "
@@ -75,9 +77,9 @@ class TimeChange:
             return (
                 f"{self.change:+.1%} in turns with {AGAINST[self.against]}'s code "
                 f"{self.commit[:10]} {limit}pairs of processes"
-                f"{', ' if self.basis else ''}{self.basis})"
+                f"{self.given_up and ', '}{self.given_up})"
             )
-        basis = f", noise of {self.basis}" if self.basis else ""
+        basis = f", noise of {self.noise_of}" if self.noise_of else ""
         text = f"{COMPANIONS[self.figure]} {self.change:+.1%} {limit}processes{basis})"
         return text if self.against == "baseline" else f"{text} since {AGAINST[self.against]}"
 
@@ -155,7 +157,7 @@ class _Comparison:
         status: Finding = "unchanged" if found.finding == "unchanged" else "inconclusive"
         return TimeChange(
             self.figure, self.against, status, math.expm1(change), math.expm1(found.limit),
-            math.expm1(found.possible), len(values), basis=self.basis,
+            math.expm1(found.possible), len(values), noise_of=self.basis,
         )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ class Comparison:
         return TimeChange(
             "median_ns", against, found.finding, math.expm1(decision.change),
             math.expm1(found.limit), math.expm1(found.possible), decision.pairs, commit,
-            basis=_given_up(decision),
+            given_up=_given_up(decision),
         )  # fmt: skip
 
 

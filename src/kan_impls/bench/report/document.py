@@ -121,7 +121,8 @@ def _time_entry(change: TimeChange) -> dict[str, Any]:
         "visible_fraction": finite(change.visible),
         "processes": change.processes,
         "in_turns_with": change.commit,
-        "noise_of": change.basis or None,
+        "noise_of": change.noise_of or None,
+        "given_up": change.given_up or None,
     }
 
 
