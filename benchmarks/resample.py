@@ -18,9 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from kan_impls.bench.calibrate import run_figures
-from kan_impls.bench.limits import CPU_LIMITS
-from kan_impls.bench.record import (
+from perfgate.judge.limits import CPU_LIMITS
+from perfgate.judge.record import (
     Calibration,
     Measurement,
     Process,
@@ -28,7 +27,8 @@ from kan_impls.bench.record import (
     parse_process,
     parse_run,
 )
-from kan_impls.bench.verdict import Judge, Verdict
+from perfgate.judge.verdict import Judge, Verdict
+from perfgate.store.calibrate import run_figures
 
 # For each run, for each of its processes, what it says of each benchmark.
 Recorded = Sequence[Sequence[Mapping[str, Process]]]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kan_impls.bench.exit_codes import GateExit
-from kan_impls.bench.record import figures_of
+from perfgate.judge.exit_codes import GateExit
+from perfgate.judge.record import figures_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = "benchmarks/test_reference.py"
@@ -152,7 +152,7 @@ class Copy:
 def calibrate(copy: Copy, folder: Path) -> Path:
     """A calibrated baseline; the file."""
     finished = copy.run(
-        "kan_impls.bench.cli", "calibrate", "--runs=5", "--processes=2", f"--baselines={folder}",
+        "perfgate.cli", "calibrate", "--runs=5", "--processes=2", f"--baselines={folder}",
         "--", BENCHMARKS, *OPTIONS,
     )  # fmt: skip
     if finished.returncode:

@@ -12,11 +12,11 @@ import torch
 from memory_cases import CASES, COST_LAWS, LAWS, OWN, layer_figures, measure
 
 from kan_impls import get_variant, list_variants
-from kan_impls.bench import device_free_baseline as baseline
-from kan_impls.bench.baseline import BaselineError
-from kan_impls.bench.growth_law import deviations
-from kan_impls.bench.measure.costs import UndeclaredCostError
-from kan_impls.bench.measure.device_free import TooManyOperatorsError
+from perfgate.judge.growth_law import deviations
+from perfgate.measure.costs import UndeclaredCostError
+from perfgate.measure.device_free import TooManyOperatorsError
+from perfgate.store import device_free_baseline as baseline
+from perfgate.store.baseline import BaselineError
 
 
 @pytest.fixture

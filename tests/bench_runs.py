@@ -3,10 +3,10 @@
 import copy
 import json
 
-from kan_impls.bench.limits import Limits
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import Source, document
-from kan_impls.bench.verdict import Answers, Judge, TimeChange
+from perfgate.judge.limits import Limits
+from perfgate.judge.record import parse_run
+from perfgate.judge.verdict import Answers, Judge, TimeChange
+from perfgate.report.document import Source, document
 
 
 def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, anchor=None):

@@ -12,12 +12,12 @@ import textwrap
 
 import pytest
 
-from kan_impls.bench.ab.duel import Pair, Plan, compare_rounds, duel
-from kan_impls.bench.ab.run import Contestants, compare_revisions
-from kan_impls.bench.ab.trees import RevisionError, Tree, commit_of, merge_base, tree_of
-from kan_impls.bench.cli import main
-from kan_impls.bench.measure.rounds import OWN, Round
-from kan_impls.bench.processes import Command, WorkerError
+from perfgate.ab.duel import Pair, Plan, compare_rounds, duel
+from perfgate.ab.run import Contestants, compare_revisions
+from perfgate.ab.trees import RevisionError, Tree, commit_of, merge_base, tree_of
+from perfgate.cli import main
+from perfgate.measure.rounds import OWN, Round
+from perfgate.run.processes import Command, WorkerError
 from tests.bench_measurements import measurement, process, run_of
 from tests.git import git
 
@@ -89,7 +89,7 @@ def test_what_an_interrupted_comparison_left_is_cleared(repository, tmp_path):
 KILLED = """
 import os, sys
 from pathlib import Path
-from kan_impls.bench.ab.trees import tree_of
+from perfgate.ab.trees import tree_of
 with tree_of(Path(sys.argv[1]), "base") as first, tree_of(Path(sys.argv[1]), "HEAD") as second:
     os.kill(os.getpid(), 9)
 """
@@ -251,7 +251,7 @@ def work(x):
 """
 
 CONFTEST = """
-pytest_plugins = ["kan_impls.bench.plugin"]
+pytest_plugins = ["perfgate.plugin"]
 
 def pytest_benchmark_generate_machine_info():
     return {}
@@ -260,7 +260,7 @@ def pytest_benchmark_generate_machine_info():
 BENCHMARK = """
 import mine, pytest
 from torch import nn
-from kan_impls.bench.case import Case
+from perfgate.network.case import Case
 from kan_impls.variant import Variant
 
 class Slow(nn.Linear):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kan_impls.bench import baseline, compare
-from kan_impls.bench.record import parse_run
+from perfgate import compare
+from perfgate.judge.record import parse_run
+from perfgate.store import baseline
 from tests.bench_runs import run_data, write_run
 
 
@@ -105,7 +106,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_two_at_once_lose_nothing(tmp_path):
     code = (
-        "import json, sys; from pathlib import Path; from kan_impls.bench import baseline\n"
+        "import json, sys; from pathlib import Path; from perfgate import baseline\n"
         "for i in range(10): baseline.store(Path(sys.argv[1]), 'k', json.loads(sys.argv[2]), 'x')"
     )
     command = [sys.executable, "-c", code, str(tmp_path), json.dumps(run_data("a"))]

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from kan_impls.bench import baseline
-from kan_impls.bench.calibrate import CalibrationError, calibrate, calibration_of, joined
-from kan_impls.bench.cli import main
-from kan_impls.bench.processes import Command
-from kan_impls.bench.record import figures_of, parse_run
+from perfgate.cli import main
+from perfgate.judge.record import figures_of, parse_run
+from perfgate.run.processes import Command
+from perfgate.store import baseline
+from perfgate.store.calibrate import CalibrationError, calibrate, calibration_of, joined
 from tests.bench_runs import run_data
 
 
@@ -82,7 +82,7 @@ def test_every_process_is_fresh_and_kept_on_demand(tmp_path, monkeypatch):
         orders.append(order)
         return process_data(1.0 + 0.01 * len(orders))
 
-    monkeypatch.setattr("kan_impls.bench.calibrate.measure_in_process", measure)
+    monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", measure)
     keep = tmp_path / "kept" / "here"
     data = calibrate(Command([], tmp_path), 2, 3, lambda text: None, keep)
     assert len(parse_run(data).measurements["a"].processes) == 6
@@ -96,7 +96,7 @@ def test_every_process_is_fresh_and_kept_on_demand(tmp_path, monkeypatch):
 
 
 def test_an_empty_selection_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("kan_impls.bench.calibrate.measure_in_process", lambda *a: run_data())
+    monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", lambda *a: run_data())
     with pytest.raises(CalibrationError, match="nothing was measured; expected one benchmark"):
         calibrate(Command([], tmp_path), 2, 3, lambda text: None)
 
@@ -161,7 +161,7 @@ def test_runs_of_other_numbers_of_processes_are_refused_at_once(tmp_path, monkey
         asked.append(order)
         return process_data(1.0)
 
-    monkeypatch.setattr("kan_impls.bench.calibrate.measure_in_process", measure)
+    monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", measure)
     baseline.store(tmp_path, "cpu_test", old_calibration(), "x")
     with pytest.raises(CalibrationError, match=r"are of 3 .*expected 1, .*--processes 1"):
         calibrate(Command([], tmp_path), 2, 3, lambda text: None, add_to=tmp_path)
@@ -173,9 +173,7 @@ def test_runs_of_other_numbers_of_processes_are_refused_at_once(tmp_path, monkey
 
 
 def test_add_keeps_what_was_not_measured_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "kan_impls.bench.calibrate.measure_in_process", lambda *a: process_data(1.0)
-    )
+    monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", lambda *a: process_data(1.0))
     held = old_calibration()
     held["benchmarks"] += run_data("b")["benchmarks"]
     baseline.store(tmp_path, "cpu_test", held, "x")

@@ -5,12 +5,12 @@ import subprocess
 
 import pytest
 
-from kan_impls.bench import commands
-from kan_impls.bench.baseline import find, read_run
-from kan_impls.bench.cli import main
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import document, to_json
-from kan_impls.bench.verdict import Verdict
+from perfgate import commands
+from perfgate.cli import main
+from perfgate.judge.record import parse_run
+from perfgate.judge.verdict import Verdict
+from perfgate.report.document import document, to_json
+from perfgate.store.baseline import find, read_run
 from tests.bench_runs import run_data, write_run
 from tests.git import git
 
@@ -130,7 +130,7 @@ def test_calibrate_stores_what_it_measured(folder, monkeypatch, capsys):
         calls.append((command.arguments, runs, processes, keep))
         return run_data("a")
 
-    monkeypatch.setattr("kan_impls.bench.calibrate.calibrate", measure)
+    monkeypatch.setattr("perfgate.store.calibrate.calibrate", measure)
     assert main(["calibrate", "--runs=4", "--processes", "2", "--", "-k", "mlp"]) == 0
     assert calls == [(["--benchmark-only", "-k", "mlp"], 4, 2, None)]
     assert present(folder).name == "0001_0123456789.json"
@@ -247,7 +247,7 @@ def test_counts_are_at_least_one(folder, option, capsys):
 def test_a_calibration_of_a_part_does_not_drop_the_rest_by_itself(folder, monkeypatch, capsys):
     write_run(folder / ".benchmarks" / "last_run.json", "a", "b")
     main(["accept"])
-    monkeypatch.setattr("kan_impls.bench.calibrate.calibrate", lambda *a: run_data("b"))
+    monkeypatch.setattr("perfgate.store.calibrate.calibrate", lambda *a: run_data("b"))
     assert main(["calibrate"]) == 1
     assert "lacks 1 of the 2 benchmarks" in capsys.readouterr().err
     assert main(["calibrate", "--merge"]) == 0

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from kan_impls.bench import device_free_baseline as baseline
-from kan_impls.bench.baseline import BaselineError
-from kan_impls.bench.device_free_baseline import Entry, Key, Stored
+from perfgate.store import device_free_baseline as baseline
+from perfgate.store.baseline import BaselineError
+from perfgate.store.device_free_baseline import Entry, Key, Stored
 
 ROOT = Path(__file__).resolve().parents[1]
 

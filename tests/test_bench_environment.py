@@ -9,10 +9,10 @@ import archspec.cpu
 import pytest
 import torch
 
-from kan_impls.bench.device_key import device_key, recorded_environment
-from kan_impls.bench.measure.environment import describe_environment, resolve_device
-from kan_impls.bench.measure.gpu import describe_gpu
-from kan_impls.bench.measure.processor import (
+from perfgate.judge.device_key import device_key, recorded_environment
+from perfgate.measure.environment import describe_environment, resolve_device
+from perfgate.measure.gpu import describe_gpu
+from perfgate.measure.processor import (
     describe_processor,
     usable_cores,
     x86_microarchitecture,
@@ -50,7 +50,7 @@ def test_matmul_precision_by_either_interface():
     # In a process of its own: nothing sets a precision back to where it never was set.
     code = (
         "import json, os, sys, torch\n"
-        "from kan_impls.bench.measure.environment import describe_settings\n"
+        "from perfgate.measure.environment import describe_settings\n"
         "b = torch.backends\n"
         "for line in json.loads(sys.argv[1]):\n"
         "    if os.fork() == 0:\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
+from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
 
 
 @pytest.mark.parametrize(

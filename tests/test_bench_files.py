@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kan_impls.bench import baseline, last_run
-from kan_impls.bench.accept import accept
-from kan_impls.bench.cli import main
-from kan_impls.bench.files import file_about, locked, remove_folders, write_atomically
-from kan_impls.bench.report import ReportError, read_document, write_all
-from kan_impls.bench.report.write import clear
+from perfgate.cli import main
+from perfgate.files import file_about, locked, remove_folders, write_atomically
+from perfgate.report import ReportError, read_document, write_all
+from perfgate.report.write import clear
+from perfgate.store import baseline, last_run
+from perfgate.store.accept import accept
 from tests.bench_runs import judged_document, run_data, write_run
 
 DEAD = 2**22 + 1  # no process has an id beyond the kernel's greatest
@@ -45,8 +45,8 @@ def together(imports, code, folder, count=3):
 IMPORTS = """
 import json
 from pathlib import Path
-from kan_impls.bench.accept import accept
-from kan_impls.bench.report import write_all
+from perfgate.store.accept import accept
+from perfgate.report import write_all
 from tests.bench_runs import judged_document
 number, folder = sys.argv[1:]
 """
@@ -69,7 +69,7 @@ def test_merges_at_once_lose_nothing(tmp_path):
 
 REPORT = """
 import time
-from kan_impls.bench.report import write
+from perfgate.report import write
 
 def slowly(path, text):
     # The first begins first and ends last, if nothing holds the others up.
@@ -93,7 +93,7 @@ def test_all_reports_of_a_folder_are_of_one_run(tmp_path):
 
 def test_who_waits_for_another_says_so(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from kan_impls.bench.files import locked\n"
+        "import sys, time; from pathlib import Path; from perfgate.files import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(1)"
     )
     folder = tmp_path / "cpu_test"
@@ -126,7 +126,7 @@ def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path, monkey
 
 def test_a_kill_in_the_middle_of_storing_is_cleared_by_the_next(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from kan_impls.bench import baseline, files\n"
+        "import os, sys; from pathlib import Path; from perfgate import baseline, files\n"
         "files.os.fsync = lambda handle: os.kill(os.getpid(), 9)\n"
         "from tests.bench_runs import run_data\n"
         "baseline.store(Path(sys.argv[1]), 'cpu_test', run_data('a'), 'x')"
@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatc
     def fail(folder):
         raise error
 
-    monkeypatch.setattr("kan_impls.bench.baseline.os.listdir", fail)
+    monkeypatch.setattr("perfgate.store.baseline.os.listdir", fail)
     with pytest.raises(baseline.BaselineError, match=r"cannot be listed \("):
         baseline.find(tmp_path, "cpu_test")
     with pytest.raises(baseline.BaselineError, match=r"cannot be listed \("):

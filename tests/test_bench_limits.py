@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from kan_impls.bench.limits import CPU_LIMITS, LimitsError, LimitTable, read_rules
+from perfgate.judge.limits import CPU_LIMITS, LimitsError, LimitTable, read_rules
 from tests.bench_measurements import measurement
 
 TODAY = datetime.date(2026, 11, 24)

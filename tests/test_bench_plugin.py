@@ -13,20 +13,21 @@ import pytest
 import torch
 
 from kan_impls import get_variant
-from kan_impls.bench import runner, session
-from kan_impls.bench.ab.run import Comparison
-from kan_impls.bench.case import Case
-from kan_impls.bench.cli import main
-from kan_impls.bench.exit_codes import GateExit
-from kan_impls.bench.measure import floor
-from kan_impls.bench.record import OURS, Process, parse_process, parse_run
-from kan_impls.bench.sequential import Goal, decide
-from kan_impls.bench.settle import Settlement
-from kan_impls.bench.workload import Workload
+from perfgate import session
+from perfgate.ab.run import Comparison
+from perfgate.ab.settle import Settlement
+from perfgate.cli import main
+from perfgate.judge.exit_codes import GateExit
+from perfgate.judge.record import OURS, Process, parse_process, parse_run
+from perfgate.judge.sequential import Goal, decide
+from perfgate.measure import floor
+from perfgate.network.case import Case
+from perfgate.network.passes import NetworkPass
+from perfgate.run import runner
 from tests.test_bench_rounds import Script
 
 CONFTEST = """
-pytest_plugins = ["kan_impls.bench.plugin"]
+pytest_plugins = ["perfgate.plugin"]
 
 def pytest_benchmark_generate_machine_info():
     return {}  # asking the processor takes a second
@@ -35,7 +36,7 @@ def pytest_benchmark_generate_machine_info():
 BENCHMARK = """
 import pytest
 from kan_impls import get_variant
-from kan_impls.bench.case import Case
+from perfgate.network.case import Case
 
 @pytest.mark.parametrize("name", ["mlp", "fused_fourier_kan"])
 def test_small(measure, name):
@@ -112,7 +113,7 @@ def _import_all_once():
     # pytester forgets the modules that a run has imported: slow, and torch bears no second time.
     case = Case("small", get_variant("fused_fourier_kan"), 8, (6, 5, 1))
     runner.check_memory(case, torch.device("cpu"))
-    Workload(case, "backward", torch.device("cpu")).measure_memory()
+    NetworkPass(case, "backward", torch.device("cpu")).measure_memory()
 
 
 @pytest.fixture
@@ -147,18 +148,18 @@ def project(pytester, monkeypatch, others):
 
 def slow_down(monkeypatch, factor):
     """Every pass of the fused layer takes `factor` times as long."""
-    original = Workload.run
+    original = NetworkPass.run
 
     def run(self):
         original(self)
         if "Fused" in str(self.model):
             Clock.now += Clock.step * (factor - 1)
 
-    monkeypatch.setattr(Workload, "run", run)
+    monkeypatch.setattr(NetworkPass, "run", run)
 
 
 def waste_memory(monkeypatch):
-    original = Workload.forward
+    original = NetworkPass.forward
 
     def forward(self):
         wasted = torch.empty(1024)
@@ -166,7 +167,7 @@ def waste_memory(monkeypatch):
         del wasted
         return result
 
-    monkeypatch.setattr(Workload, "forward", forward)
+    monkeypatch.setattr(NetworkPass, "forward", forward)
 
 
 def newest_baseline(project):
@@ -393,7 +394,7 @@ def test_a_benchmark_that_is_gone_is_missing(project):
 
 def test_a_skipped_benchmark_is_missing_with_the_reason(project, monkeypatch):
     measure_and_accept(project)
-    monkeypatch.setattr("kan_impls.bench.measure.memory.free_bytes", lambda device: 5000)
+    monkeypatch.setattr("perfgate.measure.memory.free_bytes", lambda device: 5000)
     project.makepyfile(test_plain="def test_plain(benchmark): benchmark(sum, [1, 2])")
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 11

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from kan_impls.bench.cli import main
-from kan_impls.bench.exit_codes import GateExit
-from kan_impls.bench.processes import WorkerStoppedError
+from perfgate.cli import main
+from perfgate.judge.exit_codes import GateExit
+from perfgate.run.processes import WorkerStoppedError
 from tests.test_bench_plugin import (  # noqa: F401
     _import_all_once,
     edit,
@@ -149,7 +149,7 @@ def test_a_process_that_stopped_has_a_status_of_its_own(plain, monkeypatch):
     def stop(*arguments):
         raise WorkerStoppedError("it hung in test_plain")
 
-    monkeypatch.setattr("kan_impls.bench.session.measure_again", stop)
+    monkeypatch.setattr("perfgate.session.measure_again", stop)
     result = plain.runpytest("--benchmark-only", "--processes=2")
     assert result.ret == GateExit.STOPPED == 18
     result.stdout.fnmatch_lines(["it hung in test_plain", "exit status 18: stopped"])

@@ -11,10 +11,10 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from kan_impls.bench.files import remove_folders
-from kan_impls.bench.measure.rounds import OWN, Round
-from kan_impls.bench.processes import Command, WorkerError, WorkerStoppedError, measure_in_process
-from kan_impls.bench.worker import Channel, ChannelClosedError, NoTurnError, Order, Turns
+from perfgate.files import remove_folders
+from perfgate.measure.rounds import OWN, Round
+from perfgate.run.processes import Command, WorkerError, WorkerStoppedError, measure_in_process
+from perfgate.run.worker import Channel, ChannelClosedError, NoTurnError, Order, Turns
 from tests.bench_runs import run_data
 
 
@@ -147,15 +147,15 @@ def test_a_worker_that_cannot_be_started_is_one_line(tmp_path, where):
 STARTER = """
 import sys
 from pathlib import Path
-from kan_impls.bench.processes import Command, measure_in_process
-from kan_impls.bench.worker import Order
+from perfgate.run.processes import Command, measure_in_process
+from perfgate.run.worker import Order
 command = Command([], Path(sys.argv[1]), (sys.executable, str(Path(sys.argv[1], "worker.py"))))
 measure_in_process(command, Order(), lambda text: print(text, flush=True))
 """
 
 WORKER = """
 import os, time
-from kan_impls.bench import lifeline
+from perfgate.run import lifeline
 lifeline.hold()
 print(f"[1/1] {os.getpid()} ", flush=True)
 while True:  # busy, as measuring is
@@ -183,7 +183,7 @@ def test_a_worker_ends_with_who_started_it(tmp_path, monkeypatch, number):
 
 def test_a_benchmark_that_takes_for_ever_ends_its_process():
     code = (
-        "import time; from kan_impls.bench import lifeline\n"
+        "import time; from perfgate import lifeline\n"
         "with lifeline.limit(0.2, 'test_x', 18, lambda text: print(text, flush=True)):\n"
         "    time.sleep(60)"
     )

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from kan_impls.bench import baseline
-from kan_impls.bench.accept import accept
-from kan_impls.bench.fields import DEEPEST, GREATEST_COUNT
-from kan_impls.bench.record import InvalidRunError, figures_of, parse_run
+from perfgate.fields import DEEPEST, GREATEST_COUNT
+from perfgate.judge.record import InvalidRunError, figures_of, parse_run
+from perfgate.store import baseline
+from perfgate.store.accept import accept
 from tests.bench_runs import run_data
 
 HUGE = 10**5000

@@ -4,21 +4,21 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kan_impls.bench.plain_text import printable
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import document
-from kan_impls.bench.report.junit import junit_xml
-from kan_impls.bench.report.summary import summary_markdown
-from kan_impls.bench.report.tables import markdown_table, results_markdown
-from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
-from kan_impls.bench.report.words import (
+from perfgate.judge.record import parse_run
+from perfgate.judge.verdict import MemoryChange, TimeChange, Verdict
+from perfgate.plain_text import printable
+from perfgate.report.document import document
+from perfgate.report.junit import junit_xml
+from perfgate.report.summary import summary_markdown
+from perfgate.report.tables import markdown_table, results_markdown
+from perfgate.report.verdict_table import verdict_lines, verdict_summary
+from perfgate.report.words import (
     byte_change,
     milliseconds,
     one_line,
     percent,
     short_names,
 )
-from kan_impls.bench.verdict import MemoryChange, TimeChange, Verdict
 from tests.bench_runs import benchmark, node, run_data
 
 

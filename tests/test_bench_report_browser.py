@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.page import page, policy
+from perfgate.judge.record import parse_run
+from perfgate.report.page import page, policy
 from tests.bench_runs import BY_STATUS, growth_data, histories, judged_document, judged_runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -161,7 +161,7 @@ document.getElementById("count").textContent = JSON.stringify(after);
 
 
 def test_filter_order_and_choice_follow_the_reader(browser, tmp_path, monkeypatch):
-    from kan_impls.bench.report import page as module
+    from perfgate.report import page as module
 
     original = module._file
     monkeypatch.setattr(

@@ -7,18 +7,18 @@ import math
 import jsonschema
 import pytest
 
-from kan_impls.bench.exit_codes import GateExit
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import (
+from perfgate.judge.exit_codes import GateExit
+from perfgate.judge.record import parse_run
+from perfgate.judge.verdict import TimeChange, Verdict
+from perfgate.report.document import (
     ReportError,
     Source,
     document,
     read_document,
     to_json,
 )
-from kan_impls.bench.report.schema import SILENT, schema, violations
-from kan_impls.bench.report.words import EXITS, STATUSES
-from kan_impls.bench.verdict import TimeChange, Verdict
+from perfgate.report.schema import SILENT, schema, violations
+from perfgate.report.words import EXITS, STATUSES
 from tests.bench_runs import BY_STATUS, growth_data, judged_document, run_data
 
 VALIDATOR = jsonschema.Draft202012Validator(schema())
@@ -247,7 +247,7 @@ def test_our_check_finds_what_a_json_schema_validator_finds():
 def test_our_check_knows_every_keyword_of_the_schema(monkeypatch):
     broken = copy.deepcopy(schema())
     broken["$defs"]["measurement"]["minProperties"] = 3
-    monkeypatch.setattr("kan_impls.bench.report.schema.schema", lambda: broken)
+    monkeypatch.setattr("perfgate.report.schema.schema", lambda: broken)
     with pytest.raises(NotImplementedError, match="minProperties"):
         list(violations(judged_document()))
     assert "description" in SILENT

@@ -5,16 +5,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import document
-from kan_impls.bench.report.exports import bencher, github_action_benchmark
-from kan_impls.bench.report.junit import (
+from perfgate.judge.record import parse_run
+from perfgate.judge.verdict import Verdict
+from perfgate.report.document import document
+from perfgate.report.exports import bencher, github_action_benchmark
+from perfgate.report.junit import (
     junit_xml,
     properties,
     properties_by_test,
     suite_properties,
 )
-from kan_impls.bench.verdict import Verdict
 from tests.bench_runs import BY_STATUS, judged_document, node, run_data
 
 # Of the common junit-10 schema, what is used here: elements, their attributes and children.

@@ -7,15 +7,15 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import document
-from kan_impls.bench.report.figures import case_sections
-from kan_impls.bench.report.growth import growth_sections, is_growth
-from kan_impls.bench.report.history import history_section
-from kan_impls.bench.report.markup import Markup, element, fill, json_script
-from kan_impls.bench.report.page import page
-from kan_impls.bench.report.plot import log_axis, styles
-from kan_impls.bench.verdict import Verdict
+from perfgate.judge.record import parse_run
+from perfgate.judge.verdict import Verdict
+from perfgate.report.document import document
+from perfgate.report.figures import case_sections
+from perfgate.report.growth import growth_sections, is_growth
+from perfgate.report.history import history_section
+from perfgate.report.markup import Markup, element, fill, json_script
+from perfgate.report.page import page
+from perfgate.report.plot import log_axis, styles
 from tests.bench_runs import (
     BY_STATUS,
     benchmark,
@@ -66,7 +66,7 @@ class Reader(HTMLParser):
 @pytest.fixture(autouse=True)
 def _short_plotly(monkeypatch):
     """5 MB less for each page; the browser's test has the real one."""
-    monkeypatch.setattr("kan_impls.bench.report.page._plotly_js", lambda: "let plotly;")
+    monkeypatch.setattr("perfgate.report.page._plotly_js", lambda: "let plotly;")
 
 
 def measured(data):
@@ -158,7 +158,7 @@ def test_a_name_is_text_whatever_it_holds():
 
 
 def test_a_faulty_escape_would_be_seen(monkeypatch):
-    monkeypatch.setattr("kan_impls.bench.report.markup._quoted", str)
+    monkeypatch.setattr("perfgate.report.markup._quoted", str)
     with pytest.raises(AssertionError):
         test_a_name_is_text_whatever_it_holds()
 

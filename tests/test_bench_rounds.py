@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 
-from kan_impls.bench.measure.rounds import (
+from perfgate.measure.rounds import (
     OWN,
     WARMUP_ROUNDS,
     Budget,
@@ -13,7 +13,7 @@ from kan_impls.bench.measure.rounds import (
     Round,
     process_of,
 )
-from kan_impls.bench.measure.timing import Timed
+from perfgate.measure.timing import Timed
 
 
 class Clock:

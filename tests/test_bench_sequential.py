@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from kan_impls.bench.sequential import CONFIRMING_PAIRS, FEWEST_PAIRS, MOST_PAIRS, Goal, decide
+from perfgate.judge.sequential import CONFIRMING_PAIRS, FEWEST_PAIRS, MOST_PAIRS, Goal, decide
 
 TENTH = Goal(least=0.02, visible=0.10)
 STEADY = (1.001, 0.999, 1.002, 0.998, 1.0, 1.001)

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from kan_impls.bench import settle as settling
-from kan_impls.bench.ab.duel import Pair
-from kan_impls.bench.ab.run import Comparison
-from kan_impls.bench.compare import Stored
-from kan_impls.bench.limits import LimitTable
-from kan_impls.bench.processes import WorkerError
-from kan_impls.bench.record import Code
-from kan_impls.bench.settle import Place, settle
-from kan_impls.bench.verdict import Verdict
+from perfgate.ab import settle as settling
+from perfgate.ab.duel import Pair
+from perfgate.ab.run import Comparison
+from perfgate.ab.settle import Place, settle
+from perfgate.compare import Stored
+from perfgate.judge.limits import LimitTable
+from perfgate.judge.record import Code
+from perfgate.judge.verdict import Verdict
+from perfgate.run.processes import WorkerError
 from tests.bench_measurements import LIMITS, measurement, process, run_of
 from tests.git import git
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kan_impls.bench.limits import Limits
-from kan_impls.bench.verdict import Answers, Judge, MemoryChange, TimeChange, verdict_of
+from perfgate.judge.limits import Limits
+from perfgate.judge.verdict import Answers, Judge, MemoryChange, TimeChange, verdict_of
 from tests.bench_measurements import (
     LIMITS,
     NAME,

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from kan_impls import get_variant
-from kan_impls.bench.case import Case
-from kan_impls.bench.measure.device_free import Passes, track_passes
 from kan_impls.fused import dispatch
 from kan_impls.fused.cost import DECLARED
 from kan_impls.fused.operands import BasisSpec, Operands
+from perfgate.measure.device_free import Passes, track_passes
+from perfgate.network.case import Case
 
 ops = torch.ops.kan_impls
 

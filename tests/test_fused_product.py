@@ -8,8 +8,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 import kan_impls
-from kan_impls.bench.measure.memory import measure_peaks
 from kan_impls.fused import product
+from perfgate.measure.memory import measure_peaks
 from tests.helpers import (
     assert_close,
     random_like,

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kan_impls import get_variant
-from kan_impls.bench.case import Case, Product
-from kan_impls.bench.measure import memory
-from kan_impls.bench.workload import Workload
 from kan_impls.fused import dispatch
 from kan_impls.fused.operands import BasisSpec, Operands
+from perfgate.measure import memory
+from perfgate.network.case import Case, Product
+from perfgate.network.passes import NetworkPass
 
 MODES = ("fp32", "tf32", "bf16")
 PASSES = ("forward", "weight_grad", "input_grad")
@@ -76,7 +76,7 @@ class Step:
     """A training step: forward, loss and backward, the gradients left in place."""
 
     def __init__(self, case: Case, device: torch.device, mode: str) -> None:
-        self._workload = Workload(case, "training_step", device)
+        self._workload = NetworkPass(case, "training_step", device)
         self._device, self._mode = device, mode
 
     def clear(self) -> None:

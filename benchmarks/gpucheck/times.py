@@ -22,9 +22,9 @@ from gpucheck import environment, output
 from gpucheck import implementations as impl
 from gpucheck.rounds import Budget, Subject, add_floor, first_line, run_rounds, summarize
 from gpucheck.stopwatch import measures_of
-from kan_impls.bench.measure.memory import free_bytes
 from kan_impls.fused import cuda, jit, kernels
 from kan_impls.fused.kernels import Element, Precision
+from perfgate.measure.memory import free_bytes
 
 NO_CUDA = "not run: no CUDA device"
 BACKENDS = ("fused", "product")
