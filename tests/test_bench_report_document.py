@@ -85,7 +85,7 @@ def test_a_verdict_says_all_that_was_compared():
     assert in_turns == {
         "figure": "median_ns", "against": "baseline", "status": "regressed",
         "change_fraction": 1.0, "limit_fraction": 0.03, "visible_fraction": 0.9, "processes": 4,
-        "in_turns_with": "c" * 40, "noise_of": None,
+        "in_turns_with": "c" * 40, "noise_of": None, "given_up": None,
     }  # fmt: skip
     # The stored time beside it, which accuses nobody.
     assert stored["change_fraction"] == pytest.approx(1.0)
@@ -108,7 +108,7 @@ def test_each_figure_of_a_comparison_is_in_its_place():
         "times": [{
             "figure": "median_ns", "against": "anchor", "status": "inconclusive",
             "change_fraction": 0.1, "limit_fraction": 0.3, "visible_fraction": 0.4,
-            "processes": 5, "in_turns_with": "abc", "noise_of": "2 runs",
+            "processes": 5, "in_turns_with": "abc", "noise_of": "2 runs", "given_up": None,
         }],
     }]  # fmt: skip
 
@@ -118,7 +118,7 @@ def test_a_report_of_an_earlier_version_is_read():
     for verdict in old["verdicts"]:
         verdict["further_runs"] = 2
         for time in verdict["times"]:
-            for name in ("in_turns_with", "noise_of"):
+            for name in ("in_turns_with", "noise_of", "given_up"):
                 del time[name]
             time |= {"confirmed_fraction": None, "further_runs": 1, "calibrated": True}
     for measurement in old["measurements"]:
