@@ -62,7 +62,7 @@ def add_entry(data: dict[str, Any]) -> None:
 
 
 def other_device(data: dict[str, Any]) -> None:
-    data["machine_info"]["kan_impls"]["device_key"] = "cpu_other"
+    data["machine_info"]["perfgate"]["device_key"] = "cpu_other"
 
 
 def slower_before(data: dict[str, Any]) -> None:

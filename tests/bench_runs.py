@@ -12,7 +12,7 @@ from perfgate.report.document import Source, document
 def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, anchor=None):
     data = {
         "machine_info": {
-            "kan_impls": {
+            "perfgate": {
                 "device_type": "cpu",
                 "device_model": "Test CPU",
                 "torch": "2.13.0",
@@ -28,7 +28,7 @@ def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, anchor=None)
         "datetime": "2026-01-02T03:04:05+00:00",
         "version": "5.3.1",
     }
-    return data if anchor is None else {**data, "kan_impls": {"anchor": anchor}}
+    return data if anchor is None else {**data, "perfgate": {"anchor": anchor}}
 
 
 def benchmark(

@@ -130,7 +130,7 @@ def stored_runs(tmp_path, *anchors):
     paths = []
     for anchor in anchors:
         data = run_data("a")
-        data["kan_impls"] = {"anchor": anchor}
+        data["perfgate"] = {"anchor": anchor}
         paths.append(baseline.store(tmp_path, "cpu_test", data, "x"))
     return paths
 
@@ -202,7 +202,7 @@ KEY = "cpu_zen3-25.1.1_avx2_cores2_torch2.13_threads2_highest"
 
 def data_of(**facts):
     data = run_data("a")
-    data["machine_info"]["kan_impls"] = ZEN3 | facts
+    data["machine_info"]["perfgate"] = ZEN3 | facts
     return data
 
 

@@ -16,7 +16,7 @@ from tests.bench_runs import run_data
 def on(data, day, machine, commit="c"):
     """The data, measured on that day and machine."""
     data["datetime"] = f"{day}T03:04:05+00:00"
-    data["machine_info"]["kan_impls"]["machine"] = {
+    data["machine_info"]["perfgate"]["machine"] = {
         "id": machine, "hypervisor": "kvm", "boot": "b",
     }  # fmt: skip
     data["commit_info"]["id"] = commit
@@ -70,7 +70,7 @@ def test_benchmarks_that_only_some_runs_measured_are_an_error():
 
 def test_processes_of_other_settings_are_an_error():
     other = process_data(1.0)
-    other["machine_info"]["kan_impls"]["device_key"] = "cpu_other"
+    other["machine_info"]["perfgate"]["device_key"] = "cpu_other"
     with pytest.raises(CalibrationError, match=r"is cpu_other and another cpu_test; .*conftest"):
         calibration_of([[process_data(1.0), other]])
 

@@ -235,7 +235,7 @@ def test_a_stored_run_from_before_is_read_by_its_facts():
     old = {
         "cpu": {"arch": "X86_64", "vendor_id_raw": "AuthenticAMD", "family": 25, "model": 1,
                 "stepping": 1, "count": 2, "flags": [*flags_of("zen3"), "pni"]},
-        "kan_impls": {"device_type": "cpu", "device_model": "AMD EPYC", "torch": "2.13.0+cpu",
+        "perfgate": {"device_type": "cpu", "device_model": "AMD EPYC", "torch": "2.13.0+cpu",
                       "threads": 2, "matmul_precision": "highest", "cpu_capability": "AVX2",
                       "device_key": "cpu_amd-epyc_torch2.13_threads2_highest"},
     }  # fmt: skip
@@ -243,17 +243,17 @@ def test_a_stored_run_from_before_is_read_by_its_facts():
     assert recorded_environment(old)["device_key"] == key
     # Whatever it calls itself, another instruction set is another device.
     for claimed in ("AVX512", "DEFAULT"):
-        edited = {**old, "kan_impls": {**old["kan_impls"], "cpu_capability": claimed}}
-        edited["kan_impls"]["device_key"] = key
+        edited = {**old, "perfgate": {**old["perfgate"], "cpu_capability": claimed}}
+        edited["perfgate"]["device_key"] = key
         assert recorded_environment(edited)["device_key"] != key
 
 
 def test_a_key_that_its_facts_contradict_is_of_no_device():
     environment = describe_environment(CPU)
     own = environment["device_key"]
-    assert recorded_environment({"kan_impls": environment})["device_key"] == own
+    assert recorded_environment({"perfgate": environment})["device_key"] == own
     for changes in ({"cpu_capability": "other"}, {"device_key": "cpu_other"}):
-        found = recorded_environment({"kan_impls": {**environment, **changes}})["device_key"]
+        found = recorded_environment({"perfgate": {**environment, **changes}})["device_key"]
         assert found not in (own, "cpu_other")
 
 

@@ -85,8 +85,8 @@ def test_which_machines_are_the_same():
 
 def test_a_stored_run_names_its_machine_or_none():
     machine = {"id": "1", "hypervisor": None, "boot": "x"}
-    assert parse_machine({"kan_impls": {"machine": machine}}) == Machine("1", None, "x")
-    assert parse_machine({"kan_impls": {}}) is None
+    assert parse_machine({"perfgate": {"machine": machine}}) == Machine("1", None, "x")
+    assert parse_machine({"perfgate": {}}) is None
     assert parse_machine({}) is None
 
 

@@ -18,7 +18,8 @@ from perfgate.ab.run import Comparison
 from perfgate.ab.settle import Settlement
 from perfgate.cli import main
 from perfgate.judge.exit_codes import GateExit
-from perfgate.judge.record import OURS, Process, parse_process, parse_run
+from perfgate.judge.place import OURS
+from perfgate.judge.record import Process, parse_process, parse_run
 from perfgate.judge.sequential import Goal, decide
 from perfgate.measure import floor
 from perfgate.network.case import Case
@@ -186,7 +187,7 @@ def calibrated(data):
         dict.fromkeys(("ratio", "ratio_to_mlp", "median_ns"), 1 + 0.002 * (number % 2))
         for number in range(10)
     ]
-    machine = data["machine_info"]["kan_impls"]["machine"]
+    machine = data["machine_info"]["perfgate"]["machine"]
     origin = {"datetime": data["datetime"], "machine": machine["id"], "boot": machine["boot"]}
     for entry in data["benchmarks"]:
         entry["extra_info"][OURS]["calibration"] = {
@@ -237,7 +238,7 @@ def test_benchmark_only_measures_and_keeps_the_run(project):
     assert info["floor_fraction"] == pytest.approx(1)
     # What pytest-benchmark itself analyses and stores are the same rounds.
     assert data["benchmarks"][0]["stats"]["data"] == [Clock.step] * 12
-    assert data["machine_info"]["kan_impls"]["device_key"].startswith("cpu_")
+    assert data["machine_info"]["perfgate"]["device_key"].startswith("cpu_")
 
 
 def test_processes_share_the_time_of_a_benchmark(project, others):
@@ -375,7 +376,7 @@ def test_many_small_losses_are_seen_since_the_oldest_baseline(project, monkeypat
 def test_limits_come_from_pyproject(project, monkeypatch):
     measure_and_accept(project)
     slow_down(monkeypatch, 1.2)
-    entry = '[[tool.kan_impls.limits]]\nimplementation = "fused_*"\nratio = 0.5\n'
+    entry = '[[tool.perfgate.limits]]\nimplementation = "fused_*"\nratio = 0.5\n'
     (project.path / "pyproject.toml").write_text(entry)
     result = project.runpytest("--benchmark-compare")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -429,7 +430,7 @@ def test_another_device_is_incomparable(project):
     measure_and_accept(project)
     other = project.path / "other.json"
     other.write_text(newest_baseline(project).read_text())
-    edit(other, lambda data: data["machine_info"]["kan_impls"].update(device_key="cuda_other"))
+    edit(other, lambda data: data["machine_info"]["perfgate"].update(device_key="cuda_other"))
     result = project.runpytest(f"--benchmark-compare={other}")
     assert result.ret == 13
     result.stdout.fnmatch_lines(["*incomparable*", "*cuda_other*"])
@@ -537,10 +538,10 @@ def test_a_run_says_which_machine_it_was_and_not_its_name(project):
     project.runpytest("--benchmark-only")
     text = (project.path / ".benchmarks" / "last_run.json").read_text()
     info = json.loads(text)["machine_info"]
-    assert info["kan_impls"]["machine"].keys() == {"id", "hypervisor", "boot"}
+    assert info["perfgate"]["machine"].keys() == {"id", "hypervisor", "boot"}
     assert platform.node() not in info["node"]
     run = parse_run(json.loads(text))
-    assert run.machine.boot == info["kan_impls"]["machine"]["boot"]
+    assert run.machine.boot == info["perfgate"]["machine"]["boot"]
     assert "machine" not in run.environment
 
 

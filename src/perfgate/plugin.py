@@ -29,6 +29,7 @@ from perfgate.fields import FieldError
 from perfgate.files import remove_folders
 from perfgate.judge.exit_codes import FAILING, GateExit
 from perfgate.judge.limits import LimitsError, read_rules
+from perfgate.judge.place import OURS
 from perfgate.judge.record import parse_benchmark, process_alone
 from perfgate.judge.sequential import FEWEST_PAIRS, MOST_PAIRS
 from perfgate.judge.verdict import FALSE_ALARM
@@ -187,7 +188,7 @@ def _configure_comparison(config: pytest.Config, session: Session, wanted: str |
     option = config.option
     if option.benchmark_compare_fail:
         raise pytest.UsageError(
-            "--benchmark-compare-fail came with the plugin of kan_impls; expected its own "
+            "--benchmark-compare-fail came with the plugin of perfgate; expected its own "
             "limits, which also judge memory and silence: leave the option out"
         )
     if option.pairs < FEWEST_PAIRS:
@@ -283,7 +284,7 @@ def pytest_benchmark_update_machine_info(
     state = config.stash[SESSION]
     environment = state.environment or describe_environment(state.device)
     machine = describe_machine()
-    machine_info["kan_impls"] = {**environment, "machine": machine}
+    machine_info[OURS] = {**environment, "machine": machine}
     machine_info["node"] = machine["id"] or ""  # a machine's name is not for publishing
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from perfgate.judge.place import ours
 from perfgate.measure.processor import x86_microarchitecture
 
 _OF_ALL = ("device_type", "torch", "threads", "matmul_precision")
@@ -57,12 +58,12 @@ def recorded_environment(machine_info: Mapping[str, Any]) -> dict[str, Any]:
     name is of no device.
 
     Args:
-        machine_info: as pytest-benchmark stores it, with ours under `kan_impls`.
+        machine_info: as pytest-benchmark stores it, with ours in its place.
 
     Raises:
         TypeError, AttributeError: it holds something else than mappings and texts.
     """
-    environment = {k: v for k, v in machine_info.get("kan_impls", {}).items() if k != "machine"}
+    environment = {k: v for k, v in ours(machine_info, "machine_info").items() if k != "machine"}
     named = environment.get("device_key")
     if named is not None and not PLAIN.fullmatch(named):
         return environment  # which no folder is for

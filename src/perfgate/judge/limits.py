@@ -1,6 +1,6 @@
-"""How far a figure may move, from `[[tool.kan_impls.limits]]` of pyproject.toml.
+"""How far a figure may move, from `[[tool.perfgate.limits]]` of pyproject.toml.
 
-[[tool.kan_impls.limits]]
+[[tool.perfgate.limits]]
 implementation = "fourier_kan"      # and/or group = "reference *", benchmark = "*test_mnist*"
                                     # device = "cpu_*", the key of its baselines
 visible = 0.2
@@ -116,11 +116,14 @@ def read_rules(pyproject: Path, today: datetime.date | None = None) -> list[Rule
         raise LimitsError(
             f"{pyproject} cannot be read ({error}); expected TOML: mend the file"
         ) from error
-    entries = content.get("tool", {}).get("kan_impls", {}).get("limits", [])
+    tools = content.get("tool", {})
+    # `kan_impls` is what the table was called while the gate was a part of it.
+    name = "perfgate" if "limits" in tools.get("perfgate", {}) else "kan_impls"
+    entries = tools.get(name, {}).get("limits", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise LimitsError(
-            f"tool.kan_impls.limits of {pyproject} is no array of tables; expected "
-            "[[tool.kan_impls.limits]]: write it with two brackets"
+            f"tool.{name}.limits of {pyproject} is no array of tables; expected "
+            f"[[tool.{name}.limits]]: write it with two brackets"
         )
     return [_rule(entry, f"{pyproject}, limits {number}", today or datetime.date.today())
             for number, entry in enumerate(entries, start=1)]  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perfgate.fields import mapping, member, text
+from perfgate.judge.place import key_in, ours
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def parse_machine(machine_info: Mapping[str, Any]) -> Machine | None:
     Raises:
         FieldError: a part is of the wrong kind.
     """
-    where = "machine_info.kan_impls.machine"
-    part = mapping(machine_info.get("kan_impls", {}), "machine_info.kan_impls").get("machine")
+    where = f"machine_info.{key_in(machine_info)}.machine"
+    part = ours(machine_info, "machine_info").get("machine")
     if part is None:
         return None
     whole = mapping(part, where)

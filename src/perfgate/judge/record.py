@@ -13,15 +13,13 @@ from typing import Any, Literal, get_args
 
 from perfgate.fields import FieldError, count, mapping, member, positive, sequence, text
 from perfgate.judge.device_key import recorded_environment
+from perfgate.judge.place import EARLIER, OURS, key_in, ours
 from perfgate.judge.provenance import Machine, Origin, parse_machine, parse_origin
 
 # What a process says of a benchmark's time: medians over its clean rounds. The ratio to the MLP is
 # for tables: the MLP is code of the project, which a change may make faster or slower.
 Figure = Literal["ratio", "ratio_to_mlp", "median_ns"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
-
-# The one key of ours where pytest-benchmark leaves room for others.
-OURS = "kan_impls"
 
 # Ours in `extra_info` before that key held them.
 OLD_KEYS = (
@@ -227,18 +225,18 @@ def parse_run(data: Any) -> Run:
             parse_benchmark(entry, f"benchmarks[{number}]") for number, entry in enumerate(entries)
         ]
         machine = mapping(member(whole, "machine_info", "the file"), "machine_info")
-        named = mapping(machine.get(OURS, {}), f"machine_info.{OURS}")
+        named = ours(machine, "machine_info")
         if "device_key" in named:
-            text(named["device_key"], f"machine_info.{OURS}.device_key")
+            text(named["device_key"], f"machine_info.{key_in(machine)}.device_key")
         environment = recorded_environment(machine)
         code = _parse_code(member(whole, "commit_info", "the file"), "commit_info")
-        anchor = mapping(whole.get(OURS, {}), OURS).get("anchor")
+        anchor = ours(whole, "the file").get("anchor")
         return Run(
             environment,
             code.commit,
             text(member(whole, "datetime", "the file"), "datetime"),
             {m.name: m for m in measurements},
-            None if anchor is None else text(anchor, f"{OURS}.anchor"),
+            None if anchor is None else text(anchor, f"{key_in(whole)}.anchor"),
             code.dirty,
             parse_machine(machine),
         )
@@ -287,10 +285,12 @@ def parse_benchmark(entry: Any, where: str = "the benchmark") -> Measurement:
 def figures_of(entry: dict[str, Any]) -> dict[str, Any]:
     """The place of our own figures in an entry of `benchmarks`, to be changed.
 
-    `extra_info` belongs to those who write benchmarks; ours is one key in it, `kan_impls`. Files
-    that are older than this have ours beside theirs: they are moved.
+    `extra_info` belongs to those who write benchmarks; ours is one key in it. Files
+    that are older than this have ours beside theirs, or by an earlier name: they are moved.
     """
     extra = entry.setdefault("extra_info", {})
+    if isinstance(extra.get(EARLIER), dict) and OURS not in extra:
+        extra[OURS] = extra.pop(EARLIER)
     if not isinstance(extra.get(OURS), dict):
         old, _ = _ours(extra, "extra_info")
         extra[OURS] = {key: extra.pop(key) for key in OLD_KEYS if key in old}
@@ -300,8 +300,8 @@ def figures_of(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _ours(extra: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str]:
     """Our figures in an `extra_info`, and where they stand."""
-    if OURS in extra:
-        return mapping(extra[OURS], f"{where}.{OURS}"), f"{where}.{OURS}"
+    if (key := key_in(extra)) in extra:
+        return ours(extra, where), f"{where}.{key}"
     measured, processes = extra.get("measured"), extra.get("processes")
     is_old = isinstance(measured, Mapping) and {"implementation", "pass"} <= measured.keys()
     if isinstance(processes, (list, tuple)):

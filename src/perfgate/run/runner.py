@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from perfgate.judge.record import OURS
+from perfgate.judge.place import OURS
 from perfgate.measure.allocator import keep_freed_memory
 from perfgate.measure.cache import Cache, flusher
 from perfgate.measure.evidence import witness_of

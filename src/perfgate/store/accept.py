@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from perfgate.judge.place import OURS
 from perfgate.judge.record import Run, figures_of, parse_run
 from perfgate.store import baseline
 
@@ -54,7 +55,7 @@ def accept(
             held = baseline.read_json(present)
             _inherit_calibration(data["benchmarks"], held["benchmarks"])
             data["benchmarks"] += _kept(data, held, source, present, merge, replace)
-        data.setdefault("kan_impls", {})["anchor"] = new_history
+        data.setdefault(OURS, {})["anchor"] = new_history
         file_name = re.sub(r"[^\w.-]+", "-", name or run.commit[:10])
         return baseline.write_next(folder, data, file_name)
 
@@ -68,7 +69,7 @@ def _check_whole(run: Run, source: str) -> None:
     if not run.says_device:
         raise baseline.BaselineError(
             f"{source} does not say of which device it is; expected a run with the plugin of "
-            "kan_impls, since a baseline is found by its device: measure with the plugin, or "
+            "perfgate, since a baseline is found by its device: measure with the plugin, or "
             f"compare with this file by pytest --benchmark-compare={source}"
         )
 
