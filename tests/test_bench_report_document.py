@@ -9,7 +9,7 @@ import pytest
 
 from perfgate.judge.exit_codes import GateExit
 from perfgate.judge.record import parse_run
-from perfgate.judge.verdict import TimeChange, Verdict
+from perfgate.judge.verdict import CountChange, TimeChange, Verdict
 from perfgate.report.document import (
     ReportError,
     Source,
@@ -101,10 +101,14 @@ def test_a_verdict_says_all_that_was_compared():
 
 def test_each_figure_of_a_comparison_is_in_its_place():
     change = TimeChange("median_ns", "anchor", "inconclusive", 0.1, 0.3, 0.4, 5, "abc", "2 runs")
-    verdict = Verdict("a", "inconclusive", "noisy", [change])
+    verdict = Verdict(
+        "a", "inconclusive", "noisy", [change],
+        counts=[CountChange("launches", "regressed", 3, 4)],
+    )  # fmt: skip
     found = document(parse_run(run_data("a")), [verdict], exit_code=17, kind="compare")
     assert found["verdicts"] == [{
         "name": "a", "status": "inconclusive", "cause": "noisy", "memory": [],
+        "counts": [{"kind": "launches", "status": "regressed", "before": 3, "now": 4}],
         "times": [{
             "figure": "median_ns", "against": "anchor", "status": "inconclusive",
             "change_fraction": 0.1, "limit_fraction": 0.3, "visible_fraction": 0.4,
@@ -117,6 +121,7 @@ def test_a_report_of_an_earlier_version_is_read():
     old = judged_document()
     for verdict in old["verdicts"]:
         verdict["further_runs"] = 2
+        del verdict["counts"]
         for time in verdict["times"]:
             for name in ("in_turns_with", "noise_of", "given_up"):
                 del time[name]
@@ -134,7 +139,10 @@ def test_what_json_has_no_number_for_is_null():
         "floor_fraction": math.inf, "evidence": [{"clock": math.nan}], "parameters": 1.5
     }  # fmt: skip
     data["benchmarks"][0]["extra_info"]["measured"]["config"] = {"range": (0.0, math.inf)}
-    found = document(parse_run(data), [Verdict("a", "inconclusive", "noisy", [change])],
+    found = document(parse_run(data), [Verdict(
+        "a", "inconclusive", "noisy", [change],
+        counts=[CountChange("launches", "regressed", 3, 4)],
+    )  # fmt: skip],
                      exit_code=0, kind="compare")  # fmt: skip
     written = json.loads(to_json(found), parse_constant=pytest.fail)
     assert list(violations(written)) == []

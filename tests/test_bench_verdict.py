@@ -214,6 +214,25 @@ def test_turns_that_do_not_even_exclude_twice_the_time_judge_nothing(visible, st
     assert verdict_of("a", [change], [grown]).status == "regressed"
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "status"),
+    [(10, 10, "unchanged"), (10, 11, "regressed"), (10, 9, "improved"), (None, 11, "unchanged"),
+     (10, None, "unchanged")],
+)  # fmt: skip
+def test_launches_are_exact(before, now, status):
+    verdict = judge(measurement(launches=before), measurement(launches=now))
+    assert verdict.status == status
+    if status != "unchanged":
+        assert f"({before} to {now})" in verdict.cause
+
+
+def test_one_more_launch_is_no_less_because_time_is_open():
+    busy = [*processes(9.0, 9.0, rounds=1, disturbed=9), process()]
+    verdict = judge(measurement(launches=10), measurement(launches=11, processes=busy))
+    assert verdict.status == "regressed"
+    assert verdict.open == ("baseline",)
+
+
 def test_a_disturbed_process_does_not_count():
     one_busy = [process(), process(), process(5.0, rounds=1, disturbed=9)]
     assert judge(measurement(), measurement(processes=one_busy)).times[0].processes == 2

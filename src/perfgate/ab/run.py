@@ -17,10 +17,10 @@ from perfgate.judge.sequential import MOST_PAIRS, Decision, Goal, decide
 from perfgate.judge.verdict import (
     FALSE_ALARM,
     Against,
-    MemoryChange,
     TimeChange,
     Verdict,
-    memory_change,
+    count_changes,
+    memory_changes,
     verdict_of,
 )
 from perfgate.run.processes import TIMEOUT_SECONDS, Command
@@ -197,14 +197,16 @@ def compare_revisions(
 
     comparison = take_turns(contestants, goals, None, false_alarm, most_pairs, with_memory=True)
     first, table = comparison.first, limits_table(comparison.first)
-    verdicts = [
-        verdict_of(
-            name,
-            [comparison.change(name, "base", contestants.base.commit)],
-            _memory(first, name, table(first.head.measurements[name]).memory_bytes),
+
+    def verdict(name: str) -> Verdict:
+        change = comparison.change(name, "base", contestants.base.commit)
+        before, now = first.base.measurements[name], first.head.measurements[name]
+        allowed = table(now).memory_bytes
+        return verdict_of(
+            name, [change], memory_changes(before, now, allowed), count_changes(before, now)
         )
-        for name in comparison.decisions
-    ]
+
+    verdicts = [verdict(name) for name in comparison.decisions]
     return Outcome(
         run_of_pairs(first.head, comparison.compared), first.head,
         [*verdicts, *_on_one_side(first)],
@@ -219,15 +221,6 @@ def run_of_pairs(run: Run, compared: Mapping[str, Sequence[Process]]) -> Run:
         if name in run.measurements
     }
     return replace(run, measurements=measurements)
-
-
-def _memory(pair: Pair, name: str, allowed: int) -> list[MemoryChange]:
-    before, now = pair.base.measurements[name].memory, pair.head.measurements[name].memory
-    return [
-        memory_change(kind, size, now[kind], allowed)
-        for kind, size in before.items()
-        if kind in now
-    ]
 
 
 def _on_one_side(pair: Pair) -> list[Verdict]:

@@ -129,6 +129,7 @@ class Measurement:
             benchmark that does not say.
         processes: one entry for each process that measured it.
         memory: kind (`forward_peak_bytes`, ...) to bytes.
+        launches: kernels that the pass launches on a GPU; None where they were not counted.
         calibration: how much its time differs between runs of identical code.
         code: what was measured, where that is not the run's.
         info: everything else that was recorded of it.
@@ -138,6 +139,7 @@ class Measurement:
     measured: Mapping[str, Any]
     processes: Sequence[Process]
     memory: Mapping[str, int] = field(default_factory=dict)
+    launches: int | None = None
     calibration: Calibration | None = None
     code: Code | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -274,6 +276,9 @@ def parse_benchmark(entry: Any, where: str = "the benchmark") -> Measurement:
             kind: count(size, f"{where}.memory.{kind}")
             for kind, size in mapping(info.get("memory", {}), f"{where}.memory").items()
         },
+        launches=None
+        if info.get("launches") is None
+        else count(info["launches"], f"{where}.launches"),
         calibration=None
         if calibration is None
         else _parse_calibration(calibration, f"{where}.calibration"),

@@ -98,6 +98,19 @@ class MemoryChange:
 
 
 @dataclass(frozen=True)
+class CountChange:
+    """A number of events of one kind, before and now."""
+
+    kind: str
+    status: Finding
+    before: int
+    now: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.now - self.before:+,} ({self.before:,} to {self.now:,})"
+
+
+@dataclass(frozen=True)
 class Verdict:
     """A named judgement on one benchmark.
 
@@ -105,7 +118,7 @@ class Verdict:
         name: pytest's node id.
         status: the judgement.
         cause: why, in one line.
-        times, memory: all that was compared.
+        times, memory, counts: all that was compared.
         open: with what its code is to be compared in turns, before time is judged.
     """
 
@@ -115,6 +128,7 @@ class Verdict:
     times: Sequence[TimeChange] = ()
     memory: Sequence[MemoryChange] = ()
     open: Sequence[Against] = ()
+    counts: Sequence[CountChange] = ()
 
 
 @dataclass(frozen=True)
@@ -226,26 +240,24 @@ class Judge:
             return Verdict(name, "no_baseline", remedy)
         if obstacle := _incomparable(before, now):
             return Verdict(name, "incomparable", obstacle)
-        memory = [
-            memory_change(kind, size, now.memory[kind], self.limits(now).memory_bytes)
-            for kind, size in before.memory.items()
-        ]
+        memory = memory_changes(before, now, self.limits(now).memory_bytes)
+        counts = count_changes(before, now)
         doubt = self._doubt(before, now)
         stored = [] if doubt else list(self._times(before, now))
         if in_turns:
-            return verdict_of(name, [*in_turns, *stored], memory)
+            return verdict_of(name, [*in_turns, *stored], memory, counts)
         questions = [change for change in stored if change.status == "inconclusive"]
         if not doubt and not questions:
-            return verdict_of(name, stored, memory)
+            return verdict_of(name, stored, memory, counts)
         against: list[Against] = ["baseline"] if doubt else [c.against for c in questions]
         causes = [doubt] if doubt else [_explain(change) for change in questions]
         if name in answers.obstacles:
             causes.append(answers.obstacles[name])
-        worse = [str(change) for change in memory if change.status == "regressed"]
+        worse = [str(change) for change in (*memory, *counts) if change.status == "regressed"]
         status: Status = "unjudged" if _is_lost(now) else "inconclusive"
         return Verdict(
             name, "regressed" if worse else status, "; ".join([*worse, *causes]), stored, memory,
-            tuple(dict.fromkeys(against)),
+            tuple(dict.fromkeys(against)), counts,
         )  # fmt: skip
 
     def _doubt(self, before: Measurement, now: Measurement) -> str | None:
@@ -309,7 +321,10 @@ def _noises(measurements: Iterable[Measurement], figure: Figure) -> dict[str, No
 
 
 def verdict_of(
-    name: str, times: Sequence[TimeChange], memory: Sequence[MemoryChange] = ()
+    name: str,
+    times: Sequence[TimeChange],
+    memory: Sequence[MemoryChange] = (),
+    counts: Sequence[CountChange] = (),
 ) -> Verdict:
     """The verdict that findings make, of one time or more; what took turns outweighs what is
     stored."""
@@ -317,12 +332,12 @@ def verdict_of(
     statuses: Sequence[Finding] = ("regressed", "inconclusive", "improved")
     for status in statuses:
         causes = [_explain(change) for change in judged if change.status == status]
-        causes += [str(change) for change in memory if change.status == status]
+        causes += [str(change) for change in (*memory, *counts) if change.status == status]
         if causes:
             unknown = status == "inconclusive" and any(map(_is_unknown, judged))
             named: Status = "unjudged" if unknown else status
-            return Verdict(name, named, "; ".join(causes), times, memory)
-    return Verdict(name, "unchanged", str(judged[0]), times, memory)
+            return Verdict(name, named, "; ".join(causes), times, memory, counts=counts)
+    return Verdict(name, "unchanged", str(judged[0]), times, memory, counts=counts)
 
 
 def _is_unknown(change: TimeChange) -> bool:
@@ -340,14 +355,27 @@ def _explain(change: TimeChange) -> str:
     return f"{change}: a change of up to {change.visible:.0%} is not excluded"
 
 
-def memory_change(kind: str, before: int, now: int, allowed: int) -> MemoryChange:
-    """Bytes of one kind, judged; growth of up to `allowed` is none."""
-    status: Finding = "unchanged"
-    if now - before > allowed:
-        status = "regressed"
-    elif before - now > allowed:
-        status = "improved"
-    return MemoryChange(kind, status, before, now)
+def memory_changes(before: Measurement, now: Measurement, allowed: int) -> list[MemoryChange]:
+    """Bytes of every kind that both have, judged; a change of up to `allowed` is none."""
+    return [
+        MemoryChange(kind, _finding(size, now.memory[kind], allowed), size, now.memory[kind])
+        for kind, size in before.memory.items()
+        if kind in now.memory
+    ]
+
+
+def count_changes(before: Measurement, now: Measurement) -> list[CountChange]:
+    """Kernel launches, judged, where both were counted: they are exact."""
+    if before.launches is None or now.launches is None:
+        return []
+    status = _finding(before.launches, now.launches)
+    return [CountChange("launches", status, before.launches, now.launches)]
+
+
+def _finding(before: int, now: int, allowed: int = 0) -> Finding:
+    if abs(now - before) <= allowed:
+        return "unchanged"
+    return "regressed" if now > before else "improved"
 
 
 def _incomparable(before: Measurement, now: Measurement) -> str | None:
