@@ -106,7 +106,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_two_at_once_lose_nothing(tmp_path):
     code = (
-        "import json, sys; from pathlib import Path; from perfgate import baseline\n"
+        "import json, sys; from pathlib import Path; from perfgate.store import baseline\n"
         "for i in range(10): baseline.store(Path(sys.argv[1]), 'k', json.loads(sys.argv[2]), 'x')"
     )
     command = [sys.executable, "-c", code, str(tmp_path), json.dumps(run_data("a"))]

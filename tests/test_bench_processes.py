@@ -183,7 +183,7 @@ def test_a_worker_ends_with_who_started_it(tmp_path, monkeypatch, number):
 
 def test_a_benchmark_that_takes_for_ever_ends_its_process():
     code = (
-        "import time; from perfgate import lifeline\n"
+        "import time; from perfgate.run import lifeline\n"
         "with lifeline.limit(0.2, 'test_x', 18, lambda text: print(text, flush=True)):\n"
         "    time.sleep(60)"
     )
