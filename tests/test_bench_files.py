@@ -126,7 +126,8 @@ def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path, monkey
 
 def test_a_kill_in_the_middle_of_storing_is_cleared_by_the_next(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from perfgate import files; from perfgate.store import baseline\n"
+        "import os, sys; from pathlib import Path\n"
+        "from perfgate import files; from perfgate.store import baseline\n"
         "files.os.fsync = lambda handle: os.kill(os.getpid(), 9)\n"
         "from tests.bench_runs import run_data\n"
         "baseline.store(Path(sys.argv[1]), 'cpu_test', run_data('a'), 'x')"

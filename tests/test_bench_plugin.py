@@ -21,7 +21,7 @@ from perfgate.judge.exit_codes import GateExit
 from perfgate.judge.place import OURS
 from perfgate.judge.record import Process, parse_process, parse_run
 from perfgate.judge.sequential import Goal, decide
-from perfgate.measure import floor
+from perfgate.network import floor
 from perfgate.network.case import Case
 from perfgate.network.passes import NetworkPass
 from perfgate.run import runner
