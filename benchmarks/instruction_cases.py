@@ -8,7 +8,7 @@ import torch
 from kan_impls import list_variants, registry
 from perfgate.measure import callgrind
 from perfgate.network.case import PASSES, Case
-from perfgate.network.passes import NetworkPass
+from perfgate.network.workload import pass_of
 from perfgate.store.instructions_baseline import Entry
 
 # Implementations that an installed package registers are counted by nobody here.
@@ -23,7 +23,7 @@ def count(implementations: Collection[str] = ()) -> None:
     """Count every pass of the implementations, by default of all, in this process."""
     callgrind.count(
         {
-            f"{name} {pass_name}": partial(NetworkPass, case, pass_name, torch.device("cpu"))
+            f"{name} {pass_name}": partial(pass_of, case, pass_name, torch.device("cpu"))
             for name, case in CASES.items()
             for pass_name in PASSES
             if not implementations or name in implementations

@@ -8,7 +8,7 @@ from kan_impls.fused.cost import DECLARED
 from perfgate.judge.growth_law import Exponents, Law, Sizes
 from perfgate.measure.device_free import track_passes
 from perfgate.network.case import FLOAT_BYTES, Case
-from perfgate.network.passes import NetworkPass, device_free_figures
+from perfgate.network.workload import device_free_figures, pass_of
 from perfgate.store.device_free_baseline import Entry, Key
 
 # A backward pass that nobody asks the input's gradient of, and one within a network.
@@ -112,7 +112,7 @@ def layer_figures(variant: Variant, sizes: Sizes) -> dict[str, int]:
     built = []
 
     def build():
-        built.append(NetworkPass(case, "backward_with_input_grad", torch.device("cpu")))
+        built.append(pass_of(case, "backward_with_input_grad", torch.device("cpu")))
         return built[0].passes()
 
     found = track_passes(build, MAX_OPERATORS, DECLARED)

@@ -8,7 +8,7 @@ from kan_impls.fused.cost import DECLARED
 from perfgate.measure.costs import Cost, UndeclaredCostError, touched_bytes
 from perfgate.measure.device_free import Passes, estimate_peak_bytes, track_passes
 from perfgate.network.case import Case
-from perfgate.network.passes import device_free_figures
+from perfgate.network.workload import device_free_figures
 
 FLOAT = 4
 

@@ -22,11 +22,11 @@ from perfgate.measure.device_free import (
 )
 from perfgate.measure.memory import measure_peaks
 from perfgate.network.case import Case
-from perfgate.network.passes import (
-    NetworkPass,
+from perfgate.network.workload import (
     NoEstimateError,
     device_free_figures,
     estimate_bytes,
+    pass_of,
 )
 from perfgate.store import device_free_baseline as baseline
 from perfgate.store.device_free_baseline import Key
@@ -50,7 +50,7 @@ def small(name, batch=20, widths=(30, 40, 2)):
 
 def unseen_bytes(case, pass_name):
     """What the profiler measures beyond the device-free bytes, kind by kind."""
-    measured = NetworkPass(case, pass_name, CPU).measure_memory()
+    measured = pass_of(case, pass_name, CPU).measure_memory()
     tracked = device_free_figures(case, pass_name, declared=DECLARED).bytes._asdict()
     assert measured.keys() == tracked.keys()
     return {kind: measured[kind] - tracked[kind] for kind in measured}

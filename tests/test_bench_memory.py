@@ -14,7 +14,7 @@ from perfgate.measure.memory import (
     measure_saved_bytes,
 )
 from perfgate.network.case import Case
-from perfgate.network.passes import NetworkPass, check_memory
+from perfgate.network.workload import check_memory, pass_of
 from perfgate.workload import NotEnoughMemoryError
 
 CPU = torch.device("cpu")
@@ -50,14 +50,14 @@ def test_what_was_allocated_before_does_not_count():
 
 @pytest.mark.parametrize("name", ["mlp", "efficient_kan", "fourier_kan", "fused_fourier_kan"])
 def test_repeats_agree_to_the_byte(name):
-    workload = NetworkPass(small(name), "backward", CPU)
+    workload = pass_of(small(name), "backward", CPU)
     first = workload.measure_memory()
-    again = NetworkPass(small(name), "forward", CPU)
+    again = pass_of(small(name), "forward", CPU)
     assert first == workload.measure_memory() == again.measure_memory()
 
 
 def test_4_kib_more_are_seen(monkeypatch):
-    workload = NetworkPass(small(), "backward", CPU)
+    workload = pass_of(small(), "backward", CPU)
     before = workload.measure_memory()
     layer = type(workload.model.layers[0])
     original = layer.forward
@@ -75,7 +75,7 @@ def test_4_kib_more_are_seen(monkeypatch):
 
 def test_saved_bytes_of_the_fused_layer_are_its_hidden_input():
     # x and the parameters live anyway; what the second layer keeps is the first's output.
-    workload = NetworkPass(small(), "backward", CPU)
+    workload = pass_of(small(), "backward", CPU)
     assert workload.measure_memory()["saved_bytes"] == 20 * 40 * 4
 
 
@@ -112,7 +112,7 @@ def test_a_case_without_an_estimate_is_measured_and_this_is_said_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_memory(replace(case, batch=9), CPU)
-    assert NetworkPass(case, "backward", CPU).measure_memory()["saved_bytes"] == 8 * 3 * 4
+    assert pass_of(case, "backward", CPU).measure_memory()["saved_bytes"] == 8 * 3 * 4
 
 
 def test_free_memory_is_some(device):

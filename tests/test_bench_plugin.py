@@ -23,7 +23,8 @@ from perfgate.judge.record import Process, parse_process, parse_run
 from perfgate.judge.sequential import Goal, decide
 from perfgate.network import floor
 from perfgate.network.case import Case
-from perfgate.network.passes import NetworkPass
+from perfgate.network.passes import ModulePass
+from perfgate.network.workload import pass_of
 from perfgate.run import runner
 from tests.test_bench_rounds import Script
 
@@ -114,7 +115,7 @@ def _import_all_once():
     # pytester forgets the modules that a run has imported: slow, and torch bears no second time.
     case = Case("small", get_variant("fused_fourier_kan"), 8, (6, 5, 1))
     runner.check_memory(case, torch.device("cpu"))
-    NetworkPass(case, "backward", torch.device("cpu")).measure_memory()
+    pass_of(case, "backward", torch.device("cpu")).measure_memory()
 
 
 @pytest.fixture
@@ -149,18 +150,18 @@ def project(pytester, monkeypatch, others):
 
 def slow_down(monkeypatch, factor):
     """Every pass of the fused layer takes `factor` times as long."""
-    original = NetworkPass.run
+    original = ModulePass.run
 
     def run(self):
         original(self)
         if "Fused" in str(self.model):
             Clock.now += Clock.step * (factor - 1)
 
-    monkeypatch.setattr(NetworkPass, "run", run)
+    monkeypatch.setattr(ModulePass, "run", run)
 
 
 def waste_memory(monkeypatch):
-    original = NetworkPass.forward
+    original = ModulePass.forward
 
     def forward(self):
         wasted = torch.empty(1024)
@@ -168,7 +169,7 @@ def waste_memory(monkeypatch):
         del wasted
         return result
 
-    monkeypatch.setattr(NetworkPass, "forward", forward)
+    monkeypatch.setattr(ModulePass, "forward", forward)
 
 
 def newest_baseline(project):

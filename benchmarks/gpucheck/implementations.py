@@ -16,7 +16,7 @@ from kan_impls.fused import dispatch
 from kan_impls.fused.operands import BasisSpec, Operands
 from perfgate.measure import memory
 from perfgate.network.case import Case, Product
-from perfgate.network.passes import NetworkPass
+from perfgate.network.workload import pass_of
 
 MODES = ("fp32", "tf32", "bf16")
 PASSES = ("forward", "weight_grad", "input_grad")
@@ -76,7 +76,7 @@ class Step:
     """A training step: forward, loss and backward, the gradients left in place."""
 
     def __init__(self, case: Case, device: torch.device, mode: str) -> None:
-        self._workload = NetworkPass(case, "training_step", device)
+        self._workload = pass_of(case, "training_step", device)
         self._device, self._mode = device, mode
 
     def clear(self) -> None:

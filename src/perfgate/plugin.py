@@ -27,6 +27,7 @@ from perfgate import compare, options
 from perfgate import session as measuring
 from perfgate.fields import FieldError
 from perfgate.files import remove_folders
+from perfgate.handed_over import workload_from
 from perfgate.judge.exit_codes import FAILING, GateExit
 from perfgate.judge.limits import LimitsError, read_rules
 from perfgate.judge.place import OURS
@@ -37,8 +38,7 @@ from perfgate.measure.cache import CACHES, Cache, default_cache
 from perfgate.measure.environment import describe_environment, resolve_device
 from perfgate.measure.machine import describe_machine
 from perfgate.measure.rounds import OWN, Budget, Round, Schedule
-from perfgate.network.case import PASSES, Case, Pass
-from perfgate.network.passes import NetworkPass, check_memory
+from perfgate.network.case import Case, Pass
 from perfgate.paths import BASELINES, LAST_RUN, REPORTS
 from perfgate.plain_text import one_line, printable
 from perfgate.report import junit
@@ -52,7 +52,7 @@ from perfgate.run.worker import Channel, NoTurnError, Order, Turns
 from perfgate.session import Session
 from perfgate.store import last_run
 from perfgate.store.baseline import BaselineError
-from perfgate.workload import NotEnoughMemoryError, Workload
+from perfgate.workload import NotEnoughMemoryError
 
 # Options of pytest-benchmark that ask for times; without one of them nothing is timed.
 TIMING_OPTIONS = ("only", "enable", "save", "autosave", "json", "histogram", "cprofile")
@@ -352,20 +352,31 @@ def _suite_property(pytestconfig: pytest.Config, record_testsuite_property: Any)
 
 @pytest.fixture
 def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
-    """`measure(workload)` measures a `perfgate.workload.Workload`.
+    """Measures time and memory of what it is given, in one of these ways:
 
-    `measure(case, pass_name, beside=None)` measures a pass of a network
-    (`perfgate.network.case.Case`); `beside` is the case that is shown beside it.
+    - `measure(module, x)` or `measure(module, x, "backward", loss=f)`: a pass over a module.
+    - `measure(function)`: a call without arguments.
+    - `measure(case, pass_name, beside=None)`: a network at a shape (`perfgate.network.case.Case`)
+      beside its like-kind reference; `beside` is another case that is shown beside it.
+    - `measure(workload)`: a `perfgate.workload.Workload`.
     """
     session = pytestconfig.stash[SESSION]
     runner = session.runner
     assert runner is not None
 
     def run(
-        work: Workload | Case, pass_name: Pass | None = None, beside: Case | None = None
+        work: object,
+        argument: Any = None,
+        pass_name: Pass | None = None,
+        *,
+        beside: Case | None = None,
+        loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         try:
-            workload = _workload(work, pass_name, beside, runner)
+            workload = workload_from(
+                work, argument, pass_name, beside, loss, runner.device, session.peaks,
+                checks_memory=not runner.only_times,
+            )  # fmt: skip
             benchmark.group = workload.group
             runner.measure(benchmark, workload)
         except NotEnoughMemoryError as error:
@@ -374,21 +385,6 @@ def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
             pytest.skip("the other revision does not measure it")
 
     return run
-
-
-def _workload(
-    work: Workload | Case, pass_name: Pass | None, beside: Case | None, runner: Runner
-) -> Workload:
-    if not isinstance(work, Case):
-        return work
-    if pass_name not in PASSES:
-        raise ValueError(
-            f"the pass is {pass_name!r}; expected one of {', '.join(PASSES)}: name it after "
-            "the case"
-        )
-    if not runner.only_times:
-        check_memory(work, runner.device)
-    return NetworkPass(work, pass_name, runner.device, beside)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -73,6 +73,7 @@ class Session:
         absent: name to reason, of benchmarks that were collected and did not measure.
         not_selected: names that the user left out.
         total, started: numbers of benchmarks, for the progress.
+        peaks: bytes that passes over the same took.
         run, verdicts: what came out.
         pairs: what was compared in turns, over the earlier code's.
         notes: what the summary ends with.
@@ -98,6 +99,7 @@ class Session:
     not_selected: list[str] = field(default_factory=list)
     total: int = 0
     started: int = 0
+    peaks: dict[str, Mapping[str, int]] = field(default_factory=dict)
     run: Run | None = None
     verdicts: Sequence[Verdict] = ()
     pairs: Run | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from perfgate.measure.timing import Timed
 
@@ -12,6 +12,7 @@ class NotEnoughMemoryError(Exception):
     """The workload needs more memory than is free."""
 
 
+@runtime_checkable
 class Workload(Protocol):
     """Work that is measured again and again. `perfgate.network` has one for any network."""
 

@@ -253,7 +253,8 @@ class Judge:
         causes = [doubt] if doubt else [_explain(change) for change in questions]
         if name in answers.obstacles:
             causes.append(answers.obstacles[name])
-        worse = [str(change) for change in (*memory, *counts) if change.status == "regressed"]
+        exact: list[MemoryChange | CountChange] = [*memory, *counts]
+        worse = [str(change) for change in exact if change.status == "regressed"]
         status: Status = "unjudged" if _is_lost(now) else "inconclusive"
         return Verdict(
             name, "regressed" if worse else status, "; ".join([*worse, *causes]), stored, memory,
@@ -329,10 +330,11 @@ def verdict_of(
     """The verdict that findings make, of one time or more; what took turns outweighs what is
     stored."""
     judged = [change for change in times if change.commit is not None] or times
+    exact: list[MemoryChange | CountChange] = [*memory, *counts]
     statuses: Sequence[Finding] = ("regressed", "inconclusive", "improved")
     for status in statuses:
         causes = [_explain(change) for change in judged if change.status == status]
-        causes += [str(change) for change in (*memory, *counts) if change.status == status]
+        causes += [str(change) for change in exact if change.status == status]
         if causes:
             unknown = status == "inconclusive" and any(map(_is_unknown, judged))
             named: Status = "unjudged" if unknown else status

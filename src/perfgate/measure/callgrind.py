@@ -27,7 +27,7 @@ class CollectionError(Exception):
 
 
 class Statement(Protocol):
-    """What is counted, such as a `NetworkPass`."""
+    """What is counted, such as a `ModulePass`."""
 
     def prepare(self) -> None:
         """What comes before each call, and is not counted."""

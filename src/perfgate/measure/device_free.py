@@ -6,7 +6,7 @@ result is followed until nothing refers to it, and what each call costs is summe
 larger than any.
 
 What is seen are the tensors that operators return, and no scratch that a kernel takes inside an
-operator: `NetworkPass.measure_memory()` on a CPU finds the same bytes and that scratch, a few
+operator: `ModulePass.measure_memory()` on a CPU finds the same bytes and that scratch, a few
 kilobytes (tests/test_bench_device_free.py says which).
 """
 

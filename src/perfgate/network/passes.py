@@ -1,112 +1,96 @@
-"""A network with its data, and the passes over it."""
+"""Passes over a network, as workloads."""
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Mapping
-from dataclasses import replace
-from types import MappingProxyType
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perfgate.measure import device_free, memory
-from perfgate.measure.allocator import return_freed_memory
-from perfgate.measure.costs import Formula
 from perfgate.measure.timing import Timed
-from perfgate.network.case import Case, Pass
-from perfgate.network.floor import measure_floor
-from perfgate.network.reference import STREAM_BYTES, like_kind_reference, rows_within
-from perfgate.workload import NotEnoughMemoryError
+from perfgate.network.case import PASSES, Pass
 
-# What passes of a case, with or without the input's gradient, take on a device.
-_peaks: dict[str, dict[str, int]] = {}
+# Sizes by what they are of, of passes that were measured before.
+Peaks = MutableMapping[str, Mapping[str, int]]
 
 
-class NetworkPass:
-    """A case on a device, ready to run one pass over and over: a `perfgate.workload.Workload`.
-
-    The input is uniform in [-1, 1]; the target is `exp(sin(pi x0) + x1**2)`, of every
-    output; the loss is the mean squared error.
+@dataclass
+class ModulePass:
+    """A pass over a module, ready to run over and over: a `perfgate.workload.Workload`.
 
     Args:
-        case: the network and the shape.
+        model: any module that takes one tensor and returns one.
+        x: its input. It needs a gradient where the pass asks for it.
         pass_name: which pass is timed.
-        device: where.
-        beside: the case that is shown beside it, as the figure `ratio_to_mlp`; None for none.
+        loss: from the output to a scalar; the mean square if None.
+        target: what `loss` compares with, so that it counts for no pass.
+        group: the heading; by default the class and the pass.
+        description: what must be equal for two measurements to be comparable.
+        beside: makes the companions.
+        further: makes facts from the median time in ns, beside the parameters.
+        smaller: makes what takes turns in its place, if not itself.
+        peaks: what passes over the same took, which does not depend on what of them is timed.
+
+    Raises:
+        ValueError: there is no such pass.
     """
 
-    def __init__(
-        self, case: Case, pass_name: Pass, device: torch.device, beside: Case | None = None
-    ) -> None:
-        torch.manual_seed(0)
-        self.case, self.pass_name, self.device, self.beside = case, pass_name, device, beside
-        self.model: nn.Module = case.variant.model(case.widths, device=device, **case.config)
-        x = torch.rand(case.batch, case.widths[0], device=device) * 2 - 1
-        self.target = target_of(x).expand(-1, case.widths[-1])
-        self.x = x.requires_grad_(pass_name == "backward_with_input_grad")
-        self._result: Any = None
+    model: nn.Module
+    x: Tensor
+    pass_name: Pass = "forward"
+    loss: Callable[[Tensor], Tensor] = lambda y: y.square().mean()
+    target: Tensor | None = None
+    group: str = ""
+    description: Mapping[str, Any] = field(default_factory=dict)
+    beside: Callable[[], Mapping[str, Timed]] = dict
+    further: Callable[[float], Mapping[str, float]] = lambda median_ns: {}
+    smaller: Callable[[], ModulePass] | None = None
+    peaks: Peaks = field(default_factory=dict)
+    _result: Any = field(default=None, init=False)
 
-    @property
-    def group(self) -> str:
-        return f"{self.case.name} {self.pass_name}"
+    def __post_init__(self) -> None:
+        if self.pass_name not in PASSES:
+            raise ValueError(
+                f"the pass is {self.pass_name!r}; expected one of {', '.join(PASSES)}: correct it"
+            )
+        self.group = self.group or f"{type(self.model).__name__} {self.pass_name}"
+        if self.x.is_floating_point():
+            self.x.requires_grad_(self.pass_name == "backward_with_input_grad")
 
     def describe(self) -> dict[str, Any]:
-        return {
-            **self.case.describe(), "pass": self.pass_name, "reference": self.case.variant.bound,
-            "reference_flops": self.case.flops(self.pass_name),
-        }  # fmt: skip
+        return {**self._work(), "pass": self.pass_name}
 
-    def in_turns(self) -> NetworkPass:
-        """The pass over as many rows as the like-kind reference takes, where every row streams as
-        much: gigabytes of new pages are the noisiest of all, and cost seconds."""
-        case = self.case
-        if case.variant.bound != "stream":
-            return self
-        largest = max(case.products("forward"), key=lambda product: product.flops)
-        rows = rows_within(STREAM_BYTES, largest)
-        if rows == case.batch:
-            return self
-        return NetworkPass(replace(case, batch=rows), self.pass_name, self.device)
-
-    def companions(self) -> dict[str, Timed]:
-        companions = {"ratio": like_kind_reference(self.case, self.pass_name, self.device)}
-        if self.beside is not None and self.beside != self.case:
-            other = NetworkPass(self.beside, self.pass_name, self.device)
-            companions["ratio_to_mlp"] = Timed(other.run, other.prepare, other.release)
-        return companions
-
-    def peak_bytes(self) -> dict[str, int]:
-        """The peaks, which do not depend on what of the passes is timed."""
-        key = repr((self.case.describe(), self.x.requires_grad, self.device))
-        if key not in _peaks:
-            _peaks[key] = self.measure_memory()
-        return _peaks[key]
-
-    def facts(self, median_ns: float) -> dict[str, float]:
-        products, num_bytes = (
-            self.case.products(self.pass_name),
-            self.case.compulsory_bytes(self.pass_name),
-        )
-        floor = measure_floor(self.device, tuple(products), num_bytes)
-        parameters, trainable = self.parameter_counts()
-        return {
-            "parameters": parameters,
-            "trainable_parameters": trainable,
-            "flops": self.case.flops(self.pass_name),
-            "floor_product_ns": floor.product_ns,
-            "floor_copy_ns": floor.copy_ns,
-            "floor_fraction": floor.ns / median_ns,
+    def _work(self) -> Mapping[str, Any]:
+        return self.description or {
+            "implementation": type(self.model).__name__,
+            "shape": list(self.x.shape),
+            "dtype": str(self.x.dtype).removeprefix("torch."),
+            "parameters": self.parameter_counts()[0],
         }
 
-    def forward(self) -> Tensor:
-        return self.model(self.x)
+    def in_turns(self) -> ModulePass:
+        return self if self.smaller is None else self.smaller()
 
-    def loss(self, y: Tensor) -> Tensor:
-        return F.mse_loss(y, self.target)
+    def companions(self) -> Mapping[str, Timed]:
+        return self.beside()
+
+    def peak_bytes(self) -> Mapping[str, int]:
+        key = repr((self._work(), self.x.requires_grad, self.x.device))
+        if key not in self.peaks:
+            self.peaks[key] = self.measure_memory()
+        return self.peaks[key]
+
+    def facts(self, median_ns: float) -> dict[str, float]:
+        parameters, trainable = self.parameter_counts()
+        return {
+            "parameters": parameters, "trainable_parameters": trainable, **self.further(median_ns)
+        }  # fmt: skip
+
+    def forward(self) -> Tensor:
+        y: Tensor = self.model(self.x)
+        return y
 
     def prepare(self) -> None:
         """Untimed: drop what the last run left, and bring a backward pass to its start."""
@@ -136,7 +120,8 @@ class NetworkPass:
 
     def lives_anyway(self) -> list[Tensor]:
         """Tensors that live on whether or not a pass keeps them."""
-        return [*self.model.parameters(), *self.model.buffers(), self.x, self.target]
+        fixed = [self.x] if self.target is None else [self.x, self.target]
+        return [*self.model.parameters(), *self.model.buffers(), *fixed]
 
     def passes(self) -> device_free.Passes:
         """What `measure_memory` runs, to be followed without a device."""
@@ -158,84 +143,3 @@ class NetworkPass:
             "backward_peak_bytes": peaks.backward_peak_bytes,
             "saved_bytes": saved,
         }
-
-
-def target_of(x: Tensor) -> Tensor:
-    """`exp(sin(pi x0) + x1**2)`, shape `(batch, 1)`; x1 is x0 where there is one input."""
-    first, second = x[:, 0], x[:, min(1, x.shape[1] - 1)]
-    return (math.pi * first).sin().add(second.square()).exp().unsqueeze(1)
-
-
-class NoEstimateError(Exception):
-    """The case does not run on fake tensors; the message says why."""
-
-
-def estimate_bytes(case: Case) -> int:
-    """Memory that the case needs at its peak, parameters included, without running it.
-
-    Raises:
-        NoEstimateError: a layer asks for values, which fake tensors do not have, or fails.
-    """
-
-    def build_and_run() -> None:
-        workload = NetworkPass(case, "backward_with_input_grad", torch.device("cpu"))
-        workload.prepare()
-        workload.run()
-
-    try:
-        return device_free.estimate_peak_bytes(build_and_run)
-    except Exception as error:  # whatever it is: a fault of the layer shows when it is measured
-        reason = str(error).strip().partition("\n")[0]
-        raise NoEstimateError(f"{type(error).__name__}: {reason}") from error
-
-
-_not_estimated: set[str] = set()
-
-
-def check_memory(case: Case, device: torch.device) -> None:
-    """Raise NotEnoughMemoryError, with the estimate, if the case would not fit.
-
-    Of an implementation that has no estimate this is said once, and it is measured all the same.
-    """
-    return_freed_memory()
-    try:
-        needed, free = estimate_bytes(case), memory.free_bytes(device)
-    except NoEstimateError as error:
-        if case.variant.name not in _not_estimated:
-            _not_estimated.add(case.variant.name)
-            warnings.warn(
-                f"{case.variant.name} is measured without an estimate of its memory, because it "
-                f"does not run on tensors without values ({error}); a case that does not fit "
-                "fails: choose smaller ones if so",
-                stacklevel=2,
-            )
-        return
-    if needed > free:
-        raise NotEnoughMemoryError(
-            f"{case.variant.name} at {case.name} needs an estimated {needed / 1e9:.2f} GB, but "
-            f"{free / 1e9:.2f} GB are free on {device}: free memory or use a larger machine"
-        )
-
-
-def device_free_figures(
-    case: Case,
-    pass_name: Pass,
-    max_operators: int | None = None,
-    declared: Mapping[str, Formula] = MappingProxyType({}),
-) -> device_free.PassFigures:
-    """`NetworkPass.measure_memory()` without a device, kernels' scratch left out, and what the
-    operators cost.
-
-    Args:
-        case, pass_name: as of `NetworkPass`.
-        max_operators, declared: see `track_passes`.
-
-    Raises:
-        TooManyOperatorsError: more operators would run.
-        UndeclaredCostError: an opaque operator runs whose cost is not declared.
-    """
-    return device_free.track_passes(
-        lambda: NetworkPass(case, pass_name, torch.device("cpu")).passes(),
-        max_operators,
-        declared,
-    )
