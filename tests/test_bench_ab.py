@@ -13,9 +13,10 @@ import textwrap
 import pytest
 
 from perfgate.ab.duel import Pair, Plan, compare_rounds, duel
-from perfgate.ab.run import Contestants, compare_revisions
+from perfgate.ab.run import Comparison, Contestants, compare_revisions
 from perfgate.ab.trees import RevisionError, Tree, commit_of, merge_base, tree_of
 from perfgate.cli import main
+from perfgate.judge.sequential import Goal
 from perfgate.measure.rounds import OWN, Round
 from perfgate.run.processes import Command, WorkerError
 from tests.bench_measurements import measurement, process, run_of
@@ -198,8 +199,8 @@ def judged(monkeypatch, tmp_path, script, **options):
         ((1.05, 1.051, 1.049, 1.05, 1.051, 1.05, 1.049), "regressed", 6),
         ((0.90, 0.901, 0.899, 0.90, 0.9, 0.901, 0.9), "improved", 6),
         # What all twelve pairs together would not decide is given up.
-        ((1.08, 0.95, 1.06, 0.96) * 3, "inconclusive", 3),
-        ((1.2, 0.8, 1.1, 0.9) * 3, "unjudged", 3),
+        ((1.08, 0.95, 1.06, 0.96) * 3, "inconclusive", 4),
+        ((1.2, 0.8, 1.1, 0.9) * 3, "unjudged", 4),
     ],
 )
 def test_verdicts_of_pairs(monkeypatch, tmp_path, factors, status, pairs):
@@ -208,6 +209,21 @@ def test_verdicts_of_pairs(monkeypatch, tmp_path, factors, status, pairs):
     assert verdict.status == status
     assert len(script.asked) <= pairs
     assert verdict.times[0].processes == len(script.asked)
+
+
+def test_pairs_that_others_disturbed_count_only_where_the_rest_are_too_few():
+    def decided(*pairs):
+        comparison = Comparison(None)
+        comparison.compared["a"] = [process(None, median_ns=m, disturbed=d) for m, d in pairs]
+        comparison.compared["b"] = [process(None, median_ns=m) for m in (1.001, 0.999, 1.0, 1.001)]
+        goals = dict.fromkeys("ab", Goal(0.02, 0.10))
+        comparison.decide(goals, 0.01, 12)
+        return comparison.decisions["a"]
+
+    found = decided((1.6, 30), (1.001, 0), (0.6, 30), (0.999, 0))
+    assert (found.conclusion.finding, found.pairs) == ("unchanged", 2)
+    found = decided((1.6, 30), (1.001, 0), (0.6, 30), (0.8, 30))
+    assert (found.conclusion.finding, found.pairs) == ("inconclusive", 4)
 
 
 def test_only_what_is_open_is_measured_again_and_memory_once(monkeypatch, tmp_path):

@@ -24,7 +24,7 @@ from perfgate.judge.sequential import Goal, decide
 from perfgate.network import floor
 from perfgate.network.case import Case
 from perfgate.network.passes import ModulePass
-from perfgate.network.workload import pass_of
+from perfgate.network.workload import check_memory, pass_of
 from perfgate.run import runner
 from tests.test_bench_rounds import Script
 
@@ -114,7 +114,7 @@ class Turns:
 def _import_all_once():
     # pytester forgets the modules that a run has imported: slow, and torch bears no second time.
     case = Case("small", get_variant("fused_fourier_kan"), 8, (6, 5, 1))
-    runner.check_memory(case, torch.device("cpu"))
+    check_memory(case, torch.device("cpu"))
     pass_of(case, "backward", torch.device("cpu")).measure_memory()
 
 

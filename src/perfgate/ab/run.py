@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+<<<<<<< HEAD:src/perfgate/ab/run.py
 import perfgate
 from perfgate.ab.duel import ENVIRONMENT, Pair, Plan, duel
 from perfgate.ab.trees import Tree
@@ -15,6 +16,15 @@ from perfgate.judge.limits import LimitTable, limits_of, read_rules
 from perfgate.judge.record import Process, Run
 from perfgate.judge.sequential import MOST_PAIRS, Decision, Goal, decide
 from perfgate.judge.verdict import (
+=======
+from kan_impls.bench.ab.duel import ENVIRONMENT, Pair, Plan, duel
+from kan_impls.bench.ab.trees import Tree
+from kan_impls.bench.limits import LimitTable, limits_of, read_rules
+from kan_impls.bench.processes import TIMEOUT_SECONDS, Command
+from kan_impls.bench.record import Process, Run
+from perfgate.judge.sequential import FEWEST_PAIRS, MOST_PAIRS, Decision, Goal, decide
+from kan_impls.bench.verdict import (
+>>>>>>> main:src/kan_impls/bench/ab/run.py
     FALSE_ALARM,
     Against,
     TimeChange,
@@ -93,10 +103,7 @@ class Comparison:
 
     def decide(self, goals: Mapping[str, Goal], false_alarm: float, most_pairs: int) -> list[str]:
         """Judge by all pairs; the names that are still open."""
-        factors = {
-            name: [process.median_ns for process in processes]
-            for name, processes in self.compared.items()
-        }
+        factors = {name: _factors(processes) for name, processes in self.compared.items()}
         self.decisions = decide(factors, goals, false_alarm, most_pairs)
         # Of a benchmark with one pair nothing is decided.
         return [n for n in factors if n not in self.decisions or self.decisions[n].is_open]
@@ -110,6 +117,13 @@ class Comparison:
             math.expm1(found.limit), math.expm1(found.possible), decision.pairs, commit,
             given_up=_given_up(decision),
         )  # fmt: skip
+
+
+def _factors(pairs: Sequence[Process]) -> list[float]:
+    """The head's time over the base's in the pairs that count: those that others disturbed differ
+    by tens of percent, and count only where the rest alone would decide nothing."""
+    clean = [pair.median_ns for pair in pairs if pair.is_clean]
+    return clean if len(clean) >= FEWEST_PAIRS else [pair.median_ns for pair in pairs]
 
 
 def _given_up(decision: Decision) -> str:

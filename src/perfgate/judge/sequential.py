@@ -24,8 +24,9 @@ FEWEST_PAIRS = 2
 # So many pairs come after those that found a change, and must show such a part of its limit.
 CONFIRMING_PAIRS = 2
 CONFIRMED_PART = 2 / 3
-# With fewer pairs, the noise is not known well enough to give up.
-LEAST_BEFORE_GIVING_UP = 3
+# With fewer pairs, the noise is not known well enough to give up, and none may have been left in
+# peace yet.
+LEAST_BEFORE_GIVING_UP = 4
 # Twelve find 5% where single pairs of identical code differ by 2% (docs/trust.md).
 MOST_PAIRS = 12
 
