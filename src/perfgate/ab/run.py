@@ -8,23 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-<<<<<<< HEAD:src/perfgate/ab/run.py
 import perfgate
 from perfgate.ab.duel import ENVIRONMENT, Pair, Plan, duel
 from perfgate.ab.trees import Tree
 from perfgate.judge.limits import LimitTable, limits_of, read_rules
 from perfgate.judge.record import Process, Run
-from perfgate.judge.sequential import MOST_PAIRS, Decision, Goal, decide
-from perfgate.judge.verdict import (
-=======
-from kan_impls.bench.ab.duel import ENVIRONMENT, Pair, Plan, duel
-from kan_impls.bench.ab.trees import Tree
-from kan_impls.bench.limits import LimitTable, limits_of, read_rules
-from kan_impls.bench.processes import TIMEOUT_SECONDS, Command
-from kan_impls.bench.record import Process, Run
 from perfgate.judge.sequential import FEWEST_PAIRS, MOST_PAIRS, Decision, Goal, decide
-from kan_impls.bench.verdict import (
->>>>>>> main:src/kan_impls/bench/ab/run.py
+from perfgate.judge.verdict import (
     FALSE_ALARM,
     Against,
     TimeChange,
