@@ -83,7 +83,7 @@ def slower(process: Process, factor: float) -> Process:
         process,
         median_ns=process.median_ns * factor,
         ratio=process.ratio and process.ratio * factor,
-        ratio_to_mlp=process.ratio_to_mlp and process.ratio_to_mlp * factor,
+        beside={name: ratio * factor for name, ratio in process.beside.items()},
     )
 
 

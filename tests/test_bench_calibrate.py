@@ -26,7 +26,7 @@ def on(data, day, machine, commit="c"):
 def process_data(ratio, disturbed=0, memory=4096):
     data = run_data("a", memory=memory)
     data["benchmarks"][0]["extra_info"]["processes"] = [
-        {"median_ns": 2e6 * ratio, "ratio": ratio, "ratio_to_mlp": None, "rounds": 5,
+        {"median_ns": 2e6 * ratio, "ratio": ratio, "rounds": 5,
          "disturbed": disturbed}
     ]  # fmt: skip
     seconds = 2e-3 * ratio
@@ -43,7 +43,6 @@ def test_a_calibration_holds_a_figure_of_each_run_and_all_processes():
     found = parse_run(data).measurements["a"]
     assert found.calibration.values("ratio") == [1.1, 1.1]
     assert found.calibration.values("median_ns") == pytest.approx([2.2e6, 2.2e6])
-    assert found.calibration.values("ratio_to_mlp") == []
     assert found.calibration.processes == 3
     assert [process.ratio for process in found.processes] == [1.0, 1.1, 1.2, 1.3, 1.1, 1.0]
     assert "rounds" not in figures_of(data["benchmarks"][0])

@@ -55,8 +55,8 @@ def test_results_show_each_figure_where_it_belongs():
     assert (mlp["forward ms"], mlp["backward ms"], mlp["step ms"]) == ("2.00", "3.00", "")
     assert mlp["backward MB"] == "7.50"
     assert (mlp["parameters"], mlp["trainable"]) == ("1,234,567", "1,234,560")
-    assert (mlp["fwd/MLP"], mlp["bwd/MLP"], mlp["fwd floor"]) == ("", "", "50%")
-    assert (fused["forward MB"], fused["backward ms"], fused["fwd/MLP"]) == ("2.50", "", "1.500")
+    assert (mlp["fwd/mlp"], mlp["bwd/mlp"], mlp["fwd floor"]) == ("", "", "50%")
+    assert (fused["forward MB"], fused["backward ms"], fused["fwd/mlp"]) == ("2.50", "", "1.500")
     text = results_markdown(parse_run(data))
     assert "Test CPU" in text
     assert "2026-01-02T03:04:05 UTC" in text

@@ -1,6 +1,5 @@
 """The report as a JSON document, and its published schema."""
 
-import copy
 import json
 import math
 
@@ -17,7 +16,7 @@ from perfgate.report.document import (
     read_document,
     to_json,
 )
-from perfgate.report.schema import SILENT, schema, violations
+from perfgate.report.schema import schema, violations
 from perfgate.report.words import EXITS, STATUSES
 from tests.bench_runs import BY_STATUS, growth_data, judged_document, run_data
 
@@ -204,60 +203,6 @@ def test_a_written_document_is_read_again(tmp_path):
     assert read_document(path) == json.loads(to_json(judged_document()))
 
 
-def mutations():
-    """Each place of a document, and values that may not stand there."""
-
-    def places(part, path):
-        yield path
-        if isinstance(part, dict):
-            for key, value in part.items():
-                yield from places(value, [*path, key])
-        elif isinstance(part, list) and part:
-            yield from places(part[0], [*path, 0])
-
-    whole = json.loads(to_json(DOCUMENTS["two revisions"]()))
-    whole["baseline"] = judged_document()["baseline"]
-    # One of each is enough, and what is compared must be small: there are thousands.
-    for key in ("verdicts", "measurements"):
-        full = max(whole[key], key=lambda part: len(json.dumps(part)))
-        whole[key] = [full]
-    for part in (whole["verdicts"][0]["times"], whole["measurements"][0]["processes"]):
-        del part[1:]
-    for part in (whole["verdicts"][0]["memory"], whole["measurements"][0]["pairs"]):
-        del part[1:]
-    assert VALIDATOR.is_valid(whole)
-    for path in list(places(whole, []))[1:]:
-        for replacement in ("gone", None, -1, 1.5, "text", [None], {"x": []}, True):
-            changed = copy.deepcopy(whole)
-            *above, last = path
-            parent = changed
-            for key in above:
-                parent = parent[key]
-            if replacement != "gone":
-                parent[last] = replacement
-            elif isinstance(parent, dict):
-                del parent[last]
-            yield changed
-
-
-def test_our_check_finds_what_a_json_schema_validator_finds():
-    found = {True: 0, False: 0}
-    for changed in mutations():
-        valid = VALIDATOR.is_valid(changed)
-        assert valid == (not list(violations(changed))), changed
-        found[valid] += 1
-    assert min(found.values()) > 100
-
-
-def test_our_check_knows_every_keyword_of_the_schema(monkeypatch):
-    broken = copy.deepcopy(schema())
-    broken["$defs"]["measurement"]["minProperties"] = 3
-    monkeypatch.setattr("perfgate.report.schema.schema", lambda: broken)
-    with pytest.raises(NotImplementedError, match="minProperties"):
-        list(violations(judged_document()))
-    assert "description" in SILENT
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -266,11 +211,17 @@ def test_our_check_knows_every_keyword_of_the_schema(monkeypatch):
         ('{"schema": NaN}', "NaN is no JSON number"),
         ("[]", "is of the schema None; expected 'kan-impls-report/1'"),
         ({"schema": "kan-impls-report/2"}, "read it with the version of kan-impls"),
-        ({"kind": "other"}, "the report.kind is 'other'; expected one of compare, ab"),
-        ({"extra": 1}, "the report has 'extra'; expected nothing of that name"),
-        ({"verdicts": [{}]}, "the report.verdicts[0] has no 'name'; expected one"),
-        ({"false_alarm_probability": 2}, "is 2; expected at most 1"),
-        ({"notes": "none"}, "the report.notes is 'none'; expected array"),
+        ({"kind": "other"}, "the report.kind: 'other' is not one of ['compare', 'ab'"),
+        (
+            {"extra": 1},
+            "the report: Additional properties are not allowed ('extra' was unexpected)",
+        ),
+        ({"verdicts": [{}]}, "the report.verdicts[0]: 'name' is a required property"),
+        (
+            {"false_alarm_probability": 2},
+            "the report.false_alarm_probability: 2 is greater than the maximum of 1",
+        ),
+        ({"notes": "none"}, "the report.notes: 'none' is not of type 'array'"),
         ("[" * 100_000, "is no report"),
     ],
 )

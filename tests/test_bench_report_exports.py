@@ -174,7 +174,7 @@ def test_the_action_gets_time_ratios_and_every_kind_of_memory():
     assert {what: (entry["value"], entry["unit"]) for what, entry in found.items()} == {
         "time": (4.000001, "ms"),
         "time over reference": (2.0, "ratio"),
-        "time over MLP": (3.0, "ratio"),
+        "time over mlp": (3.0, "ratio"),
         "forward peak": (8192, "bytes"),
         "saved": (100, "bytes"),
     }
@@ -192,7 +192,7 @@ def test_a_range_is_half_the_spread_over_processes_as_the_action_reads_it():
     assert entry["time"]["value"] == 3.0
     assert entry["time"]["range"] == "± 1"
     assert "range" not in entry["saved"]
-    assert "range" not in entry["time over MLP"]
+    assert "range" not in entry["time over mlp"]
 
 
 def test_bencher_gets_measures_with_their_extremes():

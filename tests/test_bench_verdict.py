@@ -112,8 +112,8 @@ def test_what_could_not_be_seen_is_not_unchanged():
 
 
 def test_a_faster_mlp_makes_nothing_else_slower():
-    before = measurement(processes=processes(1.0, 1.0, 1.0, ratio_to_mlp=1.0))
-    now = processes(1.0, 1.0, 1.0, ratio_to_mlp=2.0)
+    before = measurement(processes=processes(1.0, 1.0, 1.0, beside={"mlp": 1.0}))
+    now = processes(1.0, 1.0, 1.0, beside={"mlp": 2.0})
     assert judge(before, measurement(processes=now)).status == "unchanged"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -264,8 +264,8 @@ def _add_processes(state: Session, found: Mapping[str, Sequence[Process]]) -> No
     for stats in state.measured:
         info = figures_of({"extra_info": stats.extra_info})
         if "processes" not in info:  # a benchmark that knows only pytest-benchmark
-            info["processes"] = [asdict(process_alone(stats.stats.median, stats.stats.rounds))]
-        info["processes"] += [asdict(process) for process in found.get(stats.fullname, ())]
+            info["processes"] = [process_alone(stats.stats.median, stats.stats.rounds).entry()]
+        info["processes"] += [process.entry() for process in found.get(stats.fullname, ())]
         _show_median_process(state, stats)
 
 

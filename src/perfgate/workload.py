@@ -37,8 +37,8 @@ class Workload(Protocol):
         """What comes after, untimed: let go of what the run left."""
 
     def companions(self) -> Mapping[str, Timed]:
-        """Works that take turns with it, by the figure that its time over theirs becomes: `ratio`
-        is judged, any other is shown."""
+        """Works that take turns with it, by name. The time over that of `reference` is judged
+        where stored times are; any other is shown."""
 
     def peak_bytes(self) -> Mapping[str, int]:
         """Exact sizes by what they are of, which may not grow."""

@@ -16,9 +16,9 @@ from perfgate.judge.device_key import recorded_environment
 from perfgate.judge.place import EARLIER, OURS, key_in, ours
 from perfgate.judge.provenance import Machine, Origin, parse_machine, parse_origin
 
-# What a process says of a benchmark's time: medians over its clean rounds. The ratio to the MLP is
-# for tables: the MLP is code of the project, which a change may make faster or slower.
-Figure = Literal["ratio", "ratio_to_mlp", "median_ns"]
+# What a process says of a benchmark's time and what is judged: medians over its clean rounds.
+# `ratio` is to a reference that no change of the project makes faster or slower.
+Figure = Literal["ratio", "median_ns"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 # Ours in `extra_info` before that key held them.
@@ -27,6 +27,9 @@ OLD_KEYS = (
     "parameters", "trainable_parameters", "flops", "floor_product_ns", "floor_copy_ns",
     "floor_fraction",
 )  # fmt: skip
+
+# How the keys of ratios to companions begin, after which comes the name.
+BESIDE = "ratio_to_"
 
 # The least that pytest-benchmark's clock tells apart.
 CLOCK_SECONDS = 1e-9
@@ -44,14 +47,14 @@ class Process:
         median_ns: median time of a round.
         ratio: median over rounds of the time over the interleaved reference's; None where
             there is no reference.
-        ratio_to_mlp: the same over the MLP, where it was interleaved.
+        beside: the same over each companion that is only shown, by its name.
         rounds: rounds that count.
         disturbed: rounds that were dropped, because the machine was busy with others.
     """
 
     median_ns: float
     ratio: float | None = None
-    ratio_to_mlp: float | None = None
+    beside: Mapping[str, float] = field(default_factory=dict)
     rounds: int = 1
     disturbed: int = 0
 
@@ -63,6 +66,14 @@ class Process:
     def figure(self, name: Figure) -> float | None:
         value: float | None = getattr(self, name)
         return value
+
+    def entry(self) -> dict[str, float | None]:
+        """As it is stored; `parse_process` reads it."""
+        return {
+            "median_ns": self.median_ns, "ratio": self.ratio,
+            **{f"{BESIDE}{name}": ratio for name, ratio in self.beside.items()},
+            "rounds": self.rounds, "disturbed": self.disturbed,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -162,6 +173,15 @@ class Measurement:
         value = self.median("median_ns")
         assert value is not None
         return value
+
+    def beside(self) -> dict[str, float]:
+        """The median ratio to each companion that is shown, by its name."""
+        clean = [p for p in self.processes if p.is_clean] or self.processes
+        names = dict.fromkeys(name for process in clean for name in process.beside)
+        return {
+            name: statistics.median(p.beside[name] for p in clean if name in p.beside)
+            for name in names
+        }
 
     def has(self, figure: Figure) -> bool:
         """Whether its processes measured the figure, disturbed or not."""
@@ -347,12 +367,14 @@ def parse_process(part: Any, where: str = "the process") -> Process:
         FieldError: a part is missing or of the wrong kind.
     """
     whole = mapping(part, where)
-    ratios = {name: whole.get(name) for name in ("ratio", "ratio_to_mlp")}
+    ratio = whole.get("ratio")
     return Process(
         median_ns=positive(member(whole, "median_ns", where), f"{where}.median_ns"),
-        **{
-            name: None if value is None else positive(value, f"{where}.{name}")
-            for name, value in ratios.items()
+        ratio=None if ratio is None else positive(ratio, f"{where}.ratio"),
+        beside={
+            key.removeprefix(BESIDE): positive(value, f"{where}.{key}")
+            for key, value in whole.items()
+            if key.startswith(BESIDE) and value is not None
         },
         rounds=count(member(whole, "rounds", where), f"{where}.rounds"),
         disturbed=count(whole.get("disturbed", 0), f"{where}.disturbed"),

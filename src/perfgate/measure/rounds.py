@@ -22,6 +22,7 @@ WARMUP_ROUNDS = 2
 SLOW_SECONDS = 3.0
 
 OWN = "own"
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Budget:
 
 @dataclass
 class Contest:
-    """An implementation and its companions, by the names of the ratios to them.
+    """An implementation and its companions, by name; the ratio to `REFERENCE` is judged.
 
     Args:
         own: the implementation.
@@ -158,7 +159,8 @@ def process_of(rounds: list[Round]) -> Process:
     }
     return Process(
         median_ns=statistics.median(r.seconds[OWN] for r in used) * 1e9,
-        **ratios,
+        ratio=ratios.pop(REFERENCE, None),
+        beside=ratios,
         rounds=len(rounds) - disturbed,
         disturbed=disturbed,
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 from perfgate.measure import device_free, memory
 from perfgate.measure.allocator import return_freed_memory
 from perfgate.measure.costs import Formula
+from perfgate.measure.rounds import REFERENCE
 from perfgate.measure.timing import Timed
 from perfgate.network.case import Case, Pass
 from perfgate.network.floor import measure_floor
@@ -39,7 +40,7 @@ def pass_of(
         case: the network and the shape.
         pass_name: which pass is timed.
         device: where.
-        beside: the case that is shown beside it, as the figure `ratio_to_mlp`; None for none.
+        beside: the case that is shown beside it, by the name of its implementation; None for none.
         peaks: what other passes of the case took.
     """
     torch.manual_seed(0)
@@ -49,10 +50,10 @@ def pass_of(
     fewer = _in_few_rows(case)
 
     def companions() -> dict[str, Timed]:
-        found = {"ratio": like_kind_reference(case, pass_name, device)}
+        found = {REFERENCE: like_kind_reference(case, pass_name, device)}
         if beside is not None and beside != case:
             other = pass_of(beside, pass_name, device)
-            found["ratio_to_mlp"] = Timed(other.run, other.prepare, other.release)
+            found[beside.variant.name] = Timed(other.run, other.prepare, other.release)
         return found
 
     def facts(median_ns: float) -> dict[str, float]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from perfgate.judge.record import BESIDE
+from perfgate.report.measured import companions
 from perfgate.report.words import kind_words
 
 # Lengths that Bencher takes.
@@ -31,8 +33,9 @@ def github_action_benchmark(document: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def _series(measurement: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    times = (("median_ns", "time", "ms", 1e-6), ("ratio", "time over reference", "ratio", 1),
-             ("ratio_to_mlp", "time over MLP", "ratio", 1))  # fmt: skip
+    times = [("median_ns", "time", "ms", 1e-6), ("ratio", "time over reference", "ratio", 1.0)]
+    for name in companions([measurement]):
+        times.append((f"{BESIDE}{name}", f"time over {name}", "ratio", 1.0))
     for figure, what, unit, scale in times:
         value = measurement[figure]
         if value is not None:
@@ -47,7 +50,7 @@ def _series(measurement: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
 
 def _extremes(measurement: Mapping[str, Any], figure: str) -> tuple[float, float]:
     """The least and the greatest of all processes."""
-    found = [process[figure] for process in measurement["processes"]]
+    found = [process.get(figure) for process in measurement["processes"]]
     values = [value for value in [*found, measurement[figure]] if value is not None]
     return min(values), max(values)
 
@@ -73,7 +76,7 @@ def _measures(measurement: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, f
     names = {
         "median_ns": "latency",
         "ratio": "time-over-reference",
-        "ratio_to_mlp": "time-over-mlp",
+        **{f"{BESIDE}{name}": f"time-over-{name}" for name in companions([measurement])},
     }
     for figure, name in names.items():
         if measurement[figure] is not None:

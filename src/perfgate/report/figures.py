@@ -1,4 +1,4 @@
-"""Time, memory and ratio to the MLP of each case: one row for each pass, a point for each
+"""Time, memory and ratios of each case: one row for each pass, a point for each
 implementation."""
 
 from __future__ import annotations
@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from perfgate.judge.record import BESIDE
+from perfgate.report.measured import companions
 from perfgate.report.plot import (
     Plot,
     Section,
@@ -64,16 +66,17 @@ def _case_plots(entries: Sequence[Entry], looks: Mapping[str, Style]) -> Iterato
     times = _by_pass(entries, "median_ns", 1e-6)
     yield from _dots("Time", "median time, ms", times, looks)
     yield from _dots("Memory", "memory, MB of 10⁶ bytes", _memory(entries), looks)
-    ratios = _by_pass(entries, "ratio_to_mlp", 1)
-    for plot in _dots("Time over the MLP's", "time over that of the MLP", ratios, looks):
-        layout = {**plot.layout, "shapes": [vertical_line(1)]}
-        yield Plot(plot.title, plot.alt, plot.data, layout, plot.height)
+    for name in companions(entries):
+        ratios = _by_pass(entries, f"{BESIDE}{name}", 1)
+        for plot in _dots(f"Time over {name}", f"time over that of {name}", ratios, looks):
+            layout = {**plot.layout, "shapes": [vertical_line(1)]}
+            yield Plot(plot.title, plot.alt, plot.data, layout, plot.height)
 
 
 def _by_pass(entries: Sequence[Entry], figure: str, scale: float) -> Points:
     points: Points = {}
     for entry in entries:
-        if value := entry[figure]:
+        if value := entry.get(figure):
             below, above = spread(entry, figure)
             row = points.setdefault(entry["measured"]["implementation"], {})
             row[pass_words(entry["measured"]["pass"])] = (

@@ -19,7 +19,6 @@ _MEMORY_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00")
 _MEMORY_SYMBOLS = ("square", "diamond", "triangle-up", "cross")
 _FIGURES = {
     "ratio": "time over the reference's",
-    "ratio_to_mlp": "time over the MLP's",
     "median_ns": "median time, ms",
 }
 

@@ -13,7 +13,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from perfgate.judge.exit_codes import FAILING
+from perfgate.judge.record import BESIDE
 from perfgate.plain_text import marked
+from perfgate.report.measured import companions
 from perfgate.report.words import STATUSES, exit_words, name_parts, status_words
 
 Properties = list[tuple[str, str]]
@@ -22,7 +24,7 @@ Properties = list[tuple[str, str]]
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _FIGURES = (
-    "median_ns", "ratio", "ratio_to_mlp", "parameters", "trainable_parameters", "floor_fraction",
+    "median_ns", "ratio", "parameters", "trainable_parameters", "floor_fraction",
     "rounds", "disturbed_rounds",
 )  # fmt: skip
 # A benchmark of which nothing is known did not pass.
@@ -32,6 +34,7 @@ _SILENT = ("inconclusive", "unjudged", "no_baseline")
 def properties(measurement: Mapping[str, Any]) -> Properties:
     """The figures of a measurement of the document, as names and values."""
     found = [(name, measurement[name]) for name in _FIGURES]
+    found += [(f"{BESIDE}{n}", measurement[f"{BESIDE}{n}"]) for n in companions([measurement])]
     found += measurement["memory_bytes"].items()
     found.append(("processes", len(measurement["processes"])))
     return [(xml_text(name), xml_text(value)) for name, value in found if value is not None]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from perfgate.judge.record import Measurement, Process
+from perfgate.judge.record import BESIDE, Measurement, Process
 
 _WORK_TYPES: Mapping[str, type] = {
     "case": str, "implementation": str, "pass": str, "reference": str, "cache": str, "batch": int,
@@ -43,16 +43,26 @@ def _figures(measurement: Measurement) -> dict[str, Any]:
     return {
         "median_ns": not_negative(measurement.median("median_ns")),
         "ratio": not_negative(measurement.median("ratio")),
-        "ratio_to_mlp": not_negative(measurement.median("ratio_to_mlp")),
+        **_beside(measurement.beside()),
         "memory_bytes": dict(measurement.memory),
     }
+
+
+def _beside(ratios: Mapping[str, float]) -> dict[str, float | None]:
+    return {f"{BESIDE}{name}": not_negative(ratio) for name, ratio in ratios.items()}
+
+
+def companions(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of what was shown beside any of the entries of the document."""
+    keys = dict.fromkeys(key for entry in entries for key in entry if key.startswith(BESIDE))
+    return [key.removeprefix(BESIDE) for key in keys]
 
 
 def _process(process: Process) -> dict[str, Any]:
     return {
         "median_ns": not_negative(process.median_ns),
         "ratio": not_negative(process.ratio),
-        "ratio_to_mlp": not_negative(process.ratio_to_mlp),
+        **_beside(process.beside),
         "rounds": process.rounds,
         "disturbed_rounds": process.disturbed,
     }

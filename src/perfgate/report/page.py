@@ -15,7 +15,7 @@ from perfgate.report.figures import case_sections
 from perfgate.report.growth import growth_sections, is_growth
 from perfgate.report.history import history_section
 from perfgate.report.markup import Markup, element, fill, hash_source, join, json_script
-from perfgate.report.measured import work_entry
+from perfgate.report.measured import companions, work_entry
 from perfgate.report.page_figures import evidence, figure_table
 from perfgate.report.page_verdicts import verdict_part
 from perfgate.report.plot import Plot, Section, styles
@@ -86,7 +86,10 @@ def _file(name: str) -> str:
 def _sections(document: Mapping[str, Any], history: Sequence[Run]) -> list[Section]:
     works = [entry["measured"] for entry in document["measurements"]]
     works += [work_entry(m.measured) for run in history for m in run.measurements.values()]
-    looks = styles(work["implementation"] for work in works if "implementation" in work)
+    looks = styles(
+        (work["implementation"] for work in works if "implementation" in work),
+        companions(document["measurements"]),
+    )
     found = [
         *case_sections(document["measurements"], looks, is_growth),
         *growth_sections(document, history, looks),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from perfgate.judge.record import BESIDE
 from perfgate.report.markup import Content, Markup, element, join
+from perfgate.report.measured import companions
 from perfgate.report.page_parts import number, table
 from perfgate.report.words import (
     date,
@@ -23,15 +25,17 @@ def figure_table(document: Mapping[str, Any]) -> Markup:
     measured = document["measurements"]
     if not measured:
         return element("p", "Nothing was measured.", class_="hint")
+    beside = companions(measured)
     kinds = list(dict.fromkeys(kind for entry in measured for kind in entry["memory_bytes"]))
     columns = [
-        ("benchmark", False), ("median ms", True), ("over reference", True), ("over MLP", True),
+        ("benchmark", False), ("median ms", True), ("over reference", True),
+        *((f"over {name}", True) for name in beside),
         *((f"{kind_words(kind)} MB", True) for kind in kinds),
         ("parameters", True), ("floor", True), ("rounds", True), ("disturbed", True),
         ("processes", True),
     ]  # fmt: skip
     short = short_names(entry["name"] for entry in measured)
-    lines = [_figure_line(entry, short[entry["name"]], kinds) for entry in measured]
+    lines = [_figure_line(entry, short[entry["name"]], beside, kinds) for entry in measured]
     caption = (
         "Times are medians; memory is the peak above the level before the forward pass, in MB of "
         "10⁶ bytes; floor is the part reached of what the machine itself can do."
@@ -39,14 +43,16 @@ def figure_table(document: Mapping[str, Any]) -> Markup:
     return table("figure-table", caption, columns, lines)
 
 
-def _figure_line(entry: Mapping[str, Any], short: str, kinds: Sequence[str]) -> Markup:
+def _figure_line(
+    entry: Mapping[str, Any], short: str, beside: Sequence[str], kinds: Sequence[str]
+) -> Markup:
     floor = entry["floor_fraction"]
     parameters = entry["parameters"]
     sizes = [entry["memory_bytes"].get(kind) for kind in kinds]
     cells: list[Content] = [
         number(milliseconds(entry["median_ns"]), entry["median_ns"]),
         number(factor(entry["ratio"]), entry["ratio"]),
-        number(factor(entry["ratio_to_mlp"]), entry["ratio_to_mlp"]),
+        *_ratios(entry, beside),
         *(number(megabytes(size), size) for size in sizes),
         number("" if parameters is None else f"{parameters:,}", parameters),
         number("" if floor is None else f"{floor:.0%}", floor),
@@ -56,6 +62,11 @@ def _figure_line(entry: Mapping[str, Any], short: str, kinds: Sequence[str]) -> 
     ]
     name = element("th", element("code", short, title=entry["name"]), scope="row")
     return element("tr", name, *cells)
+
+
+def _ratios(entry: Mapping[str, Any], beside: Sequence[str]) -> list[Markup]:
+    ratios = [entry.get(f"{BESIDE}{name}") for name in beside]
+    return [number(factor(ratio), ratio) for ratio in ratios]
 
 
 def evidence(document: Mapping[str, Any]) -> Markup:
@@ -91,14 +102,16 @@ def _source(source: Mapping[str, Any] | None) -> str:
 def _processes(document: Mapping[str, Any]) -> Markup | None:
     measured = document["measurements"]
     short = short_names(entry["name"] for entry in measured)
+    beside = companions(measured)
     lines = [
-        _process_line(short[entry["name"]], place, process, entry)
+        _process_line(short[entry["name"]], place, process, entry, beside)
         for entry in measured
         for place, process in enumerate(entry["processes"], start=1)
     ]
     columns = [
         ("benchmark", False), ("process", True), ("median ms", True), ("over reference", True),
-        ("over MLP", True), ("rounds", True), ("disturbed", True), ("seen", False),
+        *((f"over {name}", True) for name in beside),
+        ("rounds", True), ("disturbed", True), ("seen", False),
     ]  # fmt: skip
     if not lines:
         return None
@@ -108,7 +121,11 @@ def _processes(document: Mapping[str, Any]) -> Markup | None:
 
 
 def _process_line(
-    short: str, place: int, process: Mapping[str, Any], entry: Mapping[str, Any]
+    short: str,
+    place: int,
+    process: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    beside: Sequence[str],
 ) -> Markup:
     seen = entry["evidence"][place - 1] if place <= len(entry["evidence"]) else {}
     words = [f"{key} {value}" for key, value in seen.items()]
@@ -118,7 +135,7 @@ def _process_line(
         number(str(place), place),
         number(milliseconds(process["median_ns"]), process["median_ns"]),
         number(factor(process["ratio"]), process["ratio"]),
-        number(factor(process["ratio_to_mlp"]), process["ratio_to_mlp"]),
+        *_ratios(process, beside),
         number(f"{process['rounds']:,}", process["rounds"]),
         number(f"{process['disturbed_rounds']:,}", process["disturbed_rounds"]),
         element("td", ", ".join(words)),

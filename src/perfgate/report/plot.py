@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +18,6 @@ from perfgate.report.words import one_line
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _SYMBOLS = ("square", "diamond", "triangle-up", "cross", "star", "triangle-down", "x")
 _DASHES = ("dash", "dashdot", "longdash", "dot", "longdashdot")
-# What all are compared with stands back.
-_MLP = "mlp"
 GREY = "#808890"
 
 
@@ -60,11 +58,11 @@ class Section:
     choose: bool = False
 
 
-def styles(implementations: Iterable[str]) -> dict[str, Style]:
-    """A style for each, the same wherever it is drawn."""
+def styles(implementations: Iterable[str], companions: Collection[str] = ()) -> dict[str, Style]:
+    """A style for each, the same wherever it is drawn. What others are shown beside stands back."""
     names = list(dict.fromkeys(implementations))
-    found = {_MLP: Style(GREY, "circle", "solid")} if _MLP in names else {}
-    for index, name in enumerate(name for name in names if name != _MLP):
+    found = {name: Style(GREY, "circle", "solid") for name in names if name in companions}
+    for index, name in enumerate(name for name in names if name not in companions):
         found[name] = Style(
             _COLOURS[index % len(_COLOURS)],
             _SYMBOLS[index % len(_SYMBOLS)],
@@ -134,6 +132,6 @@ def vertical_line(x: float) -> dict[str, Any]:
 def spread(measurement: Mapping[str, Any], figure: str) -> tuple[float, float]:
     """How far the least and the greatest process are below and above the median."""
     middle = measurement[figure]
-    found = [process[figure] for process in measurement["processes"]]
+    found = [process.get(figure) for process in measurement["processes"]]
     values = [value for value in [*found, middle] if value is not None]
     return middle - min(values), max(values) - middle

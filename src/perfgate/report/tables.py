@@ -20,21 +20,18 @@ _RESULT_COLUMNS = (
     "saved MB",
     "parameters",
     "trainable",
-    "fwd/MLP",
-    "bwd/MLP",
-    "bwd+dx/MLP",
-    "step/MLP",
-    "fwd floor",
-    "bwd floor",
 )
+# Over each companion; and at the end.
+_RATIO_COLUMNS = ("fwd", "bwd", "bwd+dx", "step")
+_FLOOR_COLUMNS = ("fwd floor", "bwd floor")
 
 LEGEND = """\
 Times are medians. Memory is the peak above the level before the forward pass, in MB of
 10^6 bytes; backward includes what forward keeps, and the gradients. `backward+dx` is with
-the gradient of the input. `/MLP` is the median over rounds of the time over the MLP's in the
-same round. `floor` is the fraction reached of what the machine itself needs: the longer of
-a matrix product of the same size and a copy of the same bytes, taken once for each size; it
-exceeds 100% where the machine was slower then."""
+the gradient of the input. `/mlp` is the median over rounds of the time over the MLP's in the
+same round, and so for any other name. `floor` is the fraction reached of what the machine
+itself needs: the longer of a matrix product of the same size and a copy of the same bytes,
+taken once for each size; it exceeds 100% where the machine was slower then."""
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -68,8 +65,11 @@ def results_markdown(run: Run) -> str:
         f"matmul precision {environment.get('matmul_precision', 'unknown')}."
     ]
     for (case, batch), implementations in cases.items():
-        rows = [_result_row(name, passes) for name, passes in implementations.items()]
-        table = markdown_table(_RESULT_COLUMNS, rows)
+        all_of = [m for passes in implementations.values() for m in passes.values()]
+        beside = list(dict.fromkeys(name for m in all_of for name in m.beside()))
+        ratios = [f"{part}/{name}" for name in beside for part in _RATIO_COLUMNS]
+        rows = [_result_row(name, passes, beside) for name, passes in implementations.items()]
+        table = markdown_table([*_RESULT_COLUMNS, *ratios, *_FLOOR_COLUMNS], rows)
         parts.append(f"### {case}, batch {batch}\n\n{table}")
     parts.append(LEGEND)
     return "\n\n".join(parts) + "\n"
@@ -77,10 +77,14 @@ def results_markdown(run: Run) -> str:
 
 def is_results_table(text: str) -> bool:
     """Whether a text is one of `results_markdown`, of this or an earlier run."""
-    return text.startswith("Measured ") and text.rstrip().endswith(LEGEND[-60:])
+    return text.startswith("Measured ") and text.rstrip().endswith(
+        "where the machine was slower then."
+    )
 
 
-def _result_row(implementation: str, passes: Mapping[str, Measurement]) -> list[str]:
+def _result_row(
+    implementation: str, passes: Mapping[str, Measurement], beside: Sequence[str]
+) -> list[str]:
     forward = passes.get("forward")
     backward = passes.get("backward")
     with_dx = passes.get("backward_with_input_grad")
@@ -99,7 +103,7 @@ def _result_row(implementation: str, passes: Mapping[str, Measurement]) -> list[
         ),
         f"{whole(any_pass.info.get('parameters')) or 0:,}",
         f"{whole(any_pass.info.get('trainable_parameters')) or 0:,}",
-        *(_ratio(measurement) for measurement in (forward, backward, with_dx, step)),
+        *(_ratio(m, name) for name in beside for m in (forward, backward, with_dx, step)),
         *(_fraction(measurement) for measurement in (forward, backward)),
     ]
 
@@ -112,9 +116,9 @@ def _mb(size: int | None) -> str:
     return "" if size is None else f"{size / 1e6:.2f}"
 
 
-def _ratio(measurement: Measurement | None) -> str:
-    """Over the MLP, which itself has none."""
-    return "" if measurement is None else factor(measurement.median("ratio_to_mlp"))
+def _ratio(measurement: Measurement | None, name: str) -> str:
+    """Over a companion, which itself has none."""
+    return "" if measurement is None else factor(measurement.beside().get(name))
 
 
 def _fraction(measurement: Measurement | None) -> str:

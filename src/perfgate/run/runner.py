@@ -78,7 +78,7 @@ class Runner:
         benchmark.pedantic(lambda: None, rounds=len(seconds), iterations=1)
         timed.release()
 
-        info |= {"processes": [asdict(process)], "evidence": [contest.witness.summary()]}
+        info |= {"processes": [process.entry()], "evidence": [contest.witness.summary()]}
         if self.keep_rounds:
             info["rounds"] = [asdict(measured) for measured in rounds]
         if not self.only_times:

@@ -135,7 +135,7 @@ def calibration_of(data: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         own = figures_of(entry)
         own.pop("rounds", None)
         own |= {
-            "processes": [asdict(p) for run in of for m in run for p in m.processes],
+            "processes": [p.entry() for run in of for m in run for p in m.processes],
             "calibration": {
                 "processes": len(runs[0]),
                 "runs": [found for found, _ in figures if found],
@@ -191,7 +191,7 @@ def joined(held: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
                 "stored baseline; expected code that costs the same: calibrate without --add"
             )
         info = figures_of(entry)
-        info["processes"] = [asdict(process) for process in old.processes] + info["processes"]
+        info["processes"] = [process.entry() for process in old.processes] + info["processes"]
         added = info["calibration"]
         info["calibration"] = {
             **added,
