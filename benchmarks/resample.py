@@ -18,16 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from perfgate.judge.judge import Judge
 from perfgate.judge.limits import CPU_LIMITS
-from perfgate.judge.record import (
-    Calibration,
-    Measurement,
-    Process,
-    Run,
-    parse_process,
-    parse_run,
-)
-from perfgate.judge.verdict import Judge, Verdict
+from perfgate.judge.parse import parse_process, parse_run
+from perfgate.judge.record import Calibration, Measurement, Process, Run
+from perfgate.judge.verdict import Verdict
 from perfgate.store.calibrate import run_figures
 
 # For each run, for each of its processes, what it says of each benchmark.

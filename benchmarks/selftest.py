@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from perfgate.judge.exit_codes import GateExit
-from perfgate.judge.record import figures_of
+from perfgate.judge.parse import figures_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = "benchmarks/test_reference.py"

@@ -3,9 +3,10 @@
 import copy
 import json
 
+from perfgate.judge.judge import Judge
 from perfgate.judge.limits import Limits
-from perfgate.judge.record import parse_run
-from perfgate.judge.verdict import Answers, Judge, TimeChange
+from perfgate.judge.parse import parse_run
+from perfgate.judge.verdict import Answers, TimeChange
 from perfgate.report.document import Source, document
 
 

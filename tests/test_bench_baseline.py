@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from perfgate import compare
-from perfgate.judge.record import parse_run
+from perfgate.judge.parse import parse_run
 from perfgate.store import baseline
 from tests.bench_runs import run_data, write_run
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from perfgate.cli import main
-from perfgate.judge.record import figures_of, parse_run
+from perfgate.judge.parse import figures_of, parse_run
 from perfgate.run.processes import Command
 from perfgate.store import baseline
 from perfgate.store.calibrate import CalibrationError, calibrate, calibration_of, joined

@@ -7,7 +7,7 @@ import pytest
 
 from perfgate import commands
 from perfgate.cli import main
-from perfgate.judge.record import parse_run
+from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import Verdict
 from perfgate.report.document import document, to_json
 from perfgate.store.baseline import find, read_run

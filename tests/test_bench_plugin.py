@@ -18,8 +18,9 @@ from perfgate.ab.run import Comparison
 from perfgate.ab.settle import Settlement
 from perfgate.cli import main
 from perfgate.judge.exit_codes import GateExit
+from perfgate.judge.parse import parse_process, parse_run
 from perfgate.judge.place import OURS
-from perfgate.judge.record import Process, parse_process, parse_run
+from perfgate.judge.record import Process
 from perfgate.judge.sequential import Goal, decide
 from perfgate.network import floor
 from perfgate.network.case import Case

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from perfgate.fields import DEEPEST, GREATEST_COUNT
-from perfgate.judge.record import InvalidRunError, figures_of, parse_run
+from perfgate.judge.parse import InvalidRunError, figures_of, parse_run
 from perfgate.store import baseline
 from perfgate.store.accept import accept
 from tests.bench_runs import run_data

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from perfgate.judge.record import parse_run
+from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import MemoryChange, TimeChange, Verdict
 from perfgate.plain_text import printable
 from perfgate.report.document import document

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from perfgate.judge.record import parse_run
+from perfgate.judge.parse import parse_run
 from perfgate.report.page import page, policy
 from tests.bench_runs import BY_STATUS, growth_data, histories, judged_document, judged_runs
 

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from perfgate.judge.exit_codes import GateExit
-from perfgate.judge.record import parse_run
+from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import CountChange, TimeChange, Verdict
 from perfgate.report.document import (
     ReportError,

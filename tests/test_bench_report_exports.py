@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from perfgate.judge.record import parse_run
+from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import Verdict
 from perfgate.report.document import document
 from perfgate.report.exports import bencher, github_action_benchmark

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from perfgate.judge.record import parse_run
+from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import Verdict
 from perfgate.report.document import document
 from perfgate.report.figures import case_sections

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from markdown_it import MarkdownIt
 
-from perfgate.judge.record import parse_run
+from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import MemoryChange, TimeChange, Verdict
 from perfgate.report.document import document
 from perfgate.report.summary import LIMIT, escape, summary_markdown

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from perfgate.judge.record import parse_run
+from perfgate.judge.parse import parse_run
 from perfgate.report import ReportError, read_document, write_all
 from perfgate.report.document import document, to_json
 from perfgate.report.exports import bencher, github_action_benchmark

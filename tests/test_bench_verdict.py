@@ -2,8 +2,9 @@
 
 import pytest
 
+from perfgate.judge.judge import Judge
 from perfgate.judge.limits import Limits
-from perfgate.judge.verdict import Answers, Judge, MemoryChange, TimeChange, verdict_of
+from perfgate.judge.verdict import Answers, MemoryChange, TimeChange, verdict_of
 from tests.bench_measurements import (
     LIMITS,
     NAME,

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from perfgate.judge.judge import Judge
 from perfgate.judge.limits import LimitTable, limits_of, read_rules
 from perfgate.judge.provenance import Machine
 from perfgate.judge.record import Code, Measurement, Run
-from perfgate.judge.verdict import FALSE_ALARM, NO_ANSWERS, Against, Answers, Judge, Verdict
+from perfgate.judge.verdict import FALSE_ALARM, NO_ANSWERS, Against, Answers, Verdict
 from perfgate.store import baseline
 
 # How many processes a run has where stored noise judges it: the noise is that of their median.

@@ -30,8 +30,8 @@ from perfgate.files import remove_folders
 from perfgate.handed_over import workload_from
 from perfgate.judge.exit_codes import FAILING, GateExit
 from perfgate.judge.limits import LimitsError, read_rules
+from perfgate.judge.parse import parse_benchmark, process_alone
 from perfgate.judge.place import OURS
-from perfgate.judge.record import parse_benchmark, process_alone
 from perfgate.judge.sequential import FEWEST_PAIRS, MOST_PAIRS
 from perfgate.judge.verdict import FALSE_ALARM
 from perfgate.measure.cache import CACHES, Cache, default_cache

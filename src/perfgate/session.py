@@ -20,15 +20,8 @@ from perfgate.ab.run import run_of_pairs
 from perfgate.ab.settle import Place, settle
 from perfgate.files import write_atomically
 from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
-from perfgate.judge.record import (
-    Measurement,
-    Process,
-    Run,
-    figures_of,
-    parse_process,
-    parse_run,
-    process_alone,
-)
+from perfgate.judge.parse import figures_of, parse_process, parse_run, process_alone
+from perfgate.judge.record import Measurement, Process, Run
 from perfgate.judge.verdict import Status, Verdict, difference
 from perfgate.measure.allocator import return_freed_memory
 from perfgate.measure.environment import describe_environment, describe_settings

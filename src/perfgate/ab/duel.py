@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from perfgate.files import temporary_folder
-from perfgate.judge.record import Process, Run, parse_run
+from perfgate.judge.parse import parse_run
+from perfgate.judge.record import Process, Run
 from perfgate.measure.rounds import OWN, Round
 from perfgate.run.processes import Command, WorkerError, WorkerStoppedError, follow, read_output
 from perfgate.run.worker import Channel, ChannelClosedError, Order

@@ -16,7 +16,7 @@ from typing import Any
 
 from perfgate.fields import loads
 from perfgate.files import temporary_folder
-from perfgate.judge.record import parse_run
+from perfgate.judge.parse import parse_run
 from perfgate.run import lifeline
 from perfgate.run.worker import Order
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from perfgate.judge.parse import figures_of, parse_run
 from perfgate.judge.place import OURS
-from perfgate.judge.record import Run, figures_of, parse_run
+from perfgate.judge.record import Run
 from perfgate.store import baseline
 
 

@@ -20,7 +20,8 @@ from perfgate import files
 from perfgate.fields import loads
 from perfgate.files import write_atomically
 from perfgate.judge import device_key as keys
-from perfgate.judge.record import Run, parse_run
+from perfgate.judge.parse import parse_run
+from perfgate.judge.record import Run
 from perfgate.plain_text import one_line
 
 FILE_NAME = re.compile(r"(\d{4,})_.*\.json")

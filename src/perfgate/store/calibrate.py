@@ -11,15 +11,9 @@ from typing import Any
 
 from perfgate.files import write_atomically
 from perfgate.judge.limits import limits_of
+from perfgate.judge.parse import figures_of, parse_benchmark, parse_run
 from perfgate.judge.provenance import Machine, Origin
-from perfgate.judge.record import (
-    FIGURES,
-    Measurement,
-    Run,
-    figures_of,
-    parse_benchmark,
-    parse_run,
-)
+from perfgate.judge.record import FIGURES, Measurement, Run
 from perfgate.run.processes import Command, measure_in_process
 from perfgate.run.worker import Order
 from perfgate.store.baseline import read_json, stored
