@@ -13,211 +13,53 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from perfgate import compare, options
+from perfgate import compare
 from perfgate import session as measuring
+from perfgate.configure import OptionError, declare, is_distributed, is_timed, session_of
 from perfgate.fields import FieldError
 from perfgate.files import remove_folders
 from perfgate.handed_over import workload_from
 from perfgate.judge.exit_codes import FAILING, GateExit
-from perfgate.judge.limits import LimitsError, read_rules
 from perfgate.judge.parse import parse_benchmark, process_alone
 from perfgate.judge.place import OURS
-from perfgate.judge.sequential import FEWEST_PAIRS, MOST_PAIRS
-from perfgate.judge.verdict import FALSE_ALARM
-from perfgate.measure.cache import CACHES, Cache, default_cache
-from perfgate.measure.environment import describe_environment, resolve_device
+from perfgate.measure.environment import describe_environment
 from perfgate.measure.machine import describe_machine
-from perfgate.measure.rounds import OWN, Budget, Round, Schedule
+from perfgate.measure.rounds import OWN, Round
 from perfgate.network.case import Case, Pass
-from perfgate.paths import BASELINES, LAST_RUN, REPORTS
+from perfgate.paths import LAST_RUN
 from perfgate.plain_text import one_line, printable
 from perfgate.report import junit
 from perfgate.report.measured import measurement_entry
 from perfgate.report.tables import results_markdown
 from perfgate.report.verdict_table import verdict_lines, verdict_summary
 from perfgate.run import lifeline
-from perfgate.run.processes import TIMEOUT_SECONDS
-from perfgate.run.runner import Runner
-from perfgate.run.worker import Channel, NoTurnError, Order, Turns
+from perfgate.run.worker import NoTurnError, Turns
 from perfgate.session import Session
 from perfgate.store import last_run
 from perfgate.store.baseline import BaselineError
 from perfgate.workload import NotEnoughMemoryError
 
-# Options of pytest-benchmark that ask for times; without one of them nothing is timed.
-TIMING_OPTIONS = ("only", "enable", "save", "autosave", "json", "histogram", "cprofile")
-
-
 SESSION = pytest.StashKey[Session]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    # --device is here and not in a conftest, because the baseline's key depends on it.
-    group = parser.getgroup("kan-impls")
-    group.addoption(
-        "--device", help="device of tests and benchmarks; default: cuda where available, else cpu"
-    )
-    group.addoption(
-        "--cache", choices=CACHES,
-        help="caches before each timed window; default: cold on a GPU, warm on a CPU",
-    )  # fmt: skip
-    group.addoption(
-        "--processes", type=int, metavar="N",
-        help="processes that measure each benchmark, one after another; "
-        f"default: {compare.PROCESSES} where calibrated times judge the run, else 1",
-    )  # fmt: skip
-    group.addoption(
-        "--baselines", type=options.folder, metavar="DIR",
-        help=f"where accepted runs are stored; default: {BASELINES} in the root folder",
-    )  # fmt: skip
-    group.addoption(
-        "--worker-timeout", type=options.seconds, default=TIMEOUT_SECONDS, metavar="SECONDS",
-        help="a benchmark or a measuring process without progress for so long ends the run; "
-        "default: %(default)s",
-    )  # fmt: skip
-    group.addoption("--kan-worker", type=Path, metavar="FILE", help="used by the plugin itself")
-    group = parser.getgroup("kan-impls, with --benchmark-compare")
-    group.addoption(
-        "--pairs", type=int, default=MOST_PAIRS, metavar="N",
-        help="how many pairs of processes of this code and the baseline's take turns, at most, for "
-        "what stored times leave open; default: %(default)s",
-    )  # fmt: skip
-    group.addoption(
-        "--against", metavar="REVISION",
-        help="the revision whose code is compared with, instead of the baseline's own commit",
-    )  # fmt: skip
-    group.addoption(
-        "--false-alarm", type=float, default=FALSE_ALARM, metavar="P",
-        help="probability that a run of unchanged code has any false alarm; default: %(default)s",
-    )  # fmt: skip
-    group.addoption(
-        "--allow-unjudged", action="store_true",
-        help="a benchmark of which no time could be judged does not fail the run",
-    )  # fmt: skip
-    group.addoption(
-        "--require-baseline", action="store_true",
-        help="a benchmark without a baseline fails the run",
-    )  # fmt: skip
-    group.addoption(
-        "--fail-on-improved", action="store_true",
-        help="an improvement fails the run, until it is stored as the baseline",
-    )  # fmt: skip
-    group.addoption(
-        "--fail-on-inconclusive", action="store_true", help="an unclear verdict fails the run"
-    )
-    group = parser.getgroup("kan-impls")
-    group.addoption(
-        "--accept-memory", action="store_true",
-        help="store the bytes of the device-free memory tests that run",
-    )  # fmt: skip
-    group.addoption(
-        "--report", type=options.folder, metavar="DIR",
-        help=f"where the reports go; default: {REPORTS} in the root folder",
-    )  # fmt: skip
+    declare(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     # Before pytest-benchmark's own pytest_configure, which reads these options.
-    option = config.option
     try:
-        device = resolve_device(option.device)
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from error
-    try:
-        wanted = options.wanted_baseline(option.benchmark_compare)
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from error
-    session = config.stash[SESSION] = Session(config, device, bool(option.benchmark_compare))
-    if option.kan_worker is not None:
-        _configure_worker(config, session)
-    elif session.comparing:
-        _configure_comparison(config, session, wanted)
-    else:
-        _refuse_options_of_a_comparison(option)
-        if not any(getattr(option, f"benchmark_{name}") for name in TIMING_OPTIONS):
-            option.benchmark_disable = True
-    if option.processes is not None and option.processes < 1:
-        raise pytest.UsageError(
-            f"--processes is {option.processes}; expected 1 or more: correct it"
-        )
-    session.processes = option.processes or 1
-    session.runner = _runner(config, session)
-
-
-def _configure_worker(config: pytest.Config, session: Session) -> None:
-    """Measure as ordered; all that a user's options say of storing and judging is not for it."""
-    option = config.option
-    lifeline.hold()
-    order = session.order = Order.read(option.kan_worker)
-    session.channel = Channel(*order.channel) if order.channel else None
-    session.comparing = False
-    option.processes = 1
-    option.benchmark_compare, option.benchmark_only = [], True
-    option.benchmark_json = option.benchmark_save = option.benchmark_histogram = None
-    option.benchmark_autosave = False
-    option.xmlpath = None
-    option.verbose = 0  # which prints the benchmark that runs
-    if order.names is not None:  # without collecting a thousand tests
-        files = dict.fromkeys(name.split("::")[0] for name in order.names)
-        config.args = [str(config.rootpath / file) for file in files]
-
-
-def _refuse_options_of_a_comparison(option: Any) -> None:
-    for name in (
-        "require_baseline", "fail_on_improved", "fail_on_inconclusive", "allow_unjudged", "against",
-    ):  # fmt: skip
-        if getattr(option, name):
-            flag = name.replace("_", "-")
-            raise pytest.UsageError(
-                f"--{flag} came alone; expected --benchmark-compare with it: add it"
-            )
-
-
-def _configure_comparison(config: pytest.Config, session: Session, wanted: str | None) -> None:
-    option = config.option
-    if option.benchmark_compare_fail:
-        raise pytest.UsageError(
-            "--benchmark-compare-fail came with the plugin of perfgate; expected its own "
-            "limits, which also judge memory and silence: leave the option out"
-        )
-    if option.pairs < FEWEST_PAIRS:
-        raise pytest.UsageError(
-            f"--pairs is {option.pairs}; expected {FEWEST_PAIRS} or more, since one pair tells "
-            "nothing of its noise: correct it"
-        )
-    if not 0 < option.false_alarm < 1:
-        raise pytest.UsageError(
-            f"--false-alarm is {option.false_alarm}; expected a probability between 0 and 1, "
-            "such as 0.01: correct it"
-        )
-    baselines = measuring.baselines_of(config)
-    is_usual = baselines.resolve() == (config.rootpath / BASELINES).resolve()
-    if not is_usual and not baselines.exists():
-        raise pytest.UsageError(
-            f"--baselines is {baselines}, which does not exist; expected the folder that "
-            "kan-bench accept stored in: correct it"
-        )
-    # A figure taken after a thousand tests in the process is no match for a baseline
-    # taken without them.
-    option.benchmark_only = not (
-        option.benchmark_disable or option.benchmark_skip or _is_distributed(option)
-    )
-    session.wanted = option.benchmark_compare if isinstance(option.benchmark_compare, str) else None
-    option.benchmark_compare = []
-    try:  # now rather than after minutes of measuring
-        read_rules(config.rootpath / "pyproject.toml")
-    except LimitsError as error:
+        config.stash[SESSION] = session_of(config)
+    except OptionError as error:
         raise pytest.UsageError(str(error)) from error
 
 
@@ -242,40 +84,6 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         pytest.exit("the stored baseline cannot be used", returncode=GateExit.CORRUPT_BASELINE)
     if state.stored is not None and state.stored.knows_noise and option.processes is None:
         state.processes = compare.PROCESSES
-
-
-def _is_distributed(option: Any) -> bool:
-    """Whether xdist is on, under which pytest-benchmark times nothing."""
-    return getattr(option, "dist", "no") != "no" or "PYTEST_XDIST_WORKER" in os.environ
-
-
-def _runner(config: pytest.Config, session: Session) -> Runner:
-    order = session.order
-
-    def new_schedule(name: str) -> Schedule:
-        if session.channel is not None:
-            return Turns(session.channel, name)
-        sharing = order.processes if order else session.processes
-        if session.comparing:  # where a time cannot clear it, the earlier code will tell more
-            sharing = max(sharing, compare.PROCESSES)
-        # Processes share the time of a benchmark, so that more of them cost no more.
-        max_seconds = float(config.getoption("benchmark_max_time")) / sharing
-        min_rounds = -(-config.getoption("benchmark_min_rounds") // sharing)
-        return Budget(max_seconds, min_rounds)
-
-    cache: Cache = config.option.cache or default_cache(session.device)
-    return Runner(
-        session.device, cache, new_schedule, only_times=bool(order and order.only_times),
-        keep_rounds=bool(order and order.keep_rounds),
-        in_turns=session.channel is not None,
-    )  # fmt: skip
-
-
-def _is_timed(config: pytest.Config) -> bool:
-    option = config.option
-    return not (option.benchmark_skip and not option.benchmark_only) and (
-        option.benchmark_enable or not option.benchmark_disable
-    )
 
 
 def pytest_benchmark_update_machine_info(
@@ -321,8 +129,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if (
         state.total
         and state.order is None
-        and _is_timed(config)
-        and not _is_distributed(config.option)
+        and is_timed(config)
+        and not is_distributed(config.option)
         and not config.option.collectonly
     ):
         last_run.begin(config.rootpath / LAST_RUN)
@@ -456,7 +264,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Say which benchmark runs: one can take minutes."""
     config = item.config
     reporter = config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None and _is_benchmark(item) and _is_timed(config):
+    if reporter is not None and _is_benchmark(item) and is_timed(config):
         session = config.stash[SESSION]
         session.started += 1
         if config.get_verbosity() <= 0:
@@ -483,7 +291,7 @@ def _say_at_once(config: pytest.Config, text: str) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Any:
     state = session.config.stash[SESSION]
-    timed = _is_timed(session.config) or state.comparing
+    timed = is_timed(session.config) or state.comparing
     # After an interrupt nobody waits for more processes.
     complete = session.exitstatus not in (
         pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR,
