@@ -30,6 +30,7 @@ from perfgate.handed_over import workload_from
 from perfgate.judge.exit_codes import FAILING, GateExit
 from perfgate.judge.parse import parse_benchmark, process_alone
 from perfgate.judge.place import OURS
+from perfgate.keep import keep
 from perfgate.measure.environment import describe_environment
 from perfgate.measure.machine import describe_machine
 from perfgate.measure.rounds import OWN, Round
@@ -312,7 +313,7 @@ def _finish(session: pytest.Session, state: Session) -> None:
     passed = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     if passed:
         session.exitstatus = state.exit_code
-    measuring.keep(state, int(session.exitstatus))
+    keep(state, int(session.exitstatus))
     if passed:
         state.notes.append(f"exit status {state.exit_code.value}: {state.exit_code.name.lower()}")
 
