@@ -1,5 +1,6 @@
 """The report as a JSON document, and its published schema."""
 
+import copy
 import json
 import math
 

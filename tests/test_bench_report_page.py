@@ -136,7 +136,7 @@ def test_two_revisions_show_their_pairs():
 def test_a_name_is_text_whatever_it_holds():
     data = run_data(HOSTILE, "plain")
     data["benchmarks"][0]["extra_info"]["measured"] |= {"implementation": HOSTILE, "case": HOSTILE}
-    data["machine_info"]["kan_impls"]["device_model"] = HOSTILE
+    data["machine_info"]["perfgate"]["device_model"] = HOSTILE
     usual = page(judged_document(now=run_data("b", "plain"), before=run_data("b", "plain")))
     text = page(
         judged_document(now=data, before=data, notes=[HOSTILE, "{{script}}"], reproduce=HOSTILE),
