@@ -13,7 +13,7 @@ from perfgate.ab.duel import ENVIRONMENT, Pair, Plan, duel
 from perfgate.ab.trees import Tree
 from perfgate.judge.limits import LimitTable, limits_of, read_rules
 from perfgate.judge.record import Process, Run
-from perfgate.judge.sequential import FEWEST_PAIRS, MOST_PAIRS, Decision, Goal, decide
+from perfgate.judge.sequential import LEAST_PAIRS, MOST_PAIRS, Decision, Goal, decide
 from perfgate.judge.verdict import (
     FALSE_ALARM,
     Against,
@@ -92,9 +92,12 @@ class Comparison:
             self.compared.setdefault(name, []).append(process)
 
     def decide(self, goals: Mapping[str, Goal], false_alarm: float, most_pairs: int) -> list[str]:
-        """Judge by all pairs; the names that are still open."""
+        """Judge what is open by all pairs; the names that still are."""
         factors = {name: _factors(processes) for name, processes in self.compared.items()}
-        self.decisions = decide(factors, goals, false_alarm, most_pairs)
+        found = decide(factors, goals, false_alarm, most_pairs)
+        # What was decided once stays so: each look has its share of the errors.
+        kept = {name: d for name, d in self.decisions.items() if not d.is_open}
+        self.decisions = {**found, **kept}
         # Of a benchmark with one pair nothing is decided.
         return [n for n in factors if n not in self.decisions or self.decisions[n].is_open]
 
@@ -111,9 +114,9 @@ class Comparison:
 
 def _factors(pairs: Sequence[Process]) -> list[float]:
     """The head's time over the base's in the pairs that count: those that others disturbed differ
-    by tens of percent, and count only where the rest alone would decide nothing."""
+    by tens of percent, and count only where the rest are too few to find a change."""
     clean = [pair.median_ns for pair in pairs if pair.is_clean]
-    return clean if len(clean) >= FEWEST_PAIRS else [pair.median_ns for pair in pairs]
+    return clean if len(clean) >= LEAST_PAIRS else [pair.median_ns for pair in pairs]
 
 
 def _given_up(decision: Decision) -> str:

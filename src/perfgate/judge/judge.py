@@ -54,8 +54,13 @@ class _Comparison:
     def judge(self, before: Measurement, now: Measurement) -> TimeChange:
         earlier, values = before.values(self.figure), now.values(self.figure)
         change = math.log(self.level(values) / statistics.median(earlier))
+        # Processes of one run are alike: more of them than were calibrated tell no more of it.
+        runs = before.calibration.runs if before.calibration else ()
+        is_calibrated = len(earlier) == len(runs) * self.noise.processes
+        known = len(earlier) if is_calibrated else min(len(earlier), self.noise.processes)
+        error = self.noise.standard_error(known, min(len(values), self.noise.processes))
         found = conclude(
-            change, self.noise.standard_error(len(earlier), len(values)), self.noise.df,
+            change, error, self.noise.df,
             alarm=FALSE_QUESTION, least=self.least, visible=self.visible,
             only_slower=self.only_slower,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -157,15 +158,17 @@ def verdict_of(
 
 def _is_unknown(change: TimeChange) -> bool:
     """Whether the turns left it open so far that the time may have doubled."""
-    return (
-        change.status == "inconclusive" and change.commit is not None and change.visible >= UNKNOWN
-    )
+    if change.status != "inconclusive" or change.commit is None:
+        return False
+    measured = math.log1p(change.change)
+    slower = measured + math.log1p(change.visible) - abs(measured)
+    return slower >= math.log1p(UNKNOWN)
 
 
 def explain(change: TimeChange) -> str:
     if change.status != "inconclusive":
         return str(change)
-    if abs(change.change) > change.limit:
+    if abs(math.log1p(change.change)) > math.log1p(change.limit):
         return f"{change}: it seems changed"
     return f"{change}: a change of up to {change.visible:.0%} is not excluded"
 
