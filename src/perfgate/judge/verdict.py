@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from perfgate.judge.record import Figure, Measurement
@@ -125,11 +125,16 @@ class Answers:
 
     Args:
         times: name to what they found.
-        obstacles: name to why there was none, and what to do.
+        obstacles: name and with what it was to be compared, to why it was not, and what to do.
+        lacking: names that the earlier code does not run.
+        memory, counts: name to exact figures beside the base's, of what has no baseline.
     """
 
     times: Mapping[str, Sequence[TimeChange]]
-    obstacles: Mapping[str, str]
+    obstacles: Mapping[tuple[str, Against], str]
+    lacking: Collection[str] = ()
+    memory: Mapping[str, Sequence[MemoryChange]] = field(default_factory=dict)
+    counts: Mapping[str, Sequence[CountChange]] = field(default_factory=dict)
 
 
 NO_ANSWERS = Answers({}, {})
