@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from kan_impls.bench import baseline, compare
 from kan_impls.bench.record import parse_run
 from tests.bench_runs import run_data, write_run
+from tests.forked import forked
 
 
 def test_the_newest_of_a_device_is_found(tmp_path):
@@ -103,14 +103,13 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["run.json"]
 
 
+def store_ten(folder):
+    for _ in range(10):
+        baseline.store(folder, "k", run_data("a"), "x")
+
+
 def test_two_at_once_lose_nothing(tmp_path):
-    code = (
-        "import json, sys; from pathlib import Path; from kan_impls.bench import baseline\n"
-        "for i in range(10): baseline.store(Path(sys.argv[1]), 'k', json.loads(sys.argv[2]), 'x')"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path), json.dumps(run_data("a"))]
-    writers = [subprocess.Popen(command) for _ in range(2)]
-    assert [writer.wait() for writer in writers] == [0, 0]
+    assert forked(store_ten, (tmp_path,), (tmp_path,)) == [0, 0]
     numbers = [int(path.name[:4]) for path in baseline.stored(tmp_path, "k")]
     assert numbers == list(range(1, 21))
 
