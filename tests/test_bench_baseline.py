@@ -118,7 +118,7 @@ def test_pytest_benchmark_reads_the_folder(tmp_path):
     baseline.store(tmp_path, "cpu_test", run_data("a"), "first")
     listed = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "list"],
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
     assert "0001_first.json" in listed.stdout
 
@@ -171,7 +171,7 @@ def test_pytest_benchmark_compares_our_baselines(tmp_path):
         baseline.store(tmp_path, "cpu_test", whole(run_data("a")), name)
     compared = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "compare"],
-        capture_output=True, text=True,
+        capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert compared.returncode == 0, compared.stderr
     assert "benchmark: 2 tests" in compared.stdout
