@@ -556,6 +556,7 @@ def test_a_run_that_measures_nothing_fails(project, option):
 
 def test_a_run_under_xdist_measures_nothing_and_fails(project):
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
+    project.makepyfile(test_small="def test_plain(benchmark): benchmark(sum, [1, 2])")
     result = project.runpytest("--benchmark-compare", "-n1")
     assert result.ret == 12
 
