@@ -6,8 +6,8 @@ One test runs real processes of two real revisions; the rest is told by hand.
 import math
 import os
 import shutil
-import subprocess
-import sys
+import signal
+import tempfile
 import textwrap
 
 import pytest
@@ -20,6 +20,7 @@ from perfgate.judge.sequential import Goal
 from perfgate.measure.rounds import OWN, Round
 from perfgate.run.processes import Command, WorkerError, WorkerStoppedError
 from tests.bench_measurements import measurement, process, run_of
+from tests.forked import forked
 from tests.git import git
 
 
@@ -87,19 +88,16 @@ def test_what_an_interrupted_comparison_left_is_cleared(repository, tmp_path):
     assert len(list((repository / ".git" / "worktrees").glob("*"))) == 0
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from perfgate.ab.trees import tree_of
-with tree_of(Path(sys.argv[1]), "base") as first, tree_of(Path(sys.argv[1]), "HEAD") as second:
-    os.kill(os.getpid(), 9)
-"""
+def compare_and_die(repository):
+    with tree_of(repository, "base"), tree_of(repository, "HEAD"):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_a_killed_comparison_left_is_cleared(repository, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for _ in range(2):
-        subprocess.run([sys.executable, "-c", KILLED, str(repository)], check=False)
+        assert forked(compare_and_die, (repository,)) == [-signal.SIGKILL]
     git(repository, "worktree", "add", "--detach", str(tmp_path / "mine"), "base")
     # One that git itself did not come to the end of is locked.
     for worktree in (repository / ".git" / "worktrees").iterdir():
