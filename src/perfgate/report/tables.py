@@ -36,17 +36,10 @@ taken once for each size; it exceeds 100% where the machine was slower then."""
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An aligned Markdown table; the first column to the left, the others to the right."""
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    from tabulate import tabulate
 
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = zip(cells, widths, strict=True)
-        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|" + "|".join(
-        [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
-    )
-    return "\n".join([line(columns), rule + "|", *map(line, rows)])
+    sides = ["left", *["right"] * (len(columns) - 1)]
+    return str(tabulate(rows, columns, "pipe", colalign=sides, disable_numparse=True))
 
 
 def results_markdown(run: Run) -> str:
