@@ -15,7 +15,7 @@ from perfgate.report.growth import growth_sections, is_growth
 from perfgate.report.history import history_section
 from perfgate.report.page import page
 from perfgate.report.plot import looks, new_figure
-from perfgate.report.templates import environment
+from perfgate.report.templates import template
 from tests.bench_runs import (
     BY_STATUS,
     benchmark,
@@ -158,11 +158,11 @@ def test_a_name_is_text_whatever_it_holds():
 
 
 def test_a_template_without_autoescape_would_be_seen(monkeypatch):
-    def unsafe(made_text, autoescape):
+    def unsafe(name, as_text, autoescape):
         assert autoescape
-        return environment(made_text, autoescape=False)
+        return template(name, as_text, autoescape=False)
 
-    monkeypatch.setattr("perfgate.report.page.environment", unsafe)
+    monkeypatch.setattr("perfgate.report.page.template", unsafe)
     with pytest.raises(AssertionError):
         test_a_name_is_text_whatever_it_holds()
 

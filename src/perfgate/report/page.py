@@ -22,7 +22,7 @@ from perfgate.report.history import history_section
 from perfgate.report.measured import companions, work_entry
 from perfgate.report.plot import Section, looks
 from perfgate.report.rows import rows
-from perfgate.report.templates import environment, file_text
+from perfgate.report.templates import file_text, template
 
 INSTALL = "pip install 'kan-impls[report]'"
 
@@ -52,10 +52,7 @@ def page(document: Mapping[str, Any], history: Sequence[Run] = ()) -> str:
     sections, measured = _sections(document, history), document["measurements"]
     beside = companions(measured)
     kinds = list(dict.fromkeys(kind for entry in measured for kind in entry["memory_bytes"]))
-    templates = environment(lambda text: _NO_HTML.sub("\ufffd", text), autoescape=True)
-    # No number is written that JSON has not.
-    templates.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return templates.get_template("page.html.j2").render(
+    return template("page.html.j2", _as_html, autoescape=True).render(
         document=document,
         rows=rows(document["verdicts"], worst_first=True),
         sections=sections,
@@ -69,6 +66,10 @@ def page(document: Mapping[str, Any], history: Sequence[Run] = ()) -> str:
         plotly=Markup(plotly),
         script=Markup(script),
     )
+
+
+def _as_html(text: str) -> str:
+    return _NO_HTML.sub("\ufffd", text)
 
 
 def policy(*scripts: str) -> str:
@@ -115,7 +116,8 @@ def _sections(document: Mapping[str, Any], history: Sequence[Run]) -> list[Secti
 
 def _plot_data(sections: Sequence[Section]) -> dict[str, Any]:
     """Plots by the id of their place, and the lists of those that share a place."""
-    drawn, choices = {}, {}
+    drawn: dict[str, Any] = {}
+    choices: dict[str, Any] = {}
     for number, section in enumerate(sections):
         plots = [plot.json for plot in section.plots]
         if section.choose:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfgate.report import words
 from perfgate.report.rows import Row, rows, samples
-from perfgate.report.templates import environment
+from perfgate.report.templates import template
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -55,14 +55,14 @@ def escape(text: str, longest: int = _LONGEST_CELL) -> str:
     return _CALLS.sub(lambda found: f"{found[0]}<!-- -->", quoted)
 
 
-def _code(text: str, longest: int = _LONGEST_CELL) -> Markup:
+def code(text: str, longest: int = _LONGEST_CELL) -> Markup:
     """The same as code. A code span of backticks could not hold a pipe or a backtick."""
     from markupsafe import Markup
 
     return Markup(f"<code>{escape(text, longest)}</code>")
 
 
-def _paragraph(text: str) -> Markup:
+def paragraph(text: str) -> Markup:
     """Escaped text that stands at the beginning of a block."""
     from markupsafe import Markup
 
@@ -70,48 +70,48 @@ def _paragraph(text: str) -> Markup:
     return Markup(f"&#{ord(quoted[0])};{quoted[1:]}" if _BLOCK.match(quoted) else quoted)
 
 
-def _source(run: Mapping[str, Any] | None) -> Markup:
+def source(run: Mapping[str, Any] | None) -> Markup:
     """A run that this one was compared with."""
     from markupsafe import Markup
 
     if run is None:
         return Markup("none")
-    path = f"{_code(run['path'])}, " if run["path"] else ""
+    path = f"{code(run['path'])}, " if run["path"] else ""
     date = escape(words.date(run["datetime"]))
-    return Markup(f"{path}commit {_code(run['commit'][:10])}, {date}")
+    return Markup(f"{path}commit {code(run['commit'][:10])}, {date}")
 
 
 def summary_markdown(document: Mapping[str, Any], limit: int = LIMIT) -> str:
     """The report as Markdown, of at most `limit` bytes."""
-    found = rows(document["verdicts"], worst_first=True)
-    lines = [_line(row) for row in found]
-    loud = lines[: sum(row.status != "unchanged" for row in found)]
-    render = partial(_render, document, found)
-    room = limit - _size(render("", "")) - 50  # for the line ends around the tables
-    first = _table(loud, int(room * _FIRST_PART)) if loud else ""
-    return _within(render(first, _table(lines, room - _size(first))), limit)
-
-
-def _render(document: Mapping[str, Any], found: Sequence[Row], loud: str, everything: str) -> str:
-    """The template with these tables."""
     from markupsafe import Markup
 
-    templates = environment(escape, autoescape=False)
-    templates.filters |= {"code": _code, "paragraph": _paragraph, "source": _source}
+    found = rows(document["verdicts"], worst_first=True)
+    lines = [_line(row) for row in found]
+    render = partial(
+        template("summary.md.j2", escape, False, code, paragraph, source).render,
+        _values(document, found),
+    )
+    room = limit - _size(render(loud="", everything="")) - 50  # for line ends around the tables
+    loud = lines[: sum(row.status != "unchanged" for row in found)]
+    first = Markup(_table(loud, int(room * _FIRST_PART)) if loud else "")
+    everything = Markup(_table(lines, room - _size(first)))
+    return _within(render(loud=first, everything=everything), limit)
+
+
+def _values(document: Mapping[str, Any], found: Sequence[Row]) -> dict[str, Any]:
+    """What the template shows, but for the tables of verdicts."""
     measured, commands = document["measurements"], document["commands"]
     worth = {row.status for row in found} & {"regressed", "improved", "no_baseline", "incomparable"}
-    return templates.get_template("summary.md.j2").render(
-        document=document,
-        measured=measured,
-        rows=found,
-        loud=Markup(loud),
-        everything=Markup(everything),
-        samples=[sample for entry in measured for sample in samples(entry)],
-        span=_span([len(samples(entry)) for entry in measured]),
-        again=" ".join([commands["reproduce"], *_selection(commands["reproduce"], found)]),
-        accept=commands["accept"] if worth else None,
-        notes=[note for note in document["notes"] if note.strip()],
-    )
+    return {
+        "document": document,
+        "measured": measured,
+        "rows": found,
+        "samples": [sample for entry in measured for sample in samples(entry)],
+        "span": _span([len(samples(entry)) for entry in measured]),
+        "again": " ".join([commands["reproduce"], *_selection(commands["reproduce"], found)]),
+        "accept": commands["accept"] if worth else None,
+        "notes": [note for note in document["notes"] if note.strip()],
+    }
 
 
 def _within(text: str, limit: int) -> str:
@@ -135,7 +135,7 @@ def _table(lines: Sequence[str], room: int) -> str:
 
 
 def _line(row: Row) -> str:
-    cells = [words.status_words(row.status), _code(row.short)]
+    cells = [words.status_words(row.status), code(row.short)]
     cells += [escape(getattr(row, column)) for column in _COLUMNS]
     return f"| {' | '.join(cells)} |"
 
