@@ -4,6 +4,7 @@ implementation."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from perfgate.judge.record import BESIDE
@@ -111,12 +112,13 @@ def _dots(title: str, unit: str, points: Points, looks_of: Mapping[str, Look]) -
     )
     if not rows:
         return
+    values = [value for found in points.values() for value in found.values()]
     order = {"categoryarray": list(map(text, rows)), "autorange": "reversed"}
     figure = new_figure(
         _FRAME + _ROW * len(rows) * len(points),
         scattermode="group",
         scattergap=0.25,
-        xaxis=log_axis(unit),
+        xaxis=log_axis(unit, chain.from_iterable(values)),
         yaxis={"type": "category", **order},
     )
     for name, found in points.items():

@@ -100,7 +100,10 @@ def _lines(
     if not lines:
         return
     sizes = sorted({size for line in lines.values() for size in line})
-    figure = new_figure(_HEIGHT, xaxis=log_axis(axis, tickvals=sizes), yaxis=log_axis(unit))
+    figures = [value for line in lines.values() for value in line.values()]
+    figure = new_figure(
+        _HEIGHT, xaxis=log_axis(axis, sizes, tickvals=sizes), yaxis=log_axis(unit, figures)
+    )
     for name, line in lines.items():
         figure.add_scatter(
             name=text(name), x=list(line), y=list(line.values()), mode="lines+markers",

@@ -6,6 +6,7 @@ Colours of text and grid are the page's, which sets them when it is shown.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -83,9 +84,18 @@ def new_figure(height: int, **layout: Any) -> Figure:
     return Figure(layout={"template": {}, "height": height, **layout})
 
 
-def log_axis(title: str, **more: Any) -> dict[str, Any]:
-    """A logarithmic axis whose ticks are whole numbers, no powers."""
-    return {"type": "log", "title": {"text": title}, "tickformat": ",", **more}
+def log_axis(title: str, values: Iterable[float], **more: Any) -> dict[str, Any]:
+    """A logarithmic axis around these values, whose ticks are whole numbers and no powers."""
+    known = [math.log10(value) for value in values if value > 0]
+    margin = 0.05 * (max(known) - min(known)) + 0.08  # one value has one, too
+    lowest, highest = min(known) - margin, max(known) + margin
+    # Side by side there is room for 1, 2 and 5 of up to two decades, or else for powers of ten.
+    decades = highest - lowest
+    ticks = {"nticks": 3} if decades < 2.1 else {"dtick": math.ceil(decades / 6)}
+    return {
+        "type": "log", "title": {"text": title}, "tickformat": ",", "range": [lowest, highest],
+        **ticks, **more,
+    }  # fmt: skip
 
 
 def text(value: str) -> str:
