@@ -26,8 +26,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
+# A process for each core, with a thread each. A file's tests stay together: they share what is
+# compiled for them, and large benchmarks run one after another.
 test: $(READY) ## correctness tests, the device-free gate, and each benchmark once, untimed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist loadfile
 
 memory: $(READY) ## the device-free gate alone: bytes and costs of every implementation
 	$(BIN)/python -m pytest benchmarks/test_memory.py tests/test_bench_device_free.py \

@@ -5,6 +5,7 @@ It allocates nothing, times nothing and needs no device, so it runs inside plain
 change that is meant, `pytest benchmarks/test_memory.py --accept-memory` stores the new figures.
 """
 
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,11 @@ def test_nothing_is_stored_of_what_does_not_exist(accepting, stored):
         fail_if_any(baseline.unknown(stored, CASES))
 
 
+@cache  # the laws of bytes and of costs may speak of the same sizes
+def figures_of(implementation, sizes):
+    return layer_figures(get_variant(implementation), sizes)
+
+
 @pytest.mark.parametrize("laws", [LAWS, COST_LAWS], ids=["bytes", "costs"])
 @pytest.mark.parametrize("implementation", list_variants())
 def test_figures_grow_as_declared(implementation, laws):
@@ -85,5 +91,5 @@ def test_figures_grow_as_declared(implementation, laws):
             "and grid, and sizes at which they show",
             pytrace=False,
         )
-    variant, law = get_variant(implementation), laws[implementation]
-    fail_if_any(deviations(implementation, law, lambda sizes: layer_figures(variant, sizes)))
+    measured = partial(figures_of, implementation)
+    fail_if_any(deviations(implementation, laws[implementation], measured))

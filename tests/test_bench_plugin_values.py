@@ -41,7 +41,7 @@ def plain(project):  # noqa: F811
         (["--benchmark-only", "--report=test_small.py"], "is a file; expected a folder"),
         (["--benchmark-only", "--device="], "the device is ''"),
         (["--benchmark-only", "--processes="], "invalid int value"),
-        (["--benchmark-compare", "--pairs=-1"], "expected 2 or more"),
+        (["--benchmark-compare", "--pairs=-1"], "expected 4 or more"),
         (["--benchmark-compare", "--false-alarm=nan"], "expected a probability"),
         (["--benchmark-only", "--worker-timeout=0"], "expected seconds"),
         (["--benchmark-only", "--worker-timeout=nan"], "expected seconds"),

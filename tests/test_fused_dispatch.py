@@ -13,6 +13,7 @@ import kan_impls
 from kan_impls.fused import cuda, dispatch, jit, kernels
 from kan_impls.fused.jit import CompileError, KernelUnavailable
 from kan_impls.fused.operands import BasisSpec, Operands
+from tests.emulated_layer import Case, compiled, with_kinds
 from tests.emulator.build import Emulator, find_compiler
 from tests.helpers import assert_close, random_like, randomize, run, run_ref
 from tests.reference import efficient_kan_ref, fourier_kan_ref
@@ -43,12 +44,22 @@ def forget(monkeypatch):
     monkeypatch.setattr(dispatch, "_said", set())
 
 
-@pytest.fixture
-def emulated(monkeypatch):
-    """Layers with backend="fused" run the kernels in emulation; the launches are returned."""
+@pytest.fixture(scope="module")
+def emulators():
+    """An emulator of each kernel: at first those of the usual sizes in every mode, since each call
+    of the compiler costs a second more than its kernels."""
     if find_compiler() is None:
         pytest.skip("g++ is not installed: the emulation of the kernels is compiled with it")
-    emulators, launches = {}, []
+    fourier = Case(9, 6, 5, harmonics=3, sms=4)
+    splines = Case(9, 6, 5, grid=(4, 2), scale=True, sms=4)
+    built = compiled([*with_kinds(fourier), *with_kinds(splines)]).values()
+    return {kernel: emulator for emulator in built for kernel in emulator.kernels}
+
+
+@pytest.fixture
+def emulated(monkeypatch, emulators):
+    """Layers with backend="fused" run the kernels in emulation; the launches are returned."""
+    launches = []
 
     def launch(plan, device):
         launches.append(plan)
