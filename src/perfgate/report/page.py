@@ -51,7 +51,7 @@ def page(document: Mapping[str, Any], history: Sequence[Run] = ()) -> str:
 
     sections, measured = _sections(document, history), document["measurements"]
     beside = companions(measured)
-    kinds = list(dict.fromkeys(kind for entry in measured for kind in entry["memory_bytes"]))
+    kinds = dict.fromkeys(kind for entry in measured for kind in entry["memory_bytes"])
     return template("page.html.j2", _as_html, autoescape=True).render(
         document=document,
         rows=rows(document["verdicts"], worst_first=True),
@@ -59,7 +59,7 @@ def page(document: Mapping[str, Any], history: Sequence[Run] = ()) -> str:
         **_plot_data(sections),
         short=words.short_names(entry["name"] for entry in measured),
         beside={f"over {name}": f"{BESIDE}{name}" for name in beside},
-        memory={f"{words.kind_words(kind)} MB": kind for kind in kinds},
+        memory={kind: f"{words.kind_words(kind)} MB" for kind in kinds},
         against=AGAINST,
         policy=policy(plotly, script),
         style=Markup(file_text("page.css")),

@@ -33,11 +33,6 @@ class Row:
     status: str
     cause: str
 
-    @property
-    def rank(self) -> int:
-        """The greater, the worse."""
-        return rank(self.verdict)
-
 
 def rank(verdict: Mapping[str, Any]) -> int:
     """The greater, the worse."""
