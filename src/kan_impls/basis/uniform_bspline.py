@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kan_impls.basis.block import Block, Scratch, add_slopes
-from kan_impls.basis.bspline import BSplineBasis
+from kan_impls.basis.base import Basis, Block, Scratch, add_slopes, register
+from kan_impls.basis.bspline import BSplineBasis, order_obstacle
 
 
+@register
 @dataclass(frozen=True)
-class UniformBSplineBasis:
+class UniformBSplineBasis(Basis):
     """`num_basis` B-splines of `spline_order` over equally spaced knots.
 
     Domain: the functions sum to 1 between the knots `spline_order` and `num_basis`, decay
@@ -40,15 +41,43 @@ class UniformBSplineBasis:
     first_knot: float
     step: float
 
+    standard = tuple(
+        (
+            {"num_basis": size + order, "spline_order": order, "first_knot": -1.0, "step": 0.1},
+            True,
+            True,
+        )
+        for size, order in ((5, 3), (8, 2), (3, 1))
+    )
+
+    @classmethod
+    def over(
+        cls, low: float, high: float, grid_size: int, spline_order: int
+    ) -> UniformBSplineBasis:
+        """The splines of `grid_size` intervals between low and high."""
+        step = (high - low) / grid_size
+        return cls(grid_size + spline_order, spline_order, low - spline_order * step, step)
+
+    @property
+    def cuda(self) -> str:
+        return f"BSpline<{self.num_basis - self.spline_order}, {self.spline_order}>"
+
+    @property
+    def constants(self) -> tuple[float, ...]:
+        """The middle of the knots, and how many there are in a unit."""
+        half = (self.num_basis + self.spline_order) / 2
+        return self.first_knot + half * self.step, 1 / self.step
+
+    @property
+    def obstacle(self) -> str | None:
+        return order_obstacle(self.spline_order)
+
     @property
     def elements_per_input(self) -> int:
         # The buffers of `blocks`; position and cell in float64, and what is prepared.
         return 5 * self.num_basis + 8
 
-    def of_inputs(self, inputs: slice) -> UniformBSplineBasis:
-        return self
-
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
         index = torch.arange(
             self.num_basis + self.spline_order + 1, device=x.device, dtype=torch.float64
@@ -65,7 +94,11 @@ class UniformBSplineBasis:
         return cell.to(x.dtype), position.sub_(cell).to(x.dtype)
 
     def blocks(
-        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
+        self,
+        prepared: Sequence[Tensor],
+        params: Sequence[Tensor],
+        scratch: Scratch,
+        with_slopes: bool = False,
     ) -> Iterator[Block]:
         """Yield all functions at once, shape `(num_basis, *x.shape)`."""
         cell, fraction = prepared

@@ -13,10 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kan_impls.basis.bspline import BSplineBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.checks import check_input
 from kan_impls.fused.dispatch import Backend, check_backend
 from kan_impls.fused.op import basis_product
-from kan_impls.fused.operands import BasisSpec, Operands
+from kan_impls.fused.operands import Operands
 from kan_impls.published import Layout
 from kan_impls.spline_layer import SplineKAN, SplineLayer, functions_per_input
 from kan_impls.variant import Variant
@@ -60,7 +62,7 @@ class FusedEfficientKANLayer(SplineLayer):
     layer starts as the same function as `efficient_kan`.
     """
 
-    _basis: BasisSpec
+    _basis: UniformBSplineBasis | BSplineBasis
     # The grid that `_basis` describes: the tensor, how often it had been written to, and on
     # the CPU a copy.
     _seen: tuple[Tensor | None, float, Tensor | None] = (None, 0, None)
@@ -108,16 +110,16 @@ class FusedEfficientKANLayer(SplineLayer):
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.in_features, self.base_weight)
         basis = self._basis_of_grid()
-        knots = self.grid if basis.kind == "bspline" else None
+        params = (self.grid,) if basis.params else ()
         operands = Operands(
-            x, self.spline_weight, self.spline_scaler, self.base_weight, knots=knots
+            x, self.spline_weight, self.spline_scaler, self.base_weight, params=params
         )
         return basis_product(operands, basis, self.backend)
 
-    def _basis_of_grid(self) -> BasisSpec:
+    def _basis_of_grid(self) -> UniformBSplineBasis | BSplineBasis:
         """The local form if it describes the knots; looked at again when they have changed."""
         if torch._C._are_functorch_transforms_active():
-            return self._any_knots()
+            return self.basis
         if torch.compiler.is_compiling():
             return self._basis
         seen, version, copy = self._seen
@@ -143,43 +145,36 @@ class FusedEfficientKANLayer(SplineLayer):
             return
         knots = grid.detach().double().cpu()
         local = self._local(knots[0, 0].item(), knots[0, -1].item())
-        self._basis = local if self._describes(local, knots) else self._any_knots()
+        self._basis = local if self._describes(local, knots) else self.basis
         # Comparing values costs microseconds on the CPU; elsewhere it would wait for the device.
         self._seen = (grid, version, grid.detach().clone() if grid.device.type == "cpu" else None)
 
-    def _describes(self, local: BasisSpec, knots: Tensor) -> bool:
+    def _describes(self, local: UniformBSplineBasis, knots: Tensor) -> bool:
         """Whether the splines on the knots are, up to rounding, those of the local form."""
         # Of 16 bits no more than of float32: their knots are where they are, not equally spaced.
         unit = torch.finfo(torch.promote_types(self.grid.dtype, torch.float32)).eps / 2
         allowed = KNOT_ROUNDINGS
         if self.grid.dtype == torch.float64:
             allowed += ROUNDINGS_PER_KNOT * knots.shape[1]
-        _, _, step = local.options
         missed = (knots - self._knots_of(local)).abs().max().item()
-        return self.basis.spline_order <= MAX_LOCAL_ORDER and missed <= allowed * unit * step
+        return self.basis.spline_order <= MAX_LOCAL_ORDER and missed <= allowed * unit * local.step
 
-    def _fresh(self) -> BasisSpec:
+    def _fresh(self) -> UniformBSplineBasis | BSplineBasis:
         """What describes the knots of a new layer where its dtype hardly rounds them."""
         if self.basis.spline_order > MAX_LOCAL_ORDER:
-            return self._any_knots()
-        low, high = self.grid_range
-        beyond = self.basis.spline_order * (high - low) / self.basis.grid_size
-        return self._local(low - beyond, high + beyond)
-
-    def _local(self, first: float, last: float) -> BasisSpec:
-        order = self.basis.spline_order
-        return BasisSpec(
-            "uniform_bspline", (order, first, (last - first) / (self.basis.num_basis + order))
+            return self.basis
+        return UniformBSplineBasis.over(
+            *self.grid_range, self.basis.grid_size, self.basis.spline_order
         )
 
-    def _any_knots(self) -> BasisSpec:
-        return BasisSpec("bspline", (self.basis.spline_order,))
+    def _local(self, first: float, last: float) -> UniformBSplineBasis:
+        order, num_basis = self.basis.spline_order, self.basis.num_basis
+        return UniformBSplineBasis(num_basis, order, first, (last - first) / (num_basis + order))
 
-    def _knots_of(self, local: BasisSpec) -> Tensor:
+    def _knots_of(self, local: UniformBSplineBasis) -> Tensor:
         """The knots of the local form, float64, on the CPU."""
-        _, first, step = local.options
         index = torch.arange(self.grid.shape[1], dtype=torch.float64, device="cpu")
-        return first + index * step
+        return local.first_knot + index * local.step
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
@@ -189,7 +184,7 @@ class FusedEfficientKANLayer(SplineLayer):
         before, basis = self.grid.dtype, self._basis_of_grid()
         super()._apply(fn, recurse)
         is_wider = torch.finfo(self.grid.dtype).eps < torch.finfo(before).eps
-        if is_wider and basis.kind == "uniform_bspline":
+        if is_wider and isinstance(basis, UniformBSplineBasis):
             with torch.no_grad():
                 self.grid.copy_(self._knots_of(basis).to(self.grid))
         return self

@@ -11,16 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kan_impls.basis.fourier import initial_coefficients
+from kan_impls.basis.fourier import FourierBasis, initial_coefficients
 from kan_impls.checks import check_input, check_size
 from kan_impls.fused.dispatch import Backend, check_backend
 from kan_impls.fused.op import basis_product
-from kan_impls.fused.operands import BasisSpec, Operands
+from kan_impls.fused.operands import Operands
 from kan_impls.model import KAN
 from kan_impls.published import UNCHANGED, Layout
 from kan_impls.variant import Variant
-
-FOURIER = BasisSpec("fourier")
 
 
 def _weight(coefficients: Tensor) -> Tensor:
@@ -106,6 +104,7 @@ class FusedFourierKANLayer(nn.Module):
             self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
+        self.basis = FourierBasis(grid_size)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -125,7 +124,7 @@ class FusedFourierKANLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.in_features, self.weight)
-        return basis_product(Operands(x, self.weight, bias=self.bias), FOURIER, self.backend)
+        return basis_product(Operands(x, self.weight, bias=self.bias), self.basis, self.backend)
 
     def extra_repr(self) -> str:
         return (
