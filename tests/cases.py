@@ -91,8 +91,8 @@ SPLINE_CONFIGS = (
 
 def _spline_phi_ref(basis: UniformBSplineBasis) -> PhiReference:
     order, size = basis.spline_order, basis.num_basis - basis.spline_order
-    low = basis.first_knot + order * basis.step
-    return spline_phi_ref(size, order, low, low + size * basis.step)
+    beyond = order * basis.step
+    return spline_phi_ref(size, order, basis.first_knot + beyond, basis.last_knot - beyond)
 
 
 ROWS: dict[str, Row] = {

@@ -59,7 +59,7 @@ class Case:
 
     @property
     def params_size(self) -> int:
-        return sum(shape[1] for shape in params_of(self))
+        return sum(self.basis.param_sizes)
 
     def kernels(self) -> list[str]:
         return [launch.kernel for plan in self.plans() for launch in plan.launches]
@@ -73,8 +73,8 @@ class Case:
 
 
 def params_of(case: Case) -> list[tuple[int, int]]:
-    """Shapes of the basis's parameters: as many numbers as there are pairs of functions."""
-    return [(case.sets, -(-case.basis.num_basis // 2)) for _ in case.basis.params]
+    """Shapes of the basis's parameters."""
+    return [(case.sets, size) for size in case.basis.param_sizes]
 
 
 class Buffer:

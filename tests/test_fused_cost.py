@@ -24,7 +24,7 @@ NUM_BASIS = 8
 BASES = {
     "fourier": FourierBasis(4),
     "frequencies": FrequencyBasis(4),
-    "uniform_bspline": UniformBSplineBasis(8, 3, -2.2, 0.4),
+    "uniform_bspline": UniformBSplineBasis(8, 3, -2.2, 2.2),
     "bspline": BSplineBasis(5, 3),
 }
 # Splines come with scales and a base branch, the others with a bias.

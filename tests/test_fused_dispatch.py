@@ -207,8 +207,8 @@ def test_a_repeated_shape_is_planned_once(emulated, monkeypatch):
         (False, {"dtype": torch.float16}),
         (True, {"dtype": torch.bfloat16}),
         (False, {"basis": BSplineBasis(5, 3)}),
-        (True, {"basis": UniformBSplineBasis(10, 3, -1.0, 0.1)}),
-        (False, {"basis": UniformBSplineBasis(10, 4, -1.0, 0.1)}),
+        (True, {"basis": UniformBSplineBasis(10, 3, -1.0, 0.3)}),
+        (False, {"basis": UniformBSplineBasis(10, 4, -1.0, 0.4)}),
         (True, {"arch": 86, "rows": dispatch.MEMORY_BOUND_ROWS}),
         (False, {"arch": 86, "rows": dispatch.MEMORY_BOUND_ROWS + 1}),
         (True, {"arch": 86, "tf32": True}),
@@ -284,7 +284,7 @@ def test_operands_that_the_kernels_would_misread(monkeypatch, change, message):
     forget(monkeypatch)
     monkeypatch.setattr(jit, "available", lambda device: None)
     change = dict(change)
-    basis = UniformBSplineBasis(6, 2, -2.0, 0.5)
+    basis = UniformBSplineBasis(6, 2, -2.0, 2.0)
     edges = torch.zeros(6, 5)
     tensors = {
         "weight": torch.zeros(6, 6, 5),

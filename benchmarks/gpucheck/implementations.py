@@ -128,7 +128,7 @@ class Kind:
 
 KINDS = (
     Kind("fourier", FourierBasis(5), 10, False),
-    Kind("splines", UniformBSplineBasis(8, 3, -2.2, 0.4), 8, True),
+    Kind("splines", UniformBSplineBasis(8, 3, -2.2, 2.2), 8, True),
 )
 
 

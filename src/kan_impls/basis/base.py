@@ -118,6 +118,11 @@ class Basis(ABC):
         """The struct of csrc/bases.cuh, such as `"Fourier<5>"`."""
 
     @property
+    def param_sizes(self) -> tuple[int, ...]:
+        """How many numbers of each of `params` a set of inputs has."""
+        return ()
+
+    @property
     def constants(self) -> tuple[float, ...]:
         """Numbers that the struct reads, at most 4, each as a sum of two floats."""
         return ()

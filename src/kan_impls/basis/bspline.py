@@ -38,6 +38,10 @@ class BSplineBasis(Basis):
         return self.grid_size + self.spline_order
 
     @property
+    def param_sizes(self) -> tuple[int, ...]:
+        return (self.num_basis + self.spline_order + 1,)
+
+    @property
     def cuda(self) -> str:
         raise NotImplementedError(self.obstacle)
 

@@ -33,6 +33,10 @@ class FrequencyBasis(Pointwise):
         return 2 * self.grid_size
 
     @property
+    def param_sizes(self) -> tuple[int, ...]:
+        return (self.grid_size,)
+
+    @property
     def cuda(self) -> str:
         return f"Frequencies<{self.grid_size}>"
 

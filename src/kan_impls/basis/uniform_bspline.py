@@ -33,17 +33,22 @@ class UniformBSplineBasis(Basis):
         num_basis: number of splines.
         spline_order: degree of the pieces, 1 or more.
         first_knot: the first of `num_basis + spline_order + 1` knots.
-        step: distance between two of them.
+        last_knot: the last of them.
     """
 
     num_basis: int
     spline_order: int
     first_knot: float
-    step: float
+    last_knot: float
 
     standard = tuple(
         (
-            {"num_basis": size + order, "spline_order": order, "first_knot": -1.0, "step": 0.1},
+            {
+                "num_basis": size + order,
+                "spline_order": order,
+                "first_knot": -1.0,
+                "last_knot": 1.0,
+            },
             True,
             True,
         )
@@ -55,8 +60,13 @@ class UniformBSplineBasis(Basis):
         cls, low: float, high: float, grid_size: int, spline_order: int
     ) -> UniformBSplineBasis:
         """The splines of `grid_size` intervals between low and high."""
-        step = (high - low) / grid_size
-        return cls(grid_size + spline_order, spline_order, low - spline_order * step, step)
+        beyond = spline_order * (high - low) / grid_size
+        return cls(grid_size + spline_order, spline_order, low - beyond, high + beyond)
+
+    @property
+    def step(self) -> float:
+        """Distance between two knots."""
+        return (self.last_knot - self.first_knot) / (self.num_basis + self.spline_order)
 
     @property
     def cuda(self) -> str:
@@ -65,8 +75,9 @@ class UniformBSplineBasis(Basis):
     @property
     def constants(self) -> tuple[float, ...]:
         """The middle of the knots, and how many there are in a unit."""
-        half = (self.num_basis + self.spline_order) / 2
-        return self.first_knot + half * self.step, 1 / self.step
+        intervals = self.num_basis + self.spline_order
+        width = self.last_knot - self.first_knot
+        return (self.first_knot + self.last_knot) / 2, intervals / width
 
     @property
     def obstacle(self) -> str | None:

@@ -172,7 +172,8 @@ def weight_grad(layer: Layer) -> Plan:
     launch = Launch(kernel, _checked_grid(grid, layer), threads, shared_bytes)
     weights = ("weight", *_surrounding(layer))
     read = weights if layer.functions.has_scale else ()  # the gradient of a scale takes the weights
-    return Plan(layer, (launch,), ("x", *read, "grad_y", *(f"grad_{name}" for name in weights)))
+    written = (f"grad_{name}" for name in weights)
+    return Plan(layer, (launch,), ("x", *read, *_params(layer), "grad_y", *written))
 
 
 def input_grad(layer: Layer) -> Plan:
@@ -212,9 +213,12 @@ def _surrounding(layer: Layer) -> tuple[str, ...]:
     return ("scale",) * functions.has_scale + ("base_weight",) * functions.has_base
 
 
+def _params(layer: Layer) -> tuple[str, ...]:
+    return tuple(f"params{n}" for n in range(len(layer.functions.basis.params)))
+
+
 def _read_by(layer: Layer, *others: str) -> tuple[str, ...]:
-    params = (f"params{n}" for n in range(len(layer.functions.basis.params)))
-    return ("x", "weight", *_surrounding(layer), *params, *others)
+    return ("x", "weight", *_surrounding(layer), *_params(layer), *others)
 
 
 def _grad_of_values(layer: Layer, kernel: str, tile: RowTile, rows: int) -> Launch:
