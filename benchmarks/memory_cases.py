@@ -107,7 +107,7 @@ def layer_figures(variant: Variant, sizes: Sizes) -> dict[str, int]:
     """What the laws speak of, of one layer whose input needs a gradient as in a network."""
     widths, config = (sizes.inputs, sizes.outputs), {}
     if sizes.grid is not None:
-        config["grid_size"] = sizes.grid
+        config[variant.size] = sizes.grid
     case = Case("layer", variant, sizes.batch, widths, config)
     built = []
 

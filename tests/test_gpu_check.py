@@ -414,8 +414,8 @@ def test_without_a_driver_there_is_a_reason(monkeypatch):
 
 def test_the_reference_has_kernels_of_every_pass_and_mode():
     names = compile_times.reference_kernels(kernels.Device(90, 132))
-    assert set(names) <= set(kernels.standard_kernels())
-    for basis in ("Fourier<5>", "BSpline<5, 3>"):
+    assert set(names) <= set(kernels.kernels_of_all())
+    for basis in ("Fourier<5>", "Scaled<WithSilu<BSpline<5, 3>>>"):
         for which in ("forward", "weight_grad", "input_grad"):
             assert sum(name.startswith(f"{which}<{basis}") for name in names) == 3
 

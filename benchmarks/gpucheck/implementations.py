@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kan_impls import get_variant
+from kan_impls.basis.base import Basis
+from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import dispatch
-from kan_impls.fused.operands import BasisSpec, Operands
+from kan_impls.fused.operands import Needs, Operands
 from perfgate.measure import memory
 from perfgate.network.case import Case, Product
 from perfgate.network.workload import pass_of
@@ -114,7 +117,7 @@ class Kind:
     """A basis of the reference configuration; `functions` without the base branch."""
 
     name: str
-    basis: BasisSpec
+    basis: Basis
     functions: int
     has_base: bool
 
@@ -124,8 +127,8 @@ class Kind:
 
 
 KINDS = (
-    Kind("fourier", BasisSpec("fourier"), 10, False),
-    Kind("splines", BasisSpec("uniform_bspline", (3.0, -2.2, 0.4)), 8, True),
+    Kind("fourier", FourierBasis(5), 10, False),
+    Kind("splines", UniformBSplineBasis(8, 3, -2.2, 2.2), 8, True),
 )
 
 
@@ -157,9 +160,9 @@ class LayerPasses:
         if which == "forward":
             return lambda: dispatch.forward(operands, basis, backend)
         base = self.kind.has_base
-        needs = (False, True, base, base, False, False)
+        needs = Needs(False, True, base, base)
         if which == "input_grad":
-            needs = (True, False, False, False, False, False)
+            needs = Needs(True, False)
         return lambda: dispatch.backward(grad_y, operands, basis, backend, needs)
 
 

@@ -18,12 +18,11 @@ from typing import Any
 
 import torch
 
-from gpucheck import environment, output
+from gpucheck import compile_times, environment, output
 from gpucheck import implementations as impl
 from gpucheck.rounds import Budget, Subject, add_floor, first_line, run_rounds, summarize
 from gpucheck.stopwatch import measures_of
 from kan_impls.fused import cuda, jit, kernels
-from kan_impls.fused.kernels import Element, Precision
 from perfgate.measure.memory import free_bytes
 
 NO_CUDA = "not run: no CUDA device"
@@ -97,15 +96,7 @@ class Times:
         """Compile in threads what would be compiled one by one."""
         if self.device.type != "cuda":
             return
-        kinds = [
-            (Element.FLOAT, Precision.ACCURATE),
-            (Element.FLOAT, Precision.TF32),
-            (Element.BFLOAT16, Precision.TF32),
-        ]
-        bases = (kernels.fourier(5), kernels.bspline(5, 3, -1, 1))
-        names = [
-            name for basis in bases for kind in kinds for name in kernels.kernels_of(basis, *kind)
-        ]
+        names = kernels.kernels_of_all(compile_times.functions())
         try:
             jit.warmup(names, self.device)
         except Exception as error:  # the measurements then say it one by one
