@@ -158,7 +158,7 @@ def slow_down(monkeypatch, factor):
 
     def run(self):
         original(self)
-        if "Fused" in str(self.model):
+        if "fused" in self.describe()["implementation"]:
             Clock.now += Clock.step * (factor - 1)
 
     monkeypatch.setattr(ModulePass, "run", run)
