@@ -26,6 +26,19 @@ def test_the_exit_status(statuses, more, code):
     assert gate_exit(statuses, FAILING | set(more)) == code
 
 
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (["unchanged"], GateExit.STOPPED),
+        (["missing", "unjudged"], GateExit.STOPPED),
+        ([], GateExit.STOPPED),
+        (["regressed", "unjudged"], GateExit.REGRESSED),
+    ],
+)
+def test_only_a_loss_outweighs_a_process_that_stopped(statuses, code):
+    assert gate_exit(statuses, stopped=True) == code
+
+
 def test_statuses_are_distinct_and_none_is_pytests_own():
     codes = [int(code) for code in GateExit]
     assert len(set(codes)) == len(codes)

@@ -106,7 +106,7 @@ def _add_ab(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _pairs(text: str) -> int:
-    """A whole number of at least the fewest pairs that tell of their noise."""
+    """A whole number of at least the fewest pairs that can call something changed."""
     number = int(text)
     if number < LEAST_PAIRS:
         raise ValueError(text)

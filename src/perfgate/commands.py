@@ -114,11 +114,12 @@ def _compare_revisions(
         outcome = compare_revisions(contestants, options.pairs, FALSE_ALARM)
         name = f"{base_revision} ({base.commit[:10]})"
     _print_verdicts(outcome.verdicts)
-    code = gate_exit((verdict.status for verdict in outcome.verdicts), _failing(options))
     if outcome.error is not None:
         _complain(str(outcome.error))
-        if isinstance(outcome.error, WorkerStoppedError) and code is not GateExit.REGRESSED:
-            code = GateExit.STOPPED
+    code = gate_exit(
+        (verdict.status for verdict in outcome.verdicts), _failing(options),
+        stopped=isinstance(outcome.error, WorkerStoppedError),
+    )  # fmt: skip
     if options.report is not None:
         content = document(
             outcome.head, outcome.verdicts, exit_code=code, kind="ab", base=name,

@@ -20,6 +20,12 @@ import psutil
 
 LOCK = ".lock"
 
+# What an error says where no temporary file can be made.
+WRITABLE_TMPDIR = (
+    "expected a folder for temporary files that can be written: free space there, or set TMPDIR to "
+    "another"
+)
+
 # How folders for temporary files begin, before the id of the process that made them.
 FOLDERS = "kan-bench"
 _FOLDER = re.compile(rf"{FOLDERS}-(?:tree-)?(\d+)-\w+")

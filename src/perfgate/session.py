@@ -297,10 +297,9 @@ def _judge(state: Session) -> GateExit:
     failing |= {"no_baseline"} if option.require_baseline else set()
     failing |= {"improved"} if option.fail_on_improved else set()
     failing |= {"inconclusive"} if option.fail_on_inconclusive else set()
-    code = gate_exit((verdict.status for verdict in state.verdicts), failing)
     if settlement.error is not None:
         state.notes.append(str(settlement.error))
-    return GateExit.STOPPED if settlement.stopped and code is not GateExit.REGRESSED else code
+    return gate_exit((verdict.status for verdict in state.verdicts), failing, settlement.stopped)
 
 
 def run_data(state: Session) -> dict[str, Any]:

@@ -12,12 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perfgate.files import temporary_folder
 from perfgate.judge.parse import parse_run
 from perfgate.judge.record import Process, Run
 from perfgate.measure.rounds import OWN, Round
 from perfgate.run import lifeline
-from perfgate.run.processes import Command, WorkerError, WorkerStoppedError, follow, read_output
+from perfgate.run.processes import (
+    Command,
+    WorkerError,
+    WorkerStoppedError,
+    folder_of_orders,
+    follow,
+    read_output,
+)
 from perfgate.run.worker import Channel, ChannelClosedError, Order
 
 # A thread that waits actively for its next task takes a core from the other side for some
@@ -68,10 +74,6 @@ class Pair:
     compared: dict[str, Process]
     gone: Sequence[str]
     new: Sequence[str]
-
-    @property
-    def sides(self) -> tuple[Run, Run]:
-        return self.base, self.head
 
 
 @dataclass
@@ -177,8 +179,7 @@ def duel(
         WorkerError: a side failed.
     """
     lifeline.end_on_sigterm()
-    with _told_of_the_system(), contextlib.ExitStack() as stack:
-        folder = stack.enter_context(temporary_folder())
+    with folder_of_orders() as folder, contextlib.ExitStack() as stack:
         sides = [
             stack.enter_context(_side(label, command, folder, with_memory))
             for label, command in (("base", base), ("head", head))
@@ -196,17 +197,6 @@ def duel(
         gone=sorted(every & collected[0] - collected[1]) + matches.only[0],
         new=sorted(every & collected[1] - collected[0]) + matches.only[1],
     )
-
-
-@contextlib.contextmanager
-def _told_of_the_system() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WorkerError(
-            f"the measuring processes cannot be served ({error}); expected a folder for temporary "
-            "files that can be written: free space there, or set TMPDIR to another"
-        ) from error
 
 
 @dataclass

@@ -17,13 +17,14 @@ from perfgate.judge.sequential import LEAST_PAIRS, MOST_PAIRS, Decision, Goal, d
 from perfgate.judge.verdict import (
     FALSE_ALARM,
     Against,
+    CountChange,
+    MemoryChange,
     TimeChange,
     Verdict,
     count_changes,
     memory_changes,
     verdict_of,
 )
-from perfgate.plain_text import one_line
 from perfgate.run.processes import TIMEOUT_SECONDS, Command, WorkerError
 
 # Both revisions see the same minutes of the same machine, so that half the change that a run
@@ -99,9 +100,7 @@ class Comparison:
         if name in self.lost:
             return "it failed on one side after the first pair of processes"
         if self.error is not None:
-            return (
-                f"the pairs of processes broke off ({one_line(str(self.error).split(chr(10))[0])})"
-            )
+            return f"the pairs of processes broke off ({self.error.headline})"
         return None
 
     def add(self, pair: Pair) -> None:
@@ -119,6 +118,13 @@ class Comparison:
         # Of a benchmark with one pair nothing is decided.
         undecided = [n for n in factors if n not in self.decisions or self.decisions[n].is_open]
         return [name for name in undecided if name not in self.lost]
+
+    def exact_changes(
+        self, name: str, allowed_bytes: int
+    ) -> tuple[list[MemoryChange], list[CountChange]]:
+        """Memory and counts of the first pair, where it measured them."""
+        before, now = self.first.base.measurements[name], self.first.head.measurements[name]
+        return memory_changes(before, now, allowed_bytes), count_changes(before, now)
 
     def change(self, name: str, against: Against, commit: str) -> TimeChange:
         """The time of a benchmark over that of the base."""
@@ -234,11 +240,8 @@ def compare_revisions(
         if obstacle := comparison.obstacle(name):
             return Verdict(name, "unjudged", obstacle)
         change = comparison.change(name, "base", contestants.base.commit)
-        before, now = first.base.measurements[name], first.head.measurements[name]
-        allowed = table(now).memory_bytes
-        return verdict_of(
-            name, [change], memory_changes(before, now, allowed), count_changes(before, now)
-        )
+        allowed = table(first.head.measurements[name]).memory_bytes
+        return verdict_of(name, [change], *comparison.exact_changes(name, allowed))
 
     verdicts = [verdict(name) for name in comparison.compared]
     return Outcome(

@@ -19,8 +19,6 @@ from perfgate.judge.verdict import (
     MemoryChange,
     TimeChange,
     Verdict,
-    count_changes,
-    memory_changes,
 )
 from perfgate.plain_text import one_line
 from perfgate.run.processes import TIMEOUT_SECONDS, WorkerError, WorkerStoppedError
@@ -112,10 +110,8 @@ def settle(
             _hinder(found, names, against, _unavailable(place.root, code.commit, error))
         except WorkerError as error:
             found.error = error
-            said = str(error).partition("\n")
-            why = f"its code cannot be measured here ({one_line(said[0])})"
-            _hinder(found, names, against, why)
-            place.announce(said[2])
+            _hinder(found, names, against, f"its code cannot be measured here ({error.headline})")
+            place.announce(str(error).partition("\n")[2])
     return found
 
 
@@ -180,9 +176,8 @@ def _compare(
         if against != "anchor" or name not in found.pairs:
             found.pairs[name] = list(comparison.compared[name])
         if name in new:
-            before, now = (side.measurements[name] for side in comparison.first.sides)
-            found.memory[name] = memory_changes(before, now, stored.limits(now).memory_bytes)
-            found.counts[name] = count_changes(before, now)
+            allowed = stored.limits(comparison.first.head.measurements[name]).memory_bytes
+            found.memory[name], found.counts[name] = comparison.exact_changes(name, allowed)
 
 
 def _goal(stored: Stored, pair: Pair, name: str, against: Against) -> Goal:

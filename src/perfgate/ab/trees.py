@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from perfgate.files import FOLDERS, is_of_the_dead, temporary_folder
+from perfgate.files import FOLDERS, WRITABLE_TMPDIR, is_of_the_dead, temporary_folder
 from perfgate.plain_text import one_line
 
 # What the folders of worktrees are called, and after it the id of the process that made them.
@@ -73,8 +73,7 @@ def _temporary_folder() -> Iterator[Path]:
             folder = stack.enter_context(temporary_folder(_OURS))
         except OSError as error:
             raise RevisionError(
-                f"no folder can be made for its files ({error}); expected one for temporary files "
-                "that can be written: free space there, or set TMPDIR to another"
+                f"no folder can be made for its files ({error}); {WRITABLE_TMPDIR}"
             ) from error
         yield folder
 

@@ -43,14 +43,19 @@ _SEVERITY: Mapping[Status, GateExit] = {
 FAILING: frozenset[Status] = frozenset({"regressed", "missing", "incomparable", "unjudged"})
 
 
-def gate_exit(statuses: Iterable[Status], failing: Iterable[Status] = FAILING) -> GateExit:
+def gate_exit(
+    statuses: Iterable[Status], failing: Iterable[Status] = FAILING, stopped: bool = False
+) -> GateExit:
     """The exit status for the verdicts of a run.
 
     Args:
         statuses: those of all benchmarks.
         failing: the ones that are not to pass.
+        stopped: whether a measuring process was killed, or hung, which only a loss outweighs.
     """
     found, stops = set(statuses), set(failing)
+    if stopped and "regressed" not in found & stops:
+        return GateExit.STOPPED
     if not found:
         return GateExit.NOTHING_MEASURED
     for status, code in _SEVERITY.items():

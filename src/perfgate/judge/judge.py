@@ -182,10 +182,14 @@ class Judge:
         """With what its code is to be compared, before its time is judged."""
         found: list[Against] = ["baseline"] if doubt else []
         found += [change.against for change in stored if change.status == "inconclusive"]
-        oldest = self.oldest.get(now.name)
-        if (doubt or self.strange_anchor) and oldest and not _incomparable(oldest, now):
+        if (doubt or self.strange_anchor) and self._oldest_of(now):
             found.append("anchor")
         return list(dict.fromkeys(found))
+
+    def _oldest_of(self, now: Measurement) -> Measurement | None:
+        """The oldest kept measurement of the same work."""
+        oldest = self.oldest.get(now.name)
+        return oldest if oldest and not _incomparable(oldest, now) else None
 
     def _doubt(self, before: Measurement, now: Measurement) -> str | None:
         """Why stored times say nothing of the benchmark, if so."""
@@ -205,13 +209,8 @@ class Judge:
         yield _Comparison(figure, "baseline", noise, basis, limits.ratio, limits.visible).judge(
             before, now
         )
-        oldest = self.oldest.get(now.name)
-        if (
-            oldest
-            and not self.strange_anchor
-            and oldest.values(figure)
-            and not _incomparable(oldest, now)
-        ):
+        oldest = self._oldest_of(now)
+        if oldest and not self.strange_anchor and oldest.values(figure):
             drift = _Comparison(figure, "anchor", noise, basis, limits.drift, only_slower=True)
             yield drift.judge(oldest, now)
         # A ratio hides what slows the reference as well. The fastest process tells a slower

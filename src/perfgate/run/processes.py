@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import selectors
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from perfgate.fields import loads
-from perfgate.files import temporary_folder
+from perfgate.files import WRITABLE_TMPDIR, temporary_folder
 from perfgate.judge.parse import parse_run
+from perfgate.plain_text import one_line
 from perfgate.run import lifeline
 from perfgate.run.worker import Order
 
@@ -32,6 +34,11 @@ NOT_INHERITED = ("PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER")
 
 class WorkerError(Exception):
     """A worker measured nothing; the message holds the end of its output."""
+
+    @property
+    def headline(self) -> str:
+        """What happened, without the output."""
+        return one_line(str(self).partition("\n")[0])
 
 
 class WorkerStoppedError(WorkerError):
@@ -100,19 +107,7 @@ def measure_in_process(
         WorkerStoppedError: it was killed, or hung.
     """
     lifeline.end_on_sigterm()
-    try:
-        return _measure_in_process(command, order, announce)
-    except OSError as error:
-        raise WorkerError(
-            f"a measuring process cannot be given its orders ({error}); expected a folder for "
-            "temporary files that can be written: free space there, or set TMPDIR to another"
-        ) from error
-
-
-def _measure_in_process(
-    command: Command, order: Order, announce: Callable[[str], None]
-) -> dict[str, Any]:
-    with temporary_folder() as folder:
+    with folder_of_orders() as folder:
         output, order_path = folder / "run.json", folder / "order.json"
         replace(order, output=str(output)).write(order_path)
         process = command.start(order_path)
@@ -121,6 +116,22 @@ def _measure_in_process(
         finally:
             _end(process)
         return read_output(output, process.returncode, tail)
+
+
+@contextlib.contextmanager
+def folder_of_orders() -> Iterator[Path]:
+    """A folder for what workers are told and what they write, which goes at the end.
+
+    Raises:
+        WorkerError: it, or another file that they need, cannot be made.
+    """
+    try:
+        with temporary_folder() as folder:
+            yield folder
+    except OSError as error:
+        raise WorkerError(
+            f"a measuring process cannot be given its orders ({error}); {WRITABLE_TMPDIR}"
+        ) from error
 
 
 def follow(
