@@ -90,6 +90,8 @@ LONG_SPLINE_WEIGHT_GRAD = Case(
     10_000, 1, 8, splines(3, 1), base=True, scale=True, only="weight_grad"
 )
 
+MANY_INPUTS = Case(20, 57, 5, FourierBasis(3), only="input_grad")
+
 # Where faults are planted.
 FAULT_CASE = Case(100, 45, 130, FourierBasis(3), sms=1)
 FORWARD_FAULT_CASE = replace(FAULT_CASE, rows=20, only="forward")
@@ -106,10 +108,14 @@ def compiled(cases: Iterable[Case]) -> dict[str, Emulator]:
 
 
 @pytest.fixture(scope="module")
-def emulators():
+def emulators(request):
+    """Of what the tests that were chosen run."""
+    chosen = [getattr(item, "callspec", None) for item in request.session.items]
+    chosen = [call.params["case"] for call in chosen if call and "case" in call.params]
+    wanted = [case for case in [*CASES, *WRAPPED] if case in chosen]
     long = [LONG_Y, LONG_WEIGHT_GRAD, LONG_INPUT_GRAD, LONG_SPLINE_WEIGHT_GRAD]
     long = [replace(case, precision=precision) for case in long for precision in LIMITS]
-    return compiled([*CASES, *WRAPPED, *long, FAULT_CASE, FORWARD_FAULT_CASE])
+    return compiled([*wanted, *long, MANY_INPUTS, FAULT_CASE, FORWARD_FAULT_CASE])
 
 
 def limit_of(case: Case, result: str) -> float:
@@ -138,7 +144,7 @@ def test_results_do_not_depend_on_the_order_of_threads(emulators, case):
 
 def test_inputs_beyond_one_axis_of_the_grid(emulators, monkeypatch):
     monkeypatch.setattr(kernels, "MAX_GRID", (2**31 - 1, 3, 65535))
-    case = Case(20, 57, 5, FourierBasis(3), only="input_grad")
+    case = MANY_INPUTS
     (launch,) = emulated_layer._Run(case).launches()
     assert launch.grid == (1, 3, 3)  # of 8 blocks: the last one is idle
     check(case, emulators[case.functions.name])
