@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytest_plugins = ["kan_impls.bench.plugin", "pytester"]
+pytest_plugins = ["perfgate.plugin", "pytester"]
 
 
 def pytest_addoption(parser):

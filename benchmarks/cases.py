@@ -6,7 +6,7 @@ import importlib.util
 import pytest
 
 from kan_impls import Variant, get_variant, list_variants
-from kan_impls.bench.case import Case
+from perfgate.network.case import Case
 
 BATCH = 100
 WIDTH = 1000

@@ -2,9 +2,9 @@
 
     python count_instructions.py SOURCE HARNESS [PLANT]
 
-SOURCE is the folder of the revision's packages, HARNESS that of `kan_impls.bench`, as of
-`ab/bootstrap.py`. PLANT makes the fused product form worse: `pass`, a Python-level pass over a
-small tensor, or `clone`, one more copy of the input.
+SOURCE is the folder of the revision's packages, HARNESS that of `perfgate`, as of
+`perfgate/ab/bootstrap.py`. PLANT makes the fused product form worse: `pass`, a Python-level pass
+over a small tensor, or `clone`, one more copy of the input.
 """
 
 import os
@@ -26,14 +26,12 @@ def scatter() -> list[bytes]:
 
 def take_packages(source: str, harness: str) -> None:
     """Make both of them importable; called before anything is imported from either."""
-    folder = str(Path(harness, "ab"))
+    folder = str(Path(harness, "perfgate", "ab"))
     sys.path.insert(0, folder)
-    from bootstrap import Implementations, take_harness_from
+    import bootstrap
 
     sys.path.remove(folder)
-    sys.path.insert(0, source)
-    sys.meta_path.insert(0, Implementations(source))
-    take_harness_from(Path(harness))
+    bootstrap.take_packages(source, harness)
 
 
 def plant(fault: str) -> None:

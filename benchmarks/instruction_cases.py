@@ -6,10 +6,10 @@ from functools import partial
 import torch
 
 from kan_impls import list_variants, registry
-from kan_impls.bench.case import PASSES, Case
-from kan_impls.bench.instructions_baseline import Entry
-from kan_impls.bench.measure import callgrind
-from kan_impls.bench.workload import Workload
+from perfgate.measure import callgrind
+from perfgate.network.case import PASSES, Case
+from perfgate.network.workload import pass_of
+from perfgate.store.instructions_baseline import Entry
 
 # Implementations that an installed package registers are counted by nobody here.
 CASES = {
@@ -23,7 +23,7 @@ def count(implementations: Collection[str] = ()) -> None:
     """Count every pass of the implementations, by default of all, in this process."""
     callgrind.count(
         {
-            f"{name} {pass_name}": partial(Workload, case, pass_name, torch.device("cpu"))
+            f"{name} {pass_name}": partial(pass_of, case, pass_name, torch.device("cpu"))
             for name, case in CASES.items()
             for pass_name in PASSES
             if not implementations or name in implementations

@@ -4,12 +4,12 @@ import torch
 from cases import mnist, reference
 
 from kan_impls import Variant, list_variants, registry
-from kan_impls.bench.case import FLOAT_BYTES, Case
-from kan_impls.bench.device_free_baseline import Entry, Key
-from kan_impls.bench.growth_law import Exponents, Law, Sizes
-from kan_impls.bench.measure.device_free import track_passes
-from kan_impls.bench.workload import Workload, device_free_figures
 from kan_impls.fused.cost import DECLARED
+from perfgate.judge.growth_law import Exponents, Law, Sizes
+from perfgate.measure.device_free import track_passes
+from perfgate.network.case import FLOAT_BYTES, Case
+from perfgate.network.workload import device_free_figures, pass_of
+from perfgate.store.device_free_baseline import Entry, Key
 
 # A backward pass that nobody asks the input's gradient of, and one within a network.
 PASSES = ("backward", "backward_with_input_grad")
@@ -92,7 +92,9 @@ def measure(case: Case) -> Entry:
     """Figures of a case, as they are stored."""
     options = " ".join(f"{name}={value}" for name, value in case.config.items())
     widths = "->".join(map(str, case.widths))
-    passes = {name: device_free_figures(case, name, MAX_OPERATORS).by_kind() for name in PASSES}
+    passes = {
+        name: device_free_figures(case, name, MAX_OPERATORS, DECLARED).by_kind() for name in PASSES
+    }
     return Entry(f"batch {case.batch}, {widths} {options}".rstrip(), passes)
 
 
@@ -105,7 +107,7 @@ def layer_figures(variant: Variant, sizes: Sizes) -> dict[str, int]:
     built = []
 
     def build():
-        built.append(Workload(case, "backward_with_input_grad", torch.device("cpu")))
+        built.append(pass_of(case, "backward_with_input_grad", torch.device("cpu")))
         return built[0].passes()
 
     found = track_passes(build, MAX_OPERATORS, DECLARED)

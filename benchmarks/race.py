@@ -15,9 +15,10 @@ from typing import NamedTuple
 import torch
 
 from kan_impls import get_variant
-from kan_impls.bench.case import Case
-from kan_impls.bench.measure.timing import SynchronizedTimer
-from kan_impls.bench.workload import Workload
+from perfgate.measure.timing import SynchronizedTimer
+from perfgate.network.case import Case
+from perfgate.network.passes import ModulePass
+from perfgate.network.workload import pass_of
 
 WARM_UP_ROUNDS = 2
 
@@ -33,7 +34,7 @@ class Times(NamedTuple):
         return self.forward + self.backward
 
 
-def time_once(workload: Workload, timer: SynchronizedTimer) -> Times:
+def time_once(workload: ModulePass, timer: SynchronizedTimer) -> Times:
     start = timer()
     loss = workload.loss(workload.forward())
     middle = timer()
@@ -43,7 +44,7 @@ def time_once(workload: Workload, timer: SynchronizedTimer) -> Times:
     return Times(middle - start, end - middle)
 
 
-def race(workloads: list[Workload], rounds: int, timer: SynchronizedTimer) -> list[list[Times]]:
+def race(workloads: list[ModulePass], rounds: int, timer: SynchronizedTimer) -> list[list[Times]]:
     """For each of the workloads, its times in every round."""
     times: list[list[Times]] = [[] for _ in workloads]
     for number in range(WARM_UP_ROUNDS + rounds):
@@ -70,7 +71,7 @@ def main() -> None:
         for variant in map(get_variant, names):
             widths = options.widths or variant.reference_widths
             case = Case("race", variant, options.batch, widths, variant.reference_config)
-            workloads.append(Workload(case, pass_name, device))
+            workloads.append(pass_of(case, pass_name, device))
         times = race(workloads, options.rounds, SynchronizedTimer(device))
         print(f"forward and {pass_name.replace('_', ' ')}, {options.rounds} rounds")
         for name, own in zip(names, times, strict=True):

@@ -18,17 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from kan_impls.bench.calibrate import run_figures
-from kan_impls.bench.limits import CPU_LIMITS
-from kan_impls.bench.record import (
-    Calibration,
-    Measurement,
-    Process,
-    Run,
-    parse_process,
-    parse_run,
-)
-from kan_impls.bench.verdict import Judge, Verdict
+from perfgate.judge.judge import Judge
+from perfgate.judge.limits import CPU_LIMITS
+from perfgate.judge.parse import parse_process, parse_run
+from perfgate.judge.record import Calibration, Measurement, Process, Run
+from perfgate.judge.verdict import Verdict
+from perfgate.store.calibrate import run_figures
 
 # For each run, for each of its processes, what it says of each benchmark.
 Recorded = Sequence[Sequence[Mapping[str, Process]]]
@@ -83,7 +78,7 @@ def slower(process: Process, factor: float) -> Process:
         process,
         median_ns=process.median_ns * factor,
         ratio=process.ratio and process.ratio * factor,
-        ratio_to_mlp=process.ratio_to_mlp and process.ratio_to_mlp * factor,
+        beside={name: ratio * factor for name, ratio in process.beside.items()},
     )
 
 

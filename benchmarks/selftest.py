@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kan_impls.bench.exit_codes import GateExit
-from kan_impls.bench.record import figures_of
+from perfgate.judge.exit_codes import GateExit
+from perfgate.judge.parse import figures_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = "benchmarks/test_reference.py"
@@ -62,14 +62,14 @@ def add_entry(data: dict[str, Any]) -> None:
 
 
 def other_device(data: dict[str, Any]) -> None:
-    data["machine_info"]["kan_impls"]["device_key"] = "cpu_other"
+    data["machine_info"]["perfgate"]["device_key"] = "cpu_other"
 
 
 def slower_before(data: dict[str, Any]) -> None:
     for entry in data["benchmarks"]:
         for process in figures_of(entry)["processes"]:
             process["ratio"] *= 1.5
-            if process["ratio_to_mlp"]:
+            if process.get("ratio_to_mlp"):
                 process["ratio_to_mlp"] *= 1.5
 
 
@@ -152,7 +152,7 @@ class Copy:
 def calibrate(copy: Copy, folder: Path) -> Path:
     """A calibrated baseline; the file."""
     finished = copy.run(
-        "kan_impls.bench.cli", "calibrate", "--runs=5", "--processes=2", f"--baselines={folder}",
+        "perfgate.cli", "calibrate", "--runs=5", "--processes=2", f"--baselines={folder}",
         "--", BENCHMARKS, *OPTIONS,
     )  # fmt: skip
     if finished.returncode:
@@ -192,9 +192,11 @@ def special_trials(copy: Copy, folder: Path) -> list[str | None]:
     corrupt = Trial("a damaged baseline", GateExit.CORRUPT_BASELINE)
     absent = Trial("no baseline", GateExit.NO_BASELINE)
     device_free = Trial("4 KiB more, without a device", 1, words="4,096")
+    empty = folder / "empty"
+    empty.mkdir()
     in_the_way = copy.pytest(f"--benchmark-compare={broken}")
     none = copy.pytest(
-        f"--baselines={folder / 'none'}", "--benchmark-compare", "--require-baseline",
+        f"--baselines={empty}", "--benchmark-compare", "--require-baseline",
         f"--report={folder / 'report'}",
     )  # fmt: skip
     fake = copy.run(

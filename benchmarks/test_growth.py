@@ -3,7 +3,7 @@
 import pytest
 from cases import GROWTH, implementations, mnist, scaled, variant_called
 
-from kan_impls.bench.case import PASSES
+from perfgate.network.case import PASSES
 
 pytestmark = pytest.mark.growth
 

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 from instruction_cases import CASES, entries
 
-from kan_impls import bench
-from kan_impls.bench import instructions_baseline as baseline
-from kan_impls.bench import instructions_verdict as verdict
-from kan_impls.bench.ab.trees import RevisionError, tree_of
-from kan_impls.bench.baseline import BaselineError
-from kan_impls.bench.instructions_baseline import Stored
-from kan_impls.bench.measure import instructions
-from kan_impls.bench.measure.callgrind import CollectionError
+import perfgate
+from perfgate.ab.trees import RevisionError, tree_of
+from perfgate.judge import instructions_verdict as verdict
+from perfgate.measure import instructions
+from perfgate.measure.callgrind import CollectionError
+from perfgate.store import instructions_baseline as baseline
+from perfgate.store.baseline import BaselineError
+from perfgate.store.instructions_baseline import Stored
 
 pytestmark = pytest.mark.instructions
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("count_instructions.py")
-HARNESS = Path(bench.__file__).parent
+HARNESS = Path(perfgate.__file__).parents[1]
 
 
 def collect(source, *plant):

@@ -5,6 +5,7 @@ It allocates nothing, times nothing and needs no device, so it runs inside plain
 change that is meant, `pytest benchmarks/test_memory.py --accept-memory` stores the new figures.
 """
 
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,11 @@ import torch
 from memory_cases import CASES, COST_LAWS, LAWS, OWN, layer_figures, measure
 
 from kan_impls import get_variant, list_variants
-from kan_impls.bench import device_free_baseline as baseline
-from kan_impls.bench.baseline import BaselineError
-from kan_impls.bench.growth_law import deviations
-from kan_impls.bench.measure.costs import UndeclaredCostError
-from kan_impls.bench.measure.device_free import TooManyOperatorsError
+from perfgate.judge.growth_law import deviations
+from perfgate.measure.costs import UndeclaredCostError
+from perfgate.measure.device_free import TooManyOperatorsError
+from perfgate.store import device_free_baseline as baseline
+from perfgate.store.baseline import BaselineError
 
 
 @pytest.fixture
@@ -73,10 +74,15 @@ def test_nothing_is_stored_of_what_does_not_exist(accepting, stored):
         fail_if_any(baseline.unknown(stored, CASES))
 
 
+@cache  # the laws of bytes and of costs may speak of the same sizes
+def figures_of(implementation, sizes):
+    return layer_figures(get_variant(implementation), sizes)
+
+
 @pytest.mark.parametrize("laws", [LAWS, COST_LAWS], ids=["bytes", "costs"])
 @pytest.mark.parametrize("implementation", list_variants())
 def test_figures_grow_as_declared(implementation, laws):
     if implementation not in OWN:
         pytest.skip(f"{implementation} comes from another package, and no law is declared for it")
-    variant, law = get_variant(implementation), laws[implementation]
-    fail_if_any(deviations(implementation, law, lambda sizes: layer_figures(variant, sizes)))
+    measured = partial(figures_of, implementation)
+    fail_if_any(deviations(implementation, laws[implementation], measured))

@@ -3,7 +3,7 @@
 import pytest
 from cases import implementations, package_version, reference, variant_called
 
-from kan_impls.bench.case import PASSES
+from perfgate.network.case import PASSES
 
 
 @pytest.mark.parametrize("pass_name", PASSES)

@@ -2,8 +2,8 @@
 
 import math
 
-from kan_impls.bench.limits import Limits
-from kan_impls.bench.record import Calibration, Measurement, Process, Run
+from perfgate.judge.limits import Limits
+from perfgate.judge.record import Calibration, Measurement, Process, Run
 
 NAME = "benchmarks/test_x.py::test_x[mlp]"
 MEASURED = {"case": "reference", "batch": 100, "implementation": "mlp", "pass": "forward"}

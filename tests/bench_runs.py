@@ -3,16 +3,17 @@
 import copy
 import json
 
-from kan_impls.bench.limits import Limits
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import Source, document
-from kan_impls.bench.verdict import Answers, Judge, TimeChange
+from perfgate.judge.judge import Judge
+from perfgate.judge.limits import Limits
+from perfgate.judge.parse import parse_run
+from perfgate.judge.verdict import Answers, TimeChange
+from perfgate.report.document import Source, document
 
 
 def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, anchor=None):
     data = {
         "machine_info": {
-            "kan_impls": {
+            "perfgate": {
                 "device_type": "cpu",
                 "device_model": "Test CPU",
                 "torch": "2.13.0",
@@ -28,7 +29,7 @@ def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, anchor=None)
         "datetime": "2026-01-02T03:04:05+00:00",
         "version": "5.3.1",
     }
-    return data if anchor is None else {**data, "kan_impls": {"anchor": anchor}}
+    return data if anchor is None else {**data, "perfgate": {"anchor": anchor}}
 
 
 def benchmark(

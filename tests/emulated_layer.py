@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -212,3 +213,13 @@ def with_kinds(case: Case) -> list[Case]:
         (Element.BFLOAT16, Precision.TF32),
     ]
     return [replace(case, element=element, precision=precision) for element, precision in kinds]
+
+
+def compiled(cases: Iterable[Case]) -> dict[str, Emulator]:
+    """An emulator for every basis of the cases, compiled side by side."""
+    names: dict[str, dict[str, None]] = {}
+    for case in cases:
+        names.setdefault(case.functions.name, {}).update(dict.fromkeys(case.kernels()))
+    with ThreadPoolExecutor() as pool:
+        built = pool.map(lambda kernels: Emulator(None, list(kernels)), names.values())
+        return dict(zip(names, built, strict=True))

@@ -5,18 +5,18 @@ import json
 
 import pytest
 
-from kan_impls.bench import baseline
-from kan_impls.bench.calibrate import CalibrationError, calibrate, calibration_of, joined
-from kan_impls.bench.cli import main
-from kan_impls.bench.processes import Command
-from kan_impls.bench.record import figures_of, parse_run
+from perfgate.cli import main
+from perfgate.judge.parse import figures_of, parse_run
+from perfgate.run.processes import Command
+from perfgate.store import baseline
+from perfgate.store.calibrate import CalibrationError, calibrate, calibration_of, joined
 from tests.bench_runs import run_data
 
 
 def on(data, day, machine, commit="c"):
     """The data, measured on that day and machine."""
     data["datetime"] = f"{day}T03:04:05+00:00"
-    data["machine_info"]["kan_impls"]["machine"] = {
+    data["machine_info"]["perfgate"]["machine"] = {
         "id": machine, "hypervisor": "kvm", "boot": "b",
     }  # fmt: skip
     data["commit_info"]["id"] = commit
@@ -26,7 +26,7 @@ def on(data, day, machine, commit="c"):
 def process_data(ratio, disturbed=0, memory=4096):
     data = run_data("a", memory=memory)
     data["benchmarks"][0]["extra_info"]["processes"] = [
-        {"median_ns": 2e6 * ratio, "ratio": ratio, "ratio_to_mlp": None, "rounds": 5,
+        {"median_ns": 2e6 * ratio, "ratio": ratio, "rounds": 5,
          "disturbed": disturbed}
     ]  # fmt: skip
     seconds = 2e-3 * ratio
@@ -43,7 +43,6 @@ def test_a_calibration_holds_a_figure_of_each_run_and_all_processes():
     found = parse_run(data).measurements["a"]
     assert found.calibration.values("ratio") == [1.1, 1.1]
     assert found.calibration.values("median_ns") == pytest.approx([2.2e6, 2.2e6])
-    assert found.calibration.values("ratio_to_mlp") == []
     assert found.calibration.processes == 3
     assert [process.ratio for process in found.processes] == [1.0, 1.1, 1.2, 1.3, 1.1, 1.0]
     assert "rounds" not in figures_of(data["benchmarks"][0])
@@ -70,7 +69,7 @@ def test_benchmarks_that_only_some_runs_measured_are_an_error():
 
 def test_processes_of_other_settings_are_an_error():
     other = process_data(1.0)
-    other["machine_info"]["kan_impls"]["device_key"] = "cpu_other"
+    other["machine_info"]["perfgate"]["device_key"] = "cpu_other"
     with pytest.raises(CalibrationError, match=r"is cpu_other and another cpu_test; .*conftest"):
         calibration_of([[process_data(1.0), other]])
 
@@ -82,7 +81,7 @@ def test_every_process_is_fresh_and_kept_on_demand(tmp_path, monkeypatch):
         orders.append(order)
         return process_data(1.0 + 0.01 * len(orders))
 
-    monkeypatch.setattr("kan_impls.bench.calibrate.measure_in_process", measure)
+    monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", measure)
     keep = tmp_path / "kept" / "here"
     data = calibrate(Command([], tmp_path), 2, 3, lambda text: None, keep)
     assert len(parse_run(data).measurements["a"].processes) == 6
@@ -96,7 +95,7 @@ def test_every_process_is_fresh_and_kept_on_demand(tmp_path, monkeypatch):
 
 
 def test_an_empty_selection_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("kan_impls.bench.calibrate.measure_in_process", lambda *a: run_data())
+    monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", lambda *a: run_data())
     with pytest.raises(CalibrationError, match="nothing was measured; expected one benchmark"):
         calibrate(Command([], tmp_path), 2, 3, lambda text: None)
 
@@ -161,7 +160,7 @@ def test_runs_of_other_numbers_of_processes_are_refused_at_once(tmp_path, monkey
         asked.append(order)
         return process_data(1.0)
 
-    monkeypatch.setattr("kan_impls.bench.calibrate.measure_in_process", measure)
+    monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", measure)
     baseline.store(tmp_path, "cpu_test", old_calibration(), "x")
     with pytest.raises(CalibrationError, match=r"are of 3 .*expected 1, .*--processes 1"):
         calibrate(Command([], tmp_path), 2, 3, lambda text: None, add_to=tmp_path)
@@ -173,9 +172,7 @@ def test_runs_of_other_numbers_of_processes_are_refused_at_once(tmp_path, monkey
 
 
 def test_add_keeps_what_was_not_measured_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "kan_impls.bench.calibrate.measure_in_process", lambda *a: process_data(1.0)
-    )
+    monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", lambda *a: process_data(1.0))
     held = old_calibration()
     held["benchmarks"] += run_data("b")["benchmarks"]
     baseline.store(tmp_path, "cpu_test", held, "x")

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from kan_impls.bench.measure import instructions
-from kan_impls.bench.measure.callgrind import CALLS, REPEATS, CollectionError
+from perfgate.measure import instructions
+from perfgate.measure.callgrind import CALLS, REPEATS, CollectionError
 
 HERE = {"torch": "2.13.0+cpu", "python": "3.11.7 (main)", "capability": "AVX2"}
 

@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kan_impls import get_variant
-from kan_impls.bench.case import PASSES, Case, Product
-from kan_impls.bench.workload import Workload, target_of
+from perfgate.network.case import PASSES, Case, Product
+from perfgate.network.workload import pass_of, target_of
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ def test_flops_are_those_that_pytorch_counts(name, pass_name):
     # The counter knows neither the in-place products of the fused layer nor the products
     # and sums of the direct one; the arithmetic is the same for all.
     case = Case("odd", get_variant(name), 7, (5, 6, 3))
-    workload = Workload(case, pass_name, CPU)
+    workload = pass_of(case, pass_name, CPU)
     workload.prepare()
     with FlopCounterMode(display=False) as counter:
         workload.run()
@@ -48,7 +48,7 @@ def test_compulsory_bytes_are_weights_inputs_and_outputs():
 
 @pytest.mark.parametrize("pass_name", PASSES)
 def test_a_pass_leaves_the_gradients_it_should(pass_name):
-    workload = Workload(Case("odd", get_variant("mlp"), 7, (5, 6, 3)), pass_name, CPU)
+    workload = pass_of(Case("odd", get_variant("mlp"), 7, (5, 6, 3)), pass_name, CPU)
     workload.prepare()
     workload.run()
     has_grads = pass_name != "forward"
@@ -67,6 +67,6 @@ def test_the_target_is_the_papers():
 
 def test_runs_of_a_case_start_from_the_same_numbers():
     case = Case("odd", get_variant("mlp"), 7, (5, 6, 3))
-    first, second = Workload(case, "forward", CPU), Workload(case, "backward", CPU)
+    first, second = pass_of(case, "forward", CPU), pass_of(case, "backward", CPU)
     assert torch.equal(first.x, second.x)
     assert torch.equal(first.model(first.x), second.model(second.x))

@@ -5,12 +5,12 @@ import subprocess
 
 import pytest
 
-from kan_impls.bench import commands
-from kan_impls.bench.baseline import find, read_run
-from kan_impls.bench.cli import main
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import document, to_json
-from kan_impls.bench.verdict import Verdict
+from perfgate import commands
+from perfgate.cli import main
+from perfgate.judge.parse import parse_run
+from perfgate.judge.verdict import TimeChange, Verdict
+from perfgate.report.document import document, to_json
+from perfgate.store.baseline import find, read_run
 from tests.bench_runs import run_data, write_run
 from tests.git import git
 
@@ -84,7 +84,7 @@ def test_what_is_stored_keeps_every_field(folder):
     path = write_run(folder / ".benchmarks" / "last_run.json", "a")
     main(["accept"])
     kept = json.loads(present(folder).read_text())
-    assert kept.pop("kan_impls") == {"anchor": None}
+    assert kept.pop("perfgate") == {"anchor": None}
     assert kept == json.loads(path.read_text())
 
 
@@ -130,7 +130,7 @@ def test_calibrate_stores_what_it_measured(folder, monkeypatch, capsys):
         calls.append((command.arguments, runs, processes, keep))
         return run_data("a")
 
-    monkeypatch.setattr("kan_impls.bench.calibrate.calibrate", measure)
+    monkeypatch.setattr("perfgate.store.calibrate.calibrate", measure)
     assert main(["calibrate", "--runs=4", "--processes", "2", "--", "-k", "mlp"]) == 0
     assert calls == [(["--benchmark-only", "-k", "mlp"], 4, 2, None)]
     assert present(folder).name == "0001_0123456789.json"
@@ -139,7 +139,10 @@ def test_calibrate_stores_what_it_measured(folder, monkeypatch, capsys):
 
 def write_report(folder, *statuses, code=0):
     """A report as the comparison with the stored baseline leaves it."""
-    verdicts = [Verdict(f"b{n}", status, "because") for n, status in enumerate(statuses)]
+    verdicts = [
+        status if isinstance(status, Verdict) else Verdict(f"b{n}", status, "because")
+        for n, status in enumerate(statuses)
+    ]
     content = document(parse_run(run_data("b0")), verdicts, exit_code=code, kind="compare")
     path = folder / "gate" / "report.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,16 +215,28 @@ def test_a_green_status_over_a_red_verdict_is_not_believed(gated, status, code):
 
 def test_what_is_unclear_fails_the_gate_where_that_is_asked(gated):
     gate, asked = gated
-    assert gate("inconclusive", code=0) == 0
-    assert gate("inconclusive", code=0, options=["--fail-on-inconclusive"]) == 17
+    assert gate(compared("inconclusive"), code=0) == 0
+    options = ["--fail-on-inconclusive"]
+    assert gate(compared("inconclusive"), code=0, options=options) == 17
     assert "--fail-on-inconclusive" in asked[-1]
+
+
+def test_what_was_compared_with_no_earlier_code_never_passes_the_gate(gated):
+    gate, _ = gated
+    assert gate("inconclusive", code=0) == 19
+    assert gate("unchanged", code=0) == 0
+
+
+def compared(status):
+    change = TimeChange("median_ns", "base", status, 0.1, 0.2, 0.3, 4, "c" * 40)
+    return Verdict("b0", status, "because", [change])
 
 
 def test_the_comparison_gets_what_it_is_to_judge_by(gated):
     gate, asked = gated
-    gate("unchanged", code=0, options=["--baselines=elsewhere", "--pairs=3", "--", "-k", "x"])
+    gate("unchanged", code=0, options=["--baselines=elsewhere", "--pairs=5", "--", "-k", "x"])
     command = asked[0]
-    assert {"--baselines=elsewhere", "--pairs=3"} <= set(command)
+    assert {"--baselines=elsewhere", "--pairs=5"} <= set(command)
     assert command[command.index("-k") + 1] == "x"
 
 
@@ -247,7 +262,7 @@ def test_counts_are_at_least_one(folder, option, capsys):
 def test_a_calibration_of_a_part_does_not_drop_the_rest_by_itself(folder, monkeypatch, capsys):
     write_run(folder / ".benchmarks" / "last_run.json", "a", "b")
     main(["accept"])
-    monkeypatch.setattr("kan_impls.bench.calibrate.calibrate", lambda *a: run_data("b"))
+    monkeypatch.setattr("perfgate.store.calibrate.calibrate", lambda *a: run_data("b"))
     assert main(["calibrate"]) == 1
     assert "lacks 1 of the 2 benchmarks" in capsys.readouterr().err
     assert main(["calibrate", "--merge"]) == 0

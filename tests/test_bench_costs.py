@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from kan_impls import get_variant
-from kan_impls.bench.case import Case
-from kan_impls.bench.measure.costs import Cost, UndeclaredCostError, touched_bytes
-from kan_impls.bench.measure.device_free import Passes, estimate_peak_bytes, track_passes
-from kan_impls.bench.workload import device_free_figures
+from kan_impls.fused.cost import DECLARED
+from perfgate.measure.costs import Cost, UndeclaredCostError, touched_bytes
+from perfgate.measure.device_free import Passes, estimate_peak_bytes, track_passes
+from perfgate.network.case import Case
+from perfgate.network.workload import device_free_figures
 
 FLOAT = 4
 
@@ -99,7 +100,7 @@ def test_what_a_product_overwrites_is_not_read():
 
 def test_all_of_an_mlp_by_hand():
     case = Case("small", get_variant("mlp"), 20, (30, 40, 2))
-    found = device_free_figures(case, "backward")
+    found = device_free_figures(case, "backward", declared=DECLARED)
     products = FLOAT * ((20 * 30 + 30 * 40 + 40) + (20 * 40 + 40 * 2 + 2))
     assert found.forward == Cost(
         operators=4,  # two affine maps, ReLU, sigmoid

@@ -10,25 +10,26 @@ import torch
 from torch import nn
 
 from kan_impls import create_layer, get_variant, list_variants
-from kan_impls.bench import device_free_baseline as baseline
-from kan_impls.bench.case import Case
-from kan_impls.bench.device_free_baseline import Key
-from kan_impls.bench.growth_law import deviations
-from kan_impls.bench.measure.device_free import (
+from kan_impls.fused import product
+from kan_impls.fused.cost import DECLARED
+from perfgate.judge.growth_law import deviations
+from perfgate.measure.device_free import (
     Passes,
     TooManyOperatorsError,
     _written_argument,
     estimate_peak_bytes,
     track_passes,
 )
-from kan_impls.bench.measure.memory import measure_peaks
-from kan_impls.bench.workload import (
+from perfgate.measure.memory import measure_peaks
+from perfgate.network.case import Case
+from perfgate.network.workload import (
     NoEstimateError,
-    Workload,
     device_free_figures,
     estimate_bytes,
+    pass_of,
 )
-from kan_impls.fused import product
+from perfgate.store import device_free_baseline as baseline
+from perfgate.store.device_free_baseline import Key
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # the laws and the cases are data of the benchmarks
@@ -49,8 +50,8 @@ def small(name, batch=20, widths=(30, 40, 2)):
 
 def unseen_bytes(case, pass_name):
     """What the profiler measures beyond the device-free bytes, kind by kind."""
-    measured = Workload(case, pass_name, CPU).measure_memory()
-    tracked = device_free_figures(case, pass_name).bytes._asdict()
+    measured = pass_of(case, pass_name, CPU).measure_memory()
+    tracked = device_free_figures(case, pass_name, declared=DECLARED).bytes._asdict()
     assert measured.keys() == tracked.keys()
     return {kind: measured[kind] - tracked[kind] for kind in measured}
 
@@ -112,7 +113,10 @@ def test_nothing_is_allocated():
     # Eighty-eight terabytes, thousands of times the memory of this machine.
     huge = Case("huge", get_variant("fourier_kan"), 65_536, (8192, 8192))
     product_of_the_basis = 65_536 * 8192 * 8192 * 5 * FLOAT
-    assert device_free_figures(huge, "backward").bytes.forward_peak_bytes > product_of_the_basis
+    assert (
+        device_free_figures(huge, "backward", declared=DECLARED).bytes.forward_peak_bytes
+        > product_of_the_basis
+    )
 
 
 def test_the_estimate_allocates_nothing():
@@ -194,7 +198,7 @@ def test_the_collector_of_cycles_changes_no_figure():
 
 def test_too_many_operators_are_an_error_and_not_minutes():
     with pytest.raises(TooManyOperatorsError, match=r"more than 100 operators; expected .*choose"):
-        device_free_figures(small("fused_efficient_kan"), "backward", max_operators=100)
+        device_free_figures(small("fused_efficient_kan"), "backward", 100, DECLARED)
 
 
 class Wasteful(nn.Module):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from kan_impls import create_layer
-from kan_impls.bench import device_free_baseline as baseline
-from kan_impls.bench.case import Case
-from kan_impls.bench.device_free_baseline import Key
 from kan_impls.fused import product
+from perfgate.network.case import Case
+from perfgate.store import device_free_baseline as baseline
+from perfgate.store.device_free_baseline import Key
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # what is measured is data of the benchmarks

@@ -9,10 +9,10 @@ import archspec.cpu
 import pytest
 import torch
 
-from kan_impls.bench.device_key import device_key, recorded_environment
-from kan_impls.bench.measure.environment import describe_environment, resolve_device
-from kan_impls.bench.measure.gpu import describe_gpu
-from kan_impls.bench.measure.processor import (
+from perfgate.judge.device_key import device_key, recorded_environment
+from perfgate.measure.environment import describe_environment, resolve_device
+from perfgate.measure.gpu import describe_gpu
+from perfgate.measure.processor import (
     describe_processor,
     usable_cores,
     x86_microarchitecture,
@@ -28,6 +28,9 @@ def test_the_key_holds_what_figures_depend_on(monkeypatch):
     assert key.startswith("cpu_")
     assert f"_torch{torch_version}_threads{torch.get_num_threads()}_highest" in key
     assert f"_{torch.backends.cpu.get_cpu_capability().lower().replace(' ', '-')}_cores" in key
+    # An earlier test in this process may have set the newer interface, which cannot be unset.
+    matmul = SimpleNamespace(matmul=SimpleNamespace(fp32_precision="none"))
+    monkeypatch.setattr(torch.backends, "mkldnn", matmul)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     assert describe_environment(CPU)["device_key"] == key.replace("highest", "high")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
@@ -50,7 +53,7 @@ def test_matmul_precision_by_either_interface():
     # In a process of its own: nothing sets a precision back to where it never was set.
     code = (
         "import json, os, sys, torch\n"
-        "from kan_impls.bench.measure.environment import describe_settings\n"
+        "from perfgate.measure.environment import describe_settings\n"
         "b = torch.backends\n"
         "for line in json.loads(sys.argv[1]):\n"
         "    if os.fork() == 0:\n"
@@ -235,7 +238,7 @@ def test_a_stored_run_from_before_is_read_by_its_facts():
     old = {
         "cpu": {"arch": "X86_64", "vendor_id_raw": "AuthenticAMD", "family": 25, "model": 1,
                 "stepping": 1, "count": 2, "flags": [*flags_of("zen3"), "pni"]},
-        "kan_impls": {"device_type": "cpu", "device_model": "AMD EPYC", "torch": "2.13.0+cpu",
+        "perfgate": {"device_type": "cpu", "device_model": "AMD EPYC", "torch": "2.13.0+cpu",
                       "threads": 2, "matmul_precision": "highest", "cpu_capability": "AVX2",
                       "device_key": "cpu_amd-epyc_torch2.13_threads2_highest"},
     }  # fmt: skip
@@ -243,17 +246,17 @@ def test_a_stored_run_from_before_is_read_by_its_facts():
     assert recorded_environment(old)["device_key"] == key
     # Whatever it calls itself, another instruction set is another device.
     for claimed in ("AVX512", "DEFAULT"):
-        edited = {**old, "kan_impls": {**old["kan_impls"], "cpu_capability": claimed}}
-        edited["kan_impls"]["device_key"] = key
+        edited = {**old, "perfgate": {**old["perfgate"], "cpu_capability": claimed}}
+        edited["perfgate"]["device_key"] = key
         assert recorded_environment(edited)["device_key"] != key
 
 
 def test_a_key_that_its_facts_contradict_is_of_no_device():
     environment = describe_environment(CPU)
     own = environment["device_key"]
-    assert recorded_environment({"kan_impls": environment})["device_key"] == own
+    assert recorded_environment({"perfgate": environment})["device_key"] == own
     for changes in ({"cpu_capability": "other"}, {"device_key": "cpu_other"}):
-        found = recorded_environment({"kan_impls": {**environment, **changes}})["device_key"]
+        found = recorded_environment({"perfgate": {**environment, **changes}})["device_key"]
         assert found not in (own, "cpu_other")
 
 

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kan_impls.bench.measure import evidence
-from kan_impls.bench.measure.cache import cache_bytes, default_cache, flusher
-from kan_impls.bench.measure.evidence import GpuWitness, SchedulerWitness, witness_of
+from perfgate.measure import evidence
+from perfgate.measure.cache import cache_bytes, default_cache, flusher
+from perfgate.measure.evidence import GpuWitness, SchedulerWitness, witness_of
 
 CORE = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
@@ -189,7 +189,7 @@ def test_a_cpu_is_watched_by_the_scheduler():
 
 
 def test_cold_caches_are_overwritten_by_twice_their_size(monkeypatch):
-    monkeypatch.setattr("kan_impls.bench.measure.cache.cache_bytes", lambda device: 1000)
+    monkeypatch.setattr("perfgate.measure.cache.cache_bytes", lambda device: 1000)
     made = []
     original = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *a, **k: made.append(original(*a, **k)) or made[-1])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
+from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,7 @@ from kan_impls.bench.exit_codes import FAILING, GateExit, gate_exit
         (["unchanged", "regressed"], (), GateExit.REGRESSED),
         (["missing", "unchanged"], (), GateExit.MISSING),
         (["incomparable"], (), GateExit.INCOMPARABLE),
+        (["unjudged", "unchanged"], (), GateExit.UNJUDGED),
         (["no_baseline"], ("no_baseline",), GateExit.NO_BASELINE),
         (["improved"], ("improved",), GateExit.IMPROVED),
         (["inconclusive"], ("inconclusive",), GateExit.INCONCLUSIVE),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kan_impls.bench.growth_law import Exponents, Law, Sizes, deviations
+from perfgate.judge.growth_law import Exponents, Law, Sizes, deviations
 
 
 def cubic(sizes):

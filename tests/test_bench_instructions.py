@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from kan_impls.bench import instructions_baseline as baseline
-from kan_impls.bench import instructions_verdict as verdict
-from kan_impls.bench.baseline import BaselineError
-from kan_impls.bench.instructions_baseline import Entry, Stored
+from perfgate.judge import instructions_verdict as verdict
+from perfgate.store import instructions_baseline as baseline
+from perfgate.store.baseline import BaselineError
+from perfgate.store.instructions_baseline import Entry, Stored
 
 HERE = {"torch": "2.13.0+cpu", "python": "3.11.7 (main)", "capability": "AVX2"}
 SHAPE = "batch 8, 16->16 grid_size=5"

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from kan_impls.bench import runner
-from kan_impls.bench.measure import launches
-from kan_impls.bench.measure.launches import count_launches
-from kan_impls.bench.runner import Runner
+from perfgate.measure import launches
+from perfgate.measure.launches import count_launches
+from perfgate.run import runner
+from perfgate.run.runner import Runner
 
 GPU = torch.device("cuda", 1)
 

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from kan_impls.bench.limits import CPU_LIMITS, LimitsError, LimitTable, read_rules
+from perfgate.judge.limits import CPU_LIMITS, LimitsError, LimitTable, read_rules
 from tests.bench_measurements import measurement
 
 TODAY = datetime.date(2026, 11, 24)
@@ -18,7 +18,7 @@ def rules(tmp_path, text):
 
 def entry(**fields):
     lines = "\n".join(f"{key} = {value}" for key, value in fields.items())
-    return f"[[tool.kan_impls.limits]]\n{lines}\n"
+    return f"[[tool.perfgate.limits]]\n{lines}\n"
 
 
 def test_the_last_entry_that_fits_counts(tmp_path):
@@ -28,6 +28,12 @@ def test_the_last_entry_that_fits_counts(tmp_path):
     limits = LimitTable(CPU_LIMITS, rules(tmp_path, text))(measurement())
     assert (limits.visible, limits.ratio) == (0.3, 0.05)
     assert limits.absolute == CPU_LIMITS.absolute
+
+
+def test_the_table_has_an_earlier_name(tmp_path):
+    text = entry(benchmark='"*"', ratio=0.07, reason='"so it is"')
+    earlier = rules(tmp_path, text.replace("perfgate", "kan_impls"))
+    assert earlier == rules(tmp_path, text)
 
 
 @pytest.mark.parametrize(("key", "visible"), [("cpu_x", 0.3), ("cuda_x", CPU_LIMITS.visible)])
@@ -72,7 +78,7 @@ def test_an_entry_that_selects_nothing_is_an_error(tmp_path):
         rules(tmp_path, entry(visible=0.3, reason='"x"'))
 
 
-@pytest.mark.parametrize("text", ["[tool.kan_impls]\nlimits = 3", "[tool.kan_impls.limits]\na = 1"])
+@pytest.mark.parametrize("text", ["[tool.perfgate]\nlimits = 3", "[tool.perfgate.limits]\na = 1"])
 def test_another_shape_is_an_error(tmp_path, text):
     with pytest.raises(LimitsError, match="array of tables"):
         rules(tmp_path, text)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kan_impls.bench.measure.machine import describe_machine
-from kan_impls.bench.provenance import Machine, Origin, parse_machine, same_machine
+from perfgate.judge.provenance import Machine, Origin, parse_machine, same_machine
+from perfgate.measure.machine import describe_machine
 
 CPUINFO, VENDOR = "proc/cpuinfo", "sys/class/dmi/id/sys_vendor"
 FLAGS = {True: "flags : fpu hypervisor\n", False: "flags : fpu\n"}
@@ -66,7 +66,7 @@ def test_hypervisors(root, files, hypervisor):
 def test_a_machine_that_tells_nothing(tmp_path, monkeypatch):
     for system in ("Linux", "Darwin", "Windows"):
         monkeypatch.setattr("platform.system", lambda system=system: system)
-        monkeypatch.setattr("kan_impls.bench.measure.machine._output_of", lambda *command: "")
+        monkeypatch.setattr("perfgate.measure.machine._output_of", lambda *command: "")
         assert describe_machine(tmp_path) == {"id": None, "hypervisor": None, "boot": None}
 
 
@@ -85,8 +85,8 @@ def test_which_machines_are_the_same():
 
 def test_a_stored_run_names_its_machine_or_none():
     machine = {"id": "1", "hypervisor": None, "boot": "x"}
-    assert parse_machine({"kan_impls": {"machine": machine}}) == Machine("1", None, "x")
-    assert parse_machine({"kan_impls": {}}) is None
+    assert parse_machine({"perfgate": {"machine": machine}}) == Machine("1", None, "x")
+    assert parse_machine({"perfgate": {}}) is None
     assert parse_machine({}) is None
 
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from kan_impls import get_variant
-from kan_impls.bench.case import Case
-from kan_impls.bench.measure.memory import (
+from perfgate.measure.memory import (
     free_bytes,
     measure_peaks,
     measure_saved_bytes,
 )
-from kan_impls.bench.runner import NotEnoughMemoryError, check_memory
-from kan_impls.bench.workload import Workload
+from perfgate.network.case import Case
+from perfgate.network.workload import check_memory, pass_of
+from perfgate.workload import NotEnoughMemoryError
 
 CPU = torch.device("cpu")
 MB = 1_000_000
@@ -50,15 +50,14 @@ def test_what_was_allocated_before_does_not_count():
 
 @pytest.mark.parametrize("name", ["mlp", "efficient_kan", "fourier_kan", "fused_fourier_kan"])
 def test_repeats_agree_to_the_byte(name):
-    workload = Workload(small(name), "backward", CPU)
+    workload = pass_of(small(name), "backward", CPU)
     first = workload.measure_memory()
-    assert (
-        first == workload.measure_memory() == Workload(small(name), "forward", CPU).measure_memory()
-    )
+    again = pass_of(small(name), "forward", CPU)
+    assert first == workload.measure_memory() == again.measure_memory()
 
 
 def test_4_kib_more_are_seen(monkeypatch):
-    workload = Workload(small(), "backward", CPU)
+    workload = pass_of(small(), "backward", CPU)
     before = workload.measure_memory()
     layer = type(workload.model.layers[0])
     original = layer.forward
@@ -76,7 +75,7 @@ def test_4_kib_more_are_seen(monkeypatch):
 
 def test_saved_bytes_of_the_fused_layer_are_its_hidden_input():
     # x and the parameters live anyway; what the second layer keeps is the first's output.
-    workload = Workload(small(), "backward", CPU)
+    workload = pass_of(small(), "backward", CPU)
     assert workload.measure_memory()["saved_bytes"] == 20 * 40 * 4
 
 
@@ -113,7 +112,7 @@ def test_a_case_without_an_estimate_is_measured_and_this_is_said_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_memory(replace(case, batch=9), CPU)
-    assert Workload(case, "backward", CPU).measure_memory()["saved_bytes"] == 8 * 3 * 4
+    assert pass_of(case, "backward", CPU).measure_memory()["saved_bytes"] == 8 * 3 * 4
 
 
 def test_free_memory_is_some(device):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kan_impls.bench.noise import (
+from perfgate.judge.noise import (
     Noise,
     common_variance,
     estimate,

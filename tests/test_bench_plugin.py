@@ -4,6 +4,7 @@ Time is a clock that only the benchmark itself moves, and other processes measur
 says, so that no verdict here depends on the machine; memory is real.
 """
 
+import importlib
 import json
 import platform
 import xml.etree.ElementTree as ElementTree
@@ -13,20 +14,24 @@ import pytest
 import torch
 
 from kan_impls import get_variant
-from kan_impls.bench import runner, session
-from kan_impls.bench.ab.run import Comparison
-from kan_impls.bench.case import Case
-from kan_impls.bench.cli import main
-from kan_impls.bench.exit_codes import GateExit
-from kan_impls.bench.measure import floor
-from kan_impls.bench.record import OURS, Process, parse_process, parse_run
-from kan_impls.bench.sequential import Goal, decide
-from kan_impls.bench.settle import Settlement
-from kan_impls.bench.workload import Workload
+from perfgate import session
+from perfgate.ab.run import Comparison
+from perfgate.ab.settle import Settlement
+from perfgate.cli import main
+from perfgate.judge.exit_codes import GateExit
+from perfgate.judge.parse import parse_process, parse_run
+from perfgate.judge.place import OURS
+from perfgate.judge.record import Process
+from perfgate.judge.sequential import Goal, decide
+from perfgate.network import floor
+from perfgate.network.case import Case
+from perfgate.network.passes import ModulePass
+from perfgate.network.workload import check_memory, pass_of
+from perfgate.run import runner
 from tests.test_bench_rounds import Script
 
 CONFTEST = """
-pytest_plugins = ["kan_impls.bench.plugin"]
+pytest_plugins = ["perfgate.plugin"]
 
 def pytest_benchmark_generate_machine_info():
     return {}  # asking the processor takes a second
@@ -35,7 +40,7 @@ def pytest_benchmark_generate_machine_info():
 BENCHMARK = """
 import pytest
 from kan_impls import get_variant
-from kan_impls.bench.case import Case
+from perfgate.network.case import Case
 
 @pytest.mark.parametrize("name", ["mlp", "fused_fourier_kan"])
 def test_small(measure, name):
@@ -110,9 +115,11 @@ class Turns:
 @pytest.fixture(scope="module", autouse=True)
 def _import_all_once():
     # pytester forgets the modules that a run has imported: slow, and torch bears no second time.
+    for name in ("scipy.special", "plotly", "perfgate.report.write"):
+        importlib.import_module(name)
     case = Case("small", get_variant("fused_fourier_kan"), 8, (6, 5, 1))
-    runner.check_memory(case, torch.device("cpu"))
-    Workload(case, "backward", torch.device("cpu")).measure_memory()
+    check_memory(case, torch.device("cpu"))
+    pass_of(case, "backward", torch.device("cpu")).measure_memory()
 
 
 @pytest.fixture
@@ -147,18 +154,18 @@ def project(pytester, monkeypatch, others):
 
 def slow_down(monkeypatch, factor):
     """Every pass of the fused layer takes `factor` times as long."""
-    original = Workload.run
+    original = ModulePass.run
 
     def run(self):
         original(self)
-        if "Fused" in str(self.model):
+        if "fused" in self.describe()["implementation"]:
             Clock.now += Clock.step * (factor - 1)
 
-    monkeypatch.setattr(Workload, "run", run)
+    monkeypatch.setattr(ModulePass, "run", run)
 
 
 def waste_memory(monkeypatch):
-    original = Workload.forward
+    original = ModulePass.forward
 
     def forward(self):
         wasted = torch.empty(1024)
@@ -166,7 +173,7 @@ def waste_memory(monkeypatch):
         del wasted
         return result
 
-    monkeypatch.setattr(Workload, "forward", forward)
+    monkeypatch.setattr(ModulePass, "forward", forward)
 
 
 def newest_baseline(project):
@@ -181,11 +188,8 @@ def edit(path, change):
 
 def calibrated(data):
     """As if ten runs of three processes had differed by a fifth of a percent."""
-    runs = [
-        dict.fromkeys(("ratio", "ratio_to_mlp", "median_ns"), 1 + 0.002 * (number % 2))
-        for number in range(10)
-    ]
-    machine = data["machine_info"]["kan_impls"]["machine"]
+    runs = [dict.fromkeys(("ratio", "median_ns"), 1 + 0.002 * (number % 2)) for number in range(10)]
+    machine = data["machine_info"]["perfgate"]["machine"]
     origin = {"datetime": data["datetime"], "machine": machine["id"], "boot": machine["boot"]}
     for entry in data["benchmarks"]:
         entry["extra_info"][OURS]["calibration"] = {
@@ -236,7 +240,7 @@ def test_benchmark_only_measures_and_keeps_the_run(project):
     assert info["floor_fraction"] == pytest.approx(1)
     # What pytest-benchmark itself analyses and stores are the same rounds.
     assert data["benchmarks"][0]["stats"]["data"] == [Clock.step] * 12
-    assert data["machine_info"]["kan_impls"]["device_key"].startswith("cpu_")
+    assert data["machine_info"]["perfgate"]["device_key"].startswith("cpu_")
 
 
 def test_processes_share_the_time_of_a_benchmark(project, others):
@@ -374,7 +378,7 @@ def test_many_small_losses_are_seen_since_the_oldest_baseline(project, monkeypat
 def test_limits_come_from_pyproject(project, monkeypatch):
     measure_and_accept(project)
     slow_down(monkeypatch, 1.2)
-    entry = '[[tool.kan_impls.limits]]\nimplementation = "fused_*"\nratio = 0.5\n'
+    entry = '[[tool.perfgate.limits]]\nimplementation = "fused_*"\nratio = 0.5\n'
     (project.path / "pyproject.toml").write_text(entry)
     result = project.runpytest("--benchmark-compare")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -393,7 +397,7 @@ def test_a_benchmark_that_is_gone_is_missing(project):
 
 def test_a_skipped_benchmark_is_missing_with_the_reason(project, monkeypatch):
     measure_and_accept(project)
-    monkeypatch.setattr("kan_impls.bench.measure.memory.free_bytes", lambda device: 5000)
+    monkeypatch.setattr("perfgate.measure.memory.free_bytes", lambda device: 5000)
     project.makepyfile(test_plain="def test_plain(benchmark): benchmark(sum, [1, 2])")
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 11
@@ -428,7 +432,7 @@ def test_another_device_is_incomparable(project):
     measure_and_accept(project)
     other = project.path / "other.json"
     other.write_text(newest_baseline(project).read_text())
-    edit(other, lambda data: data["machine_info"]["kan_impls"].update(device_key="cuda_other"))
+    edit(other, lambda data: data["machine_info"]["perfgate"].update(device_key="cuda_other"))
     result = project.runpytest(f"--benchmark-compare={other}")
     assert result.ret == 13
     result.stdout.fnmatch_lines(["*incomparable*", "*cuda_other*"])
@@ -536,10 +540,10 @@ def test_a_run_says_which_machine_it_was_and_not_its_name(project):
     project.runpytest("--benchmark-only")
     text = (project.path / ".benchmarks" / "last_run.json").read_text()
     info = json.loads(text)["machine_info"]
-    assert info["kan_impls"]["machine"].keys() == {"id", "hypervisor", "boot"}
+    assert info["perfgate"]["machine"].keys() == {"id", "hypervisor", "boot"}
     assert platform.node() not in info["node"]
     run = parse_run(json.loads(text))
-    assert run.machine.boot == info["kan_impls"]["machine"]["boot"]
+    assert run.machine.boot == info["perfgate"]["machine"]["boot"]
     assert "machine" not in run.environment
 
 
@@ -551,9 +555,10 @@ def test_a_run_that_measures_nothing_fails(project, option):
     result.stdout.fnmatch_lines(["nothing was measured; expected one benchmark or more*"])
 
 
-def test_a_run_under_xdist_measures_nothing_and_fails(project, monkeypatch):
+def test_a_run_under_xdist_measures_nothing_and_fails(project):
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
-    result = project.runpytest_subprocess("--benchmark-compare", "-n1")
+    project.makepyfile(test_small="def test_plain(benchmark): benchmark(sum, [1, 2])")
+    result = project.runpytest("--benchmark-compare", "-n1")
     assert result.ret == 12
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from kan_impls.bench.cli import main
-from kan_impls.bench.exit_codes import GateExit
-from kan_impls.bench.processes import WorkerStoppedError
+from perfgate.cli import main
+from perfgate.judge.exit_codes import GateExit
+from perfgate.run.processes import WorkerStoppedError
 from tests.test_bench_plugin import (  # noqa: F401
     _import_all_once,
     edit,
@@ -41,7 +41,7 @@ def plain(project):  # noqa: F811
         (["--benchmark-only", "--report=test_small.py"], "is a file; expected a folder"),
         (["--benchmark-only", "--device="], "the device is ''"),
         (["--benchmark-only", "--processes="], "invalid int value"),
-        (["--benchmark-compare", "--pairs=-1"], "expected 2 or more"),
+        (["--benchmark-compare", "--pairs=-1"], "expected 4 or more"),
         (["--benchmark-compare", "--false-alarm=nan"], "expected a probability"),
         (["--benchmark-only", "--worker-timeout=0"], "expected seconds"),
         (["--benchmark-only", "--worker-timeout=nan"], "expected seconds"),
@@ -58,7 +58,7 @@ def test_a_file_of_plain_pytest_benchmark_is_judged_where_it_is_named(plain):
     plain.runpytest("--benchmark-only", "--benchmark-json=base.json")
 
     def make_plain(data):
-        data["machine_info"].pop("kan_impls")
+        data["machine_info"].pop("perfgate")
         for entry in data["benchmarks"]:
             entry["extra_info"] = {}
 
@@ -149,7 +149,7 @@ def test_a_process_that_stopped_has_a_status_of_its_own(plain, monkeypatch):
     def stop(*arguments):
         raise WorkerStoppedError("it hung in test_plain")
 
-    monkeypatch.setattr("kan_impls.bench.session.measure_again", stop)
+    monkeypatch.setattr("perfgate.session.measure_again", stop)
     result = plain.runpytest("--benchmark-only", "--processes=2")
     assert result.ret == GateExit.STOPPED == 18
     result.stdout.fnmatch_lines(["it hung in test_plain", "exit status 18: stopped"])

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from kan_impls.bench import baseline
-from kan_impls.bench.accept import accept
-from kan_impls.bench.fields import DEEPEST, GREATEST_COUNT
-from kan_impls.bench.record import InvalidRunError, figures_of, parse_run
+from perfgate.fields import DEEPEST, GREATEST_COUNT
+from perfgate.judge.parse import InvalidRunError, figures_of, parse_run
+from perfgate.store import baseline
+from perfgate.store.accept import accept
 from tests.bench_runs import run_data
 
 HUGE = 10**5000
@@ -25,32 +25,32 @@ WRONG = {
 FIELDS = {
     "benchmarks": "array",
     "machine_info": "object",
-    "machine_info.kan_impls": "object",
-    "machine_info.kan_impls.device_key": "text",
+    "machine_info.perfgate": "object",
+    "machine_info.perfgate.device_key": "text",
     "commit_info": "object",
     "commit_info.id": "text",
     "datetime": "text",
-    "kan_impls": "object",
-    "kan_impls.anchor": "text",
+    "perfgate": "object",
+    "perfgate.anchor": "text",
     "benchmarks.0": "object",
     "benchmarks.0.fullname": "text",
     "benchmarks.0.stats": "object",
     "benchmarks.0.stats.median": "median",
     "benchmarks.0.stats.rounds": "count",
     "benchmarks.0.extra_info": "object",
-    "benchmarks.0.extra_info.kan_impls": "object",
-    "benchmarks.0.extra_info.kan_impls.processes": "array",
-    "benchmarks.0.extra_info.kan_impls.processes.0": "object",
-    "benchmarks.0.extra_info.kan_impls.processes.0.median_ns": "time",
-    "benchmarks.0.extra_info.kan_impls.processes.0.rounds": "count",
-    "benchmarks.0.extra_info.kan_impls.processes.0.disturbed": "count",
-    "benchmarks.0.extra_info.kan_impls.confirming": "array",
-    "benchmarks.0.extra_info.kan_impls.memory": "object",
-    "benchmarks.0.extra_info.kan_impls.memory.saved_bytes": "count",
-    "benchmarks.0.extra_info.kan_impls.calibration.processes": "count",
-    "benchmarks.0.extra_info.kan_impls.calibration.runs": "array",
-    "benchmarks.0.extra_info.kan_impls.calibration.runs.0": "object",
-    "benchmarks.0.extra_info.kan_impls.calibration.runs.0.ratio": "time",
+    "benchmarks.0.extra_info.perfgate": "object",
+    "benchmarks.0.extra_info.perfgate.processes": "array",
+    "benchmarks.0.extra_info.perfgate.processes.0": "object",
+    "benchmarks.0.extra_info.perfgate.processes.0.median_ns": "time",
+    "benchmarks.0.extra_info.perfgate.processes.0.rounds": "count",
+    "benchmarks.0.extra_info.perfgate.processes.0.disturbed": "count",
+    "benchmarks.0.extra_info.perfgate.confirming": "array",
+    "benchmarks.0.extra_info.perfgate.memory": "object",
+    "benchmarks.0.extra_info.perfgate.memory.saved_bytes": "count",
+    "benchmarks.0.extra_info.perfgate.calibration.processes": "count",
+    "benchmarks.0.extra_info.perfgate.calibration.runs": "array",
+    "benchmarks.0.extra_info.perfgate.calibration.runs.0": "object",
+    "benchmarks.0.extra_info.perfgate.calibration.runs.0.ratio": "time",
 }
 
 
@@ -129,7 +129,7 @@ def test_a_time_below_the_clocks_resolution_is_the_least_that_it_tells():
 
 def plain(data):
     """As pytest-benchmark writes it without the plugin."""
-    del data["machine_info"]["kan_impls"]
+    del data["machine_info"]["perfgate"]
     for entry in data["benchmarks"]:
         entry["extra_info"] = {}
     return data
@@ -169,10 +169,20 @@ def test_older_files_of_ours_are_read_and_moved():
     old["benchmarks"][0]["extra_info"]["theirs"] = [1]
     figures = figures_of(new["benchmarks"][0])
     assert figures["processes"][0]["ratio"] == 1.0
-    assert new["benchmarks"][0]["extra_info"].keys() == {"kan_impls"}
+    assert new["benchmarks"][0]["extra_info"].keys() == {"perfgate"}
     assert parse_run(old).measurements["a"].processes == parse_run(new).measurements["a"].processes
     figures_of(old["benchmarks"][0])
-    assert old["benchmarks"][0]["extra_info"].keys() == {"kan_impls", "theirs"}
+    assert old["benchmarks"][0]["extra_info"].keys() == {"perfgate", "theirs"}
+
+
+def test_our_place_is_found_by_its_earlier_name():
+    data = run_data("a", "b", anchor="because")
+    figures_of(data["benchmarks"][0])
+    old = json.loads(json.dumps(data).replace('"perfgate"', '"kan_impls"'))
+    assert old != data
+    assert parse_run(old) == parse_run(data)
+    assert figures_of(old["benchmarks"][0]) == figures_of(data["benchmarks"][0])
+    assert old["benchmarks"] == data["benchmarks"]
 
 
 def test_a_plain_file_is_no_baseline_of_a_device(tmp_path):

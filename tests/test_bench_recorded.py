@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kan_impls.bench.calibrate import run_figures
-from kan_impls.bench.noise import estimate
-from kan_impls.bench.record import Measurement
-from kan_impls.bench.rule import conclude
-from kan_impls.bench.sequential import MOST_PAIRS, Goal, decide
+from perfgate.judge.noise import estimate
+from perfgate.judge.record import Measurement
+from perfgate.judge.rule import conclude
+from perfgate.judge.sequential import MOST_PAIRS, Goal, decide
+from perfgate.store.calibrate import run_figures
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -4,21 +4,21 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kan_impls.bench.plain_text import printable
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import document
-from kan_impls.bench.report.junit import junit_xml
-from kan_impls.bench.report.summary import summary_markdown
-from kan_impls.bench.report.tables import markdown_table, results_markdown
-from kan_impls.bench.report.verdict_table import verdict_lines, verdict_summary
-from kan_impls.bench.report.words import (
+from perfgate.judge.parse import parse_run
+from perfgate.judge.verdict import MemoryChange, TimeChange, Verdict
+from perfgate.plain_text import printable
+from perfgate.report.document import document
+from perfgate.report.junit import junit_xml
+from perfgate.report.summary import summary_markdown
+from perfgate.report.tables import markdown_table, results_markdown
+from perfgate.report.verdict_table import verdict_lines, verdict_summary
+from perfgate.report.words import (
     byte_change,
     milliseconds,
     one_line,
     percent,
     short_names,
 )
-from kan_impls.bench.verdict import MemoryChange, TimeChange, Verdict
 from tests.bench_runs import benchmark, node, run_data
 
 
@@ -55,8 +55,8 @@ def test_results_show_each_figure_where_it_belongs():
     assert (mlp["forward ms"], mlp["backward ms"], mlp["step ms"]) == ("2.00", "3.00", "")
     assert mlp["backward MB"] == "7.50"
     assert (mlp["parameters"], mlp["trainable"]) == ("1,234,567", "1,234,560")
-    assert (mlp["fwd/MLP"], mlp["bwd/MLP"], mlp["fwd floor"]) == ("", "", "50%")
-    assert (fused["forward MB"], fused["backward ms"], fused["fwd/MLP"]) == ("2.50", "", "1.500")
+    assert (mlp["fwd/mlp"], mlp["bwd/mlp"], mlp["fwd floor"]) == ("", "", "50%")
+    assert (fused["forward MB"], fused["backward ms"], fused["fwd/mlp"]) == ("2.50", "", "1.500")
     text = results_markdown(parse_run(data))
     assert "Test CPU" in text
     assert "2026-01-02T03:04:05 UTC" in text

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.page import page, policy
+from perfgate.judge.parse import parse_run
+from perfgate.report.page import page, policy
 from tests.bench_runs import BY_STATUS, growth_data, histories, judged_document, judged_runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -161,11 +161,11 @@ document.getElementById("count").textContent = JSON.stringify(after);
 
 
 def test_filter_order_and_choice_follow_the_reader(browser, tmp_path, monkeypatch):
-    from kan_impls.bench.report import page as module
+    from perfgate.report import page as module
 
-    original = module._file
+    original = module.file_text
     monkeypatch.setattr(
-        module, "_file", lambda name: original(name) + (ACTIONS if name == "page.js" else "")
+        module, "file_text", lambda name: original(name) + (ACTIONS if name == "page.js" else "")
     )
     loaded = load(browser, tmp_path, page(judged_document(), histories()))
     assert loaded.errors == []

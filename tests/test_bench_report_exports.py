@@ -5,16 +5,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import document
-from kan_impls.bench.report.exports import bencher, github_action_benchmark
-from kan_impls.bench.report.junit import (
+from perfgate.judge.parse import parse_run
+from perfgate.judge.verdict import Verdict
+from perfgate.report.document import document
+from perfgate.report.exports import bencher, github_action_benchmark
+from perfgate.report.junit import (
     junit_xml,
     properties,
     properties_by_test,
     suite_properties,
 )
-from kan_impls.bench.verdict import Verdict
 from tests.bench_runs import BY_STATUS, judged_document, node, run_data
 
 # Of the common junit-10 schema, what is used here: elements, their attributes and children.
@@ -174,7 +174,7 @@ def test_the_action_gets_time_ratios_and_every_kind_of_memory():
     assert {what: (entry["value"], entry["unit"]) for what, entry in found.items()} == {
         "time": (4.000001, "ms"),
         "time over reference": (2.0, "ratio"),
-        "time over MLP": (3.0, "ratio"),
+        "time over mlp": (3.0, "ratio"),
         "forward peak": (8192, "bytes"),
         "saved": (100, "bytes"),
     }
@@ -192,7 +192,7 @@ def test_a_range_is_half_the_spread_over_processes_as_the_action_reads_it():
     assert entry["time"]["value"] == 3.0
     assert entry["time"]["range"] == "± 1"
     assert "range" not in entry["saved"]
-    assert "range" not in entry["time over MLP"]
+    assert "range" not in entry["time over mlp"]
 
 
 def test_bencher_gets_measures_with_their_extremes():

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kan_impls.bench.exit_codes import FAILING, GateExit
-from kan_impls.bench.report import ReportError, write_all
-from kan_impls.bench.report.outcome import exit_of, read_whole
+from perfgate.judge.exit_codes import FAILING, GateExit
+from perfgate.report import ReportError, write_all
+from perfgate.report.outcome import exit_of, read_whole
 from tests.bench_runs import BY_STATUS, judged_document
 
 

@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 import pytest
 from markdown_it import MarkdownIt
 
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report.document import document
-from kan_impls.bench.report.summary import LIMIT, escape, summary_markdown
-from kan_impls.bench.report.words import one_line
-from kan_impls.bench.verdict import MemoryChange, TimeChange, Verdict
+from perfgate.judge.parse import parse_run
+from perfgate.judge.verdict import MemoryChange, TimeChange, Verdict
+from perfgate.report.document import document
+from perfgate.report.summary import LIMIT, escape, summary_markdown
+from perfgate.report.words import one_line
 from tests.bench_runs import BY_STATUS, judged_document, node, run_data
 
 # Names that mean something to Markdown, HTML or GitHub.
@@ -155,6 +155,14 @@ def test_a_note_begins_no_block(note):
     assert page.text.count(note) == 2
 
 
+def test_what_the_template_does_not_escape_itself_is_escaped():
+    report = judged(kind="measure")
+    report["datetime"] = "<i>*a* @b</i>"
+    page = Page(summary_markdown(report))
+    assert {"i", "em"}.isdisjoint(page.tags)
+    assert "<i>*a* @b</i> UTC" in page.text
+
+
 def test_nobody_is_called_and_nothing_linked():
     for text in ("@somebody fix #12", "see http://a.b/c", "WWW.a.b", "x@y.z"):
         assert Page(escape(text)).text.strip() == text
@@ -163,7 +171,7 @@ def test_nobody_is_called_and_nothing_linked():
 
 
 def test_a_faulty_escape_would_be_seen(monkeypatch):
-    monkeypatch.setattr("kan_impls.bench.report.summary._SPECIAL", {})
+    monkeypatch.setattr("perfgate.report.summary._SPECIAL", {})
     page = Page(summary_markdown(judged(Verdict("<script>a|b", "regressed", "x"))))
     assert "script" in page.tags
     assert page.rows[1][1] != "<script>a|b"

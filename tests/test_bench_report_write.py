@@ -6,15 +6,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kan_impls.bench.record import parse_run
-from kan_impls.bench.report import ReportError, read_document, write_all
-from kan_impls.bench.report.document import document, to_json
-from kan_impls.bench.report.exports import bencher, github_action_benchmark
-from kan_impls.bench.report.junit import junit_xml
-from kan_impls.bench.report.page import page
-from kan_impls.bench.report.schema import violations
-from kan_impls.bench.report.summary import summary_markdown
-from kan_impls.bench.report.write import EXIT_CODE, PAGE
+from perfgate.judge.parse import parse_run
+from perfgate.report import ReportError, read_document, write_all
+from perfgate.report.document import document, to_json
+from perfgate.report.exports import bencher, github_action_benchmark
+from perfgate.report.junit import junit_xml
+from perfgate.report.page import page
+from perfgate.report.schema import violations
+from perfgate.report.summary import summary_markdown
+from perfgate.report.write import EXIT_CODE, PAGE
 from tests.bench_runs import histories, judged_document, run_data
 from tests.test_bench_report_document import mutations
 
@@ -73,7 +73,7 @@ def test_a_name_that_no_file_can_hold_is_written_as_far_as_it_can(tmp_path):
 
 
 def test_whatever_the_schema_lets_through_can_be_written(monkeypatch):
-    monkeypatch.setattr("kan_impls.bench.report.page._plotly_js", lambda: "")
+    monkeypatch.setattr("perfgate.report.page._plotly_js", lambda: "")
     count = 0
     for report in mutations():
         if not list(violations(report)):
@@ -97,7 +97,7 @@ def test_a_run_that_broke_off_leaves_no_exit_code(tmp_path, monkeypatch):
     def full(path, text):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kan_impls.bench.report.write.write_atomically", full)
+    monkeypatch.setattr("perfgate.report.write.write_atomically", full)
     with pytest.raises(ReportError, match="No space left on device"):
         write_all(tmp_path, judged_document())
     assert not (tmp_path / EXIT_CODE).exists()

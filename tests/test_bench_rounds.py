@@ -5,15 +5,16 @@ import gc
 import numpy as np
 import pytest
 
-from kan_impls.bench.measure.rounds import (
+from perfgate.measure.rounds import (
     OWN,
+    REFERENCE,
     WARMUP_ROUNDS,
     Budget,
     Contest,
     Round,
     process_of,
 )
-from kan_impls.bench.measure.timing import Timed
+from perfgate.measure.timing import Timed
 
 
 class Clock:
@@ -79,18 +80,18 @@ def test_the_order_is_turned_around_from_round_to_round():
 
 
 def test_ratios_cancel_the_drift_of_the_machine():
-    rounds = [Round({"ratio": speed, OWN: 3 * speed}) for speed in (1.0, 2.0, 4.0)]
+    rounds = [Round({REFERENCE: speed, OWN: 3 * speed}) for speed in (1.0, 2.0, 4.0)]
     assert process_of(rounds).ratio == 3
 
 
 def test_a_figure_is_the_median_over_the_clean_rounds():
     values = np.random.default_rng(0).lognormal(size=101)
-    clean = [Round({OWN: value, "ratio": 2.0, "ratio_to_mlp": 4.0}) for value in values]
-    dirty = [Round({OWN: 1e9, "ratio": 1.0, "ratio_to_mlp": 1.0}, "busy")] * 30
+    clean = [Round({OWN: value, REFERENCE: 2.0, "mlp": 4.0}) for value in values]
+    dirty = [Round({OWN: 1e9, REFERENCE: 1.0, "mlp": 1.0}, "busy")] * 30
     process = process_of(dirty + clean)
     assert process.median_ns == pytest.approx(np.median(values) * 1e9)
     assert process.ratio == pytest.approx(np.median(values) / 2)
-    assert process.ratio_to_mlp == pytest.approx(np.median(values) / 4)
+    assert process.beside == {"mlp": pytest.approx(np.median(values) / 4)}
     assert (process.rounds, process.disturbed) == (101, 30)
     assert process.is_clean
 

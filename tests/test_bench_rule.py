@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kan_impls.bench.rule import conclude
+from perfgate.judge.rule import conclude
 
 USUAL = {"alarm": 0.01, "miss": 0.02, "least": 0.02, "visible": 0.10}
 

@@ -8,7 +8,9 @@ import random
 
 import pytest
 
-from kan_impls.bench.sequential import CONFIRMING_PAIRS, FEWEST_PAIRS, MOST_PAIRS, Goal, decide
+from perfgate.ab.run import Comparison
+from perfgate.judge.record import Process
+from perfgate.judge.sequential import CONFIRMING_PAIRS, FEWEST_PAIRS, MOST_PAIRS, Goal, decide
 
 TENTH = Goal(least=0.02, visible=0.10)
 STEADY = (1.001, 0.999, 1.002, 0.998, 1.0, 1.001)
@@ -51,12 +53,50 @@ def test_a_loss_since_long_ago_needs_no_gain_to_be_excluded():
 
 def test_more_benchmarks_and_more_looks_widen_the_limit():
     def limit(number, most):
-        names = {f"b{n}": STEADY[:4] for n in range(number)}
+        # So many that their noise is known, however few benchmarks there are.
+        names = {f"b{n}": STEADY * 50 for n in range(number)}
         goals = dict.fromkeys(names, Goal(least=0.0, visible=0.10))
         return decide(names, goals, 0.01, most)["b0"].conclusion.limit
 
     assert limit(1, 4) < limit(1, 12)
-    assert limit(2, 4) != limit(20, 4)
+    assert limit(2, 4) < limit(20, 4)
+
+
+def decision(factors, most_pairs=MOST_PAIRS):
+    """Of a benchmark alone."""
+    return decide({"a": factors}, {"a": TENTH}, 0.01, most_pairs)["a"]
+
+
+def test_what_all_pairs_together_would_not_decide_is_given_up():
+    torn = (2.0, 0.5, 2.0, 0.5)
+    assert not decision(torn[:3]).is_hopeless
+    assert decision(torn).is_hopeless
+    assert not decision(torn).is_open
+    assert decision(torn).conclusion.finding == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        (1.08, 0.92, 1.05),  # more pairs would say `unchanged`
+        (3.0, 2.0, 4.0),  # a change beyond all noise, once it is confirmed
+        (0.3, 0.5, 0.25),
+    ],
+)
+def test_what_more_pairs_would_decide_is_not_given_up(factors):
+    assert decision(factors).is_open
+    assert not decision(factors, most_pairs=12).is_hopeless
+
+
+def test_what_is_decided_is_not_given_up():
+    assert not decision((1.1, 1.101, 1.099, 1.1)).is_hopeless
+
+
+def test_a_busy_machine_soon_gives_up_and_accuses_nobody():
+    generator = random.Random(2)
+    runs = [simulate(0.0, generator, sd=0.35) for _ in range(20)]
+    assert {name for found, _ in runs for name in found} <= {"inconclusive", "unchanged"}
+    assert sum(sum(pairs) for _, pairs in runs) <= 5 * 20 * 16
 
 
 def simulate(change, generator, sd=0.02, number=16, visible=0.10):
@@ -77,6 +117,46 @@ def simulate(change, generator, sd=0.02, number=16, visible=0.10):
         if not left:
             break
     return [found[n].conclusion.finding for n in factors], [len(f) for f in factors.values()]
+
+
+def test_confirming_pairs_must_show_most_of_the_limit():
+    found = (1.10, 1.11, 1.09) * 3
+    assert finding((*found, 1.10, 1.09)) == "regressed"
+    assert finding((*found, 1.01, 1.01)) == "inconclusive"
+
+
+def test_a_gain_that_noise_may_have_made_is_no_proof_of_no_loss():
+    goal = Goal(least=0.05, visible=0.10, only_slower=True)
+    assert finding((0.8, 1.1), goal) == "inconclusive"
+    assert finding((0.8, 0.82, 0.81, 0.8), goal) == "unchanged"
+
+
+def simulate_one_noisy(change, generator, quiet=0.006, noisy=0.04, number=20):
+    """Findings of a suite of quiet benchmarks and a noisy one, the first, which changed."""
+    comparison = Comparison(None)
+    goals = {str(n): Goal(0.02, 0.10) for n in range(number)}
+    left = list(goals)
+    comparison.compared |= {name: [] for name in left}
+    for _ in range(MOST_PAIRS):
+        for name in left:
+            is_noisy = name == "0"
+            noise = generator.gauss(change * is_noisy, noisy if is_noisy else quiet)
+            comparison.compared[name].append(Process(math.exp(noise), rounds=10))
+        if len(comparison.compared["0"]) >= FEWEST_PAIRS or "0" not in left:
+            left = comparison.decide(goals, 0.01, MOST_PAIRS)
+        if not left:
+            break
+    return {name: d.conclusion.finding for name, d in comparison.decisions.items()}
+
+
+def test_one_noisy_benchmark_among_quiet_ones_raises_no_alarm_and_hides_no_change():
+    generator = random.Random(3)
+    runs = [simulate_one_noisy(0.0, generator) for _ in range(60)]
+    assert sum(not {"regressed", "improved"}.isdisjoint(found.values()) for found in runs) <= 1
+    assert sum(list(found.values()).count("unchanged") for found in runs) >= 0.97 * 60 * 20
+    slow = [simulate_one_noisy(math.log(1.1), generator)["0"] for _ in range(60)]
+    assert slow.count("unchanged") <= 4
+    assert slow.count("regressed") >= 0.75 * 60
 
 
 def test_a_suite_of_unchanged_code_has_an_alarm_in_few_runs_of_a_hundred():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from kan_impls.bench.case import Product
-from kan_impls.bench.measure.floor import Floor, measure_floor
-from kan_impls.bench.measure.timing import ReplayTimer, SynchronizedTimer
+from perfgate.measure.timing import ReplayTimer, SynchronizedTimer
+from perfgate.network.case import Product
+from perfgate.network.floor import Floor, measure_floor
 
 
 def test_the_timer_counts_up():

@@ -13,7 +13,7 @@ from torch._functorch import config as functorch_config
 from torch.autograd import forward_ad
 
 import kan_impls
-from kan_impls.bench.measure.memory import measure_saved_bytes
+from perfgate.measure.memory import measure_saved_bytes
 from tests.cases import MODEL_WIDTHS, ROWS, cases, first_cases, largest_cases
 from tests.helpers import (
     FLOAT64,

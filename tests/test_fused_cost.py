@@ -10,11 +10,11 @@ from kan_impls.basis.bspline import BSplineBasis
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.frequencies import FrequencyBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.bench.case import Case
-from kan_impls.bench.measure.device_free import Passes, track_passes
 from kan_impls.fused import dispatch
 from kan_impls.fused.cost import DECLARED
 from kan_impls.fused.operands import Needs, Operands
+from perfgate.measure.device_free import Passes, track_passes
+from perfgate.network.case import Case
 
 ops = torch.ops.kan_impls
 

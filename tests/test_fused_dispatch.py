@@ -17,6 +17,7 @@ from kan_impls.fused import cuda, dispatch, jit, kernels
 from kan_impls.fused.jit import CompileError, KernelUnavailable
 from kan_impls.fused.operands import Operands
 from tests.cases import ROWS, other_fused
+from tests.emulated_layer import Case, compiled, with_kinds
 from tests.emulator.build import Emulator, find_compiler
 from tests.helpers import assert_close, random_like, randomize, run, run_ref
 from tests.reference import efficient_kan_ref, fourier_kan_ref
@@ -48,12 +49,23 @@ def forget(monkeypatch):
     monkeypatch.setattr(dispatch, "_said", set())
 
 
-@pytest.fixture
-def emulated(monkeypatch):
-    """Layers with backend="fused" run the kernels in emulation; the launches are returned."""
+@pytest.fixture(scope="module")
+def emulators():
+    """An emulator of each kernel: at first those of the usual sizes in every mode, since each call
+    of the compiler costs a second more than its kernels."""
     if find_compiler() is None:
         pytest.skip("g++ is not installed: the emulation of the kernels is compiled with it")
-    emulators, launches = {}, []
+    fourier = Case(9, 6, 5, FourierBasis(3), sms=4)
+    grid = UniformBSplineBasis.over(-1, 1, 4, 2)
+    splines = Case(9, 6, 5, grid, base=True, scale=True, sms=4)
+    built = compiled([*with_kinds(fourier), *with_kinds(splines)]).values()
+    return {kernel: emulator for emulator in built for kernel in emulator.kernels}
+
+
+@pytest.fixture
+def emulated(monkeypatch, emulators):
+    """Layers with backend="fused" run the kernels in emulation; the launches are returned."""
+    launches = []
 
     def launch(plan, device):
         launches.append(plan)

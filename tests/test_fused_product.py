@@ -9,8 +9,8 @@ from torch.func import functional_call
 
 import kan_impls
 from kan_impls.basis.base import basis_of
-from kan_impls.bench.measure.memory import measure_peaks
 from kan_impls.fused import product
+from perfgate.measure.memory import measure_peaks
 from tests.cases import ROWS, other_fused
 from tests.helpers import (
     assert_close,

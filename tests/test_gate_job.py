@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kan_impls.bench.measure.environment import describe_environment, resolve_device
+from perfgate.measure.environment import describe_environment, resolve_device
 from tests.git import git
 
 pytestmark = pytest.mark.gate
@@ -19,14 +19,14 @@ pytestmark = pytest.mark.gate
 ROOT = Path(__file__).resolve().parents[1]
 
 CONFTEST = """
-pytest_plugins = ["kan_impls.bench.plugin"]
+pytest_plugins = ["perfgate.plugin"]
 """
 
 # Asleep, so that a busy machine changes nothing; the MLP has its pass of microseconds.
 BENCHMARK = """
 import time, mine
 from torch import nn
-from kan_impls.bench.case import Case
+from perfgate.network.case import Case
 from kan_impls.variant import Variant
 
 class Asleep(nn.Linear):
@@ -113,7 +113,7 @@ def commit(job, text):
 
 def store_baseline(job):
     subprocess.run(
-        [sys.executable, "-m", "kan_impls.bench.cli", "calibrate", "--runs=3", "--processes=1",
+        [sys.executable, "-m", "perfgate.cli", "calibrate", "--runs=3", "--processes=1",
          "--", "benchmarks/test_reference.py", "--device=cpu"],
         cwd=job.folder, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip

@@ -20,9 +20,9 @@ import kan_impls
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.frequencies import FrequencyBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.bench.case import Case
-from kan_impls.bench.workload import Workload
 from kan_impls.fused import compiler, cubin_cache, jit
+from perfgate.network.case import Case
+from perfgate.network.workload import pass_of
 from tests import emulated_layer, tensor_core_models
 from tests.emulated_layer import with_kinds
 from tests.emulator.build import Emulator, find_compiler
@@ -333,7 +333,7 @@ def test_a_fused_model_takes_no_more_memory_than_the_mlp(variant, record_propert
     for name, config in (("mlp", {}), (variant, {"backend": "fused"})):
         found = kan_impls.get_variant(name)
         case = Case("", found, 100, found.reference_widths, {**found.reference_config, **config})
-        peaks[name] = Workload(case, "training_step", torch.device("cuda")).measure_memory()
+        peaks[name] = pass_of(case, "training_step", torch.device("cuda")).measure_memory()
         record_property(f"{name} peaks", str(peaks[name]))
     for key in ("forward_peak_bytes", "backward_peak_bytes"):
         assert peaks[variant][key] <= peaks["mlp"][key], key

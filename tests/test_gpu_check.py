@@ -337,11 +337,11 @@ def test_parts_of_the_tests_run_side_by_side_and_are_counted_together(tmp_path):
     assert (counted["tests"], counted["passed"]) == (8, 6)
 
 
-def test_every_test_of_the_contract_is_in_one_part():
+def test_every_test_of_the_contract_is_in_one_part(pytester):
     file, *keywords = plan.CONTRACT[0][0], *(part[2] for part in plan.CONTRACT[:3])
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", file]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    names = [line for line in done.stdout.splitlines() if "::" in line]
+    options = ["-c", str(ROOT / "pyproject.toml"), "--collect-only", "-q"]
+    collected = pytester.runpytest(*options, str(ROOT / file))
+    names = [line for line in collected.outlines if "::" in line]
     assert len(names) > 100
     *wanted, rest = keywords
     assert rest == "not fused"

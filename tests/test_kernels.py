@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ from kan_impls.fused import kernels, problem
 from kan_impls.fused.kernels import Device, Element, Functions, Launch, Layer, Precision
 from tests import emulated_layer
 from tests.cases import phi_refs
-from tests.emulated_layer import Buffer, Case, errors, with_kinds
+from tests.emulated_layer import Buffer, Case, compiled, errors, with_kinds
 from tests.emulator import build
 from tests.emulator.build import EmulationError, Emulator
 from tests.reference import bspline_derivative_ref, bspline_ref, sigmoid_ref
@@ -95,16 +94,6 @@ MANY_INPUTS = Case(20, 57, 5, FourierBasis(3), only="input_grad")
 # Where faults are planted.
 FAULT_CASE = Case(100, 45, 130, FourierBasis(3), sms=1)
 FORWARD_FAULT_CASE = replace(FAULT_CASE, rows=20, only="forward")
-
-
-def compiled(cases: Iterable[Case]) -> dict[str, Emulator]:
-    """An emulator for every basis of the cases, compiled side by side."""
-    names: dict[str, dict[str, None]] = {}
-    for case in cases:
-        names.setdefault(case.functions.name, {}).update(dict.fromkeys(case.kernels()))
-    with ThreadPoolExecutor() as pool:
-        built = pool.map(lambda kernels: Emulator(None, list(kernels)), names.values())
-        return dict(zip(names, built, strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kan_impls.bench import baseline
-from kan_impls.bench.measure.environment import describe_environment, resolve_device
+from perfgate.measure.environment import describe_environment, resolve_device
+from perfgate.store import baseline
 from tests.workflows import MAIN, ROOT, TEXTS, parsed
 
 BASELINES = Path("benchmarks", "baselines")

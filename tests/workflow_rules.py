@@ -15,7 +15,7 @@ import subprocess
 import jsonschema
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from kan_impls.bench import cli
+from perfgate import cli
 from tests.workflows import BASH, HOSTED, ROOT, jobs, our_machines, parsed, steps
 
 # Events that only people with write access can cause, or time.

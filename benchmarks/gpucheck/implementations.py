@@ -15,11 +15,11 @@ from kan_impls import get_variant
 from kan_impls.basis.base import Basis
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.bench.case import Case, Product
-from kan_impls.bench.measure import memory
-from kan_impls.bench.workload import Workload
 from kan_impls.fused import dispatch
 from kan_impls.fused.operands import Needs, Operands
+from perfgate.measure import memory
+from perfgate.network.case import Case, Product
+from perfgate.network.workload import pass_of
 
 MODES = ("fp32", "tf32", "bf16")
 PASSES = ("forward", "weight_grad", "input_grad")
@@ -79,7 +79,7 @@ class Step:
     """A training step: forward, loss and backward, the gradients left in place."""
 
     def __init__(self, case: Case, device: torch.device, mode: str) -> None:
-        self._workload = Workload(case, "training_step", device)
+        self._workload = pass_of(case, "training_step", device)
         self._device, self._mode = device, mode
 
     def clear(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kan_impls.bench.report.tables import markdown_table
+from perfgate.report.tables import markdown_table
 
 MEASURES = ("cold", "warm", "graph")
 Row = Mapping[str, Any]

@@ -22,8 +22,8 @@ from gpucheck import compile_times, environment, output
 from gpucheck import implementations as impl
 from gpucheck.rounds import Budget, Subject, add_floor, first_line, run_rounds, summarize
 from gpucheck.stopwatch import measures_of
-from kan_impls.bench.measure.memory import free_bytes
 from kan_impls.fused import cuda, jit, kernels
+from perfgate.measure.memory import free_bytes
 
 NO_CUDA = "not run: no CUDA device"
 BACKENDS = ("fused", "product")

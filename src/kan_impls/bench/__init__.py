@@ -1,1 +1,1 @@
-"""Measuring and judging implementations: time, peak memory, baselines and verdicts."""
+"""Earlier names of `perfgate`, for projects that use them."""

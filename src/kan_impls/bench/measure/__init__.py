@@ -1,1 +1,0 @@
-"""Taking the measurements: time, memory, the floor, and the machine they are taken on."""

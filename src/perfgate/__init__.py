@@ -1,0 +1,1 @@
+"""A gate for time and memory of PyTorch code, under pytest-benchmark."""

@@ -1,0 +1,322 @@
+"""Two live processes that take turns: the base's round, the head's round, and turned around."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perfgate.files import temporary_folder
+from perfgate.judge.parse import parse_run
+from perfgate.judge.record import Process, Run
+from perfgate.measure.rounds import OWN, Round
+from perfgate.run import lifeline
+from perfgate.run.processes import Command, WorkerError, WorkerStoppedError, follow, read_output
+from perfgate.run.worker import Channel, ChannelClosedError, Order
+
+# A thread that waits actively for its next task takes a core from the other side for some
+# milliseconds after each turn, and a layer of many small parallel operations has two speeds,
+# depending on whether its threads still spin or sleep already. Threads that always sleep have one.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a duel takes.
+
+    Args:
+        max_seconds: how long a benchmark may take on one side, with what is not timed.
+        min_rounds, max_rounds: how many rounds there are at least, and at most.
+    """
+
+    max_seconds: float = 0.6
+    min_rounds: int = 10
+    max_rounds: int = 24
+
+    @classmethod
+    def for_benchmarks(cls, number: int) -> Plan:
+        """Few benchmarks take longer each: processes that start cost as much for one as for all."""
+        return cls(max_seconds=min(2.0, max(cls.max_seconds, 6 / max(1, number))), max_rounds=60)
+
+    def rounds(self, seconds: float) -> int:
+        """How many there are of a work that takes `seconds`: an even number, but one of what can
+        be measured once only, which says that it takes infinitely long."""
+        if math.isinf(seconds):
+            return 1
+        wanted = int(self.max_seconds / seconds) if seconds > 0 else self.max_rounds
+        return 2 * (max(self.min_rounds, min(self.max_rounds, wanted)) // 2)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a pair of processes measured.
+
+    Args:
+        base, head: their runs.
+        compared: for each benchmark that both measured, the time of the head over the base's.
+        gone, new: benchmarks that only the base, or only the head, could measure.
+    """
+
+    base: Run
+    head: Run
+    compared: dict[str, Process]
+    gone: Sequence[str]
+    new: Sequence[str]
+
+    @property
+    def sides(self) -> tuple[Run, Run]:
+        return self.base, self.head
+
+
+@dataclass
+class Side:
+    """A worker of one revision."""
+
+    name: str
+    process: Any
+    channel: Channel
+    output: Path
+    tail: list[str]
+    reader: threading.Thread
+
+    def collected(self) -> list[str]:
+        """The benchmarks that it could measure."""
+        return [str(name) for name in self._receive("collected")["collected"]]
+
+    def wait_for(self, name: str) -> bool:
+        """Until it is ready for a benchmark; False if it does not measure it."""
+        message = self._receive("ready", "finished")
+        if message.get("ready", message.get("finished")) != name:
+            raise WorkerError(f"the process of the {self.name} is at {message}; expected {name}")
+        return "ready" in message
+
+    def warm_up(self) -> float | None:
+        """Seconds of its last round of the warm-up, with what is not timed; None if it failed."""
+        self._send(go=1)
+        message = self._receive("warm", "finished")
+        return float(message["warm"]) if "warm" in message else None
+
+    def stop(self, name: str) -> None:
+        """End the benchmark's rounds."""
+        self._send(stop=True)
+        self._receive("finished")
+
+    def turn(self) -> Round | None:
+        """A round now; None if the benchmark failed."""
+        self._send(go=1)
+        message = self._receive("round", "finished")
+        if "finished" in message:
+            return None
+        found = message["round"]
+        return Round(found["seconds"], found["disturbance"])
+
+    def select(self, names: Sequence[str]) -> None:
+        """Tell it what is measured."""
+        self._send(select=list(names))
+
+    def _send(self, **message: Any) -> None:
+        try:
+            self.channel.send(**message)
+        except ChannelClosedError as error:
+            raise self._ended("a listener") from error
+
+    def _ended(self, expected: str) -> WorkerError:
+        self.reader.join()
+        kind = WorkerStoppedError if self.process.returncode < 0 else WorkerError
+        return kind(
+            f"the process of the {self.name} ended early; expected {expected}: its output ended "
+            f"with\n{''.join(self.tail)}"
+        )
+
+    def _receive(self, *kinds: str) -> dict[str, Any]:
+        try:
+            message = self.channel.receive()
+        except ChannelClosedError as error:
+            raise self._ended(" or ".join(kinds)) from error
+        if not message.keys() & set(kinds):
+            raise WorkerError(
+                f"the process of the {self.name} sent {message}; expected {' or '.join(kinds)}"
+            )
+        return message
+
+    def run(self) -> Run:
+        """What it wrote at its end."""
+        self.reader.join()
+        try:
+            return parse_run(read_output(self.output, self.process.returncode, self.tail))
+        except WorkerError as error:
+            raise WorkerError(f"of the {self.name}: {error}") from error
+
+
+def duel(
+    base: Command,
+    head: Command,
+    names: Sequence[str] | None,
+    plan: Plan,
+    with_memory: bool,
+    announce: Callable[[str], None],
+    base_first: bool = True,
+) -> Pair:
+    """Measure benchmarks with a pair of fresh processes. One that fails on a side is the other's.
+
+    Args:
+        base, head: how pytest is started on each side.
+        names: the benchmarks; None for all.
+        plan: how long.
+        with_memory: measure memory, too.
+        announce: hears which benchmark runs.
+        base_first: which side begins.
+
+    Raises:
+        WorkerError: a side failed.
+    """
+    lifeline.end_on_sigterm()
+    with _told_of_the_system(), contextlib.ExitStack() as stack:
+        folder = stack.enter_context(temporary_folder())
+        sides = [
+            stack.enter_context(_side(label, command, folder, with_memory))
+            for label, command in (("base", base), ("head", head))
+        ]
+        collected = [set(side.collected()) for side in sides]
+        every = collected[0] | collected[1] if names is None else set(names)
+        common = sorted(every & collected[0] & collected[1])
+        matches = _Matches()
+        _take_all(sides, common, plan, announce, base_first, matches)
+        runs = [side.run() for side in sides]
+    return Pair(
+        runs[0],
+        runs[1],
+        matches.compared,
+        gone=sorted(every & collected[0] - collected[1]) + matches.only[0],
+        new=sorted(every & collected[1] - collected[0]) + matches.only[1],
+    )
+
+
+@contextlib.contextmanager
+def _told_of_the_system() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorkerError(
+            f"the measuring processes cannot be served ({error}); expected a folder for temporary "
+            "files that can be written: free space there, or set TMPDIR to another"
+        ) from error
+
+
+@dataclass
+class _Matches:
+    """What both sides measured, and what only one of them did."""
+
+    compared: dict[str, Process] = field(default_factory=dict)
+    only: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
+
+
+@contextlib.contextmanager
+def _side(label: str, command: Command, folder: Path, with_memory: bool) -> Iterator[Side]:
+    output, order_path = folder / f"{label}.json", folder / f"{label}-order.json"
+    from_worker, worker_writes = os.pipe()
+    worker_reads, to_worker = os.pipe()
+    Order(str(output), only_times=not with_memory, channel=(worker_reads, worker_writes)).write(
+        order_path
+    )
+    process = command.start(order_path, (worker_reads, worker_writes))
+    os.close(worker_reads)
+    os.close(worker_writes)
+    tail: list[str] = []
+    reader = threading.Thread(
+        target=lambda: tail.extend(follow(process, lambda text: None, command.timeout))
+    )
+    reader.start()
+    channel = Channel(from_worker, to_worker)
+    try:
+        yield Side(label, process, channel, output, tail, reader)
+    finally:
+        channel.close()
+        if reader.is_alive():
+            process.kill()
+            reader.join()
+
+
+def _take_all(
+    sides: Sequence[Side],
+    names: Sequence[str],
+    plan: Plan,
+    announce: Callable[[str], None],
+    base_first: bool,
+    matches: _Matches,
+) -> None:
+    """Both sides go through the same benchmarks in the same order."""
+    for side in sides:
+        side.select(names)
+    for number, name in enumerate(names, start=1):
+        runs = [side.wait_for(name) for side in sides]
+        if all(runs):
+            announce(name)
+            pairs = _take_turns(sides, plan, (number % 2 == 0) == base_first, runs)
+            if all(runs):
+                matches.compared[name] = compare_rounds(pairs)
+        for side, only, it_runs in zip(sides, matches.only, runs, strict=True):
+            if it_runs:
+                side.stop(name)
+                if not all(runs):
+                    only.append(name)
+
+
+def _take_turns(
+    sides: Sequence[Side], plan: Plan, base_first: bool, runs: list[bool]
+) -> list[tuple[Round, Round]]:
+    """One round of each side in turn, as in base, head, head, base: what a round owes to being the
+    second, with the caches of the first, and to a machine that drifts, then falls on both.
+
+    A side on which the benchmark fails is marked in `runs`, and ends it.
+    """
+    # One after the other: two at once would slow each other, and tell of fewer rounds.
+    seconds = [0.0, 0.0]
+    for index, side in enumerate(sides):
+        found = side.warm_up()
+        runs[index] = found is not None
+        seconds[index] = found or 0.0
+    pairs: list[tuple[Round, Round]] = []
+    for _ in range(plan.rounds(max(seconds)) if all(runs) else 0):
+        measured: dict[int, Round] = {}
+        for index in (0, 1) if base_first else (1, 0):
+            taken = sides[index].turn()
+            if taken is None:
+                runs[index] = False
+                return pairs
+            measured[index] = taken
+        pairs.append((measured[0], measured[1]))
+        base_first = not base_first
+    return pairs
+
+
+def compare_rounds(pairs: Sequence[tuple[Round, Round]]) -> Process:
+    """The head over the base: the median over blocks of two rounds, one of either order.
+
+    A block in which others took a core is left out, unless these are more than half of all: what
+    disturbs one side then disturbs the other, and pairs of processes that differ tell how much.
+    """
+    blocks = [pairs[start : start + 2] for start in range(0, len(pairs), 2)]
+    clean = [block for block in blocks if all(map(_is_undisturbed, block))]
+    used = clean if 2 * len(clean) >= len(blocks) else blocks
+    disturbed = sum(not _is_undisturbed(pair) for pair in pairs)
+    return Process(
+        median_ns=math.exp(statistics.median(map(_factor, used))),
+        rounds=len(pairs) - disturbed,
+        disturbed=disturbed,
+    )
+
+
+def _is_undisturbed(pair: tuple[Round, Round]) -> bool:
+    return all(measured.disturbance is None for measured in pair)
+
+
+def _factor(block: Sequence[tuple[Round, Round]]) -> float:
+    """Mean logarithm of the head's seconds over the base's."""
+    return statistics.fmean(math.log(head.seconds[OWN] / base.seconds[OWN]) for base, head in block)

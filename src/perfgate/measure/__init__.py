@@ -1,0 +1,1 @@
+"""Taking measurements: time, memory, costs, instructions, and the machine they are taken on."""

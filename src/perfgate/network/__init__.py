@@ -1,0 +1,1 @@
+"""Passes over a network as workloads: model, data, arithmetic, reference and floor."""

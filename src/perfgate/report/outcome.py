@@ -1,0 +1,72 @@
+"""What a report itself says, whatever the process that wrote it ended with.
+
+A conftest can set pytest's exit status to 0, or end the process in the middle; the verdicts and
+their completeness stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
+from perfgate.judge.verdict import Status
+from perfgate.report.document import Document, ReportError, read_document
+from perfgate.report.write import EXIT_CODE
+
+
+def read_whole(folder: Path) -> Document:
+    """The report of a folder, if its run wrote all of it.
+
+    Raises:
+        ReportError: there is none, it is damaged, or the run broke off before its last file.
+    """
+    content = read_document(folder / "report.json")
+    try:
+        written = (folder / EXIT_CODE).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        written = f"not there ({error})"
+    if written != str(content["exit"]["code"]):
+        raise ReportError(
+            f"{folder / EXIT_CODE} is {written[:60]}, and report.json says "
+            f"{content['exit']['code']}; expected one run that wrote both: measure again"
+        )
+    return content
+
+
+def exit_of(
+    content: Document,
+    expected: Iterable[str] = (),
+    failing: Iterable[Status] = FAILING,
+    needs_time: bool = False,
+) -> int:
+    """The exit status that the verdicts of a report mean.
+
+    Args:
+        content: the report.
+        expected: the benchmarks that must have a verdict, such as those of the baseline.
+        failing: the verdicts that are not to pass.
+        needs_time: an unclear time that was compared with no earlier code is not to pass.
+
+    Returns:
+        the worst of what the verdicts say, what the report says of its run, and `MISSING` where a
+        benchmark was measured or expected and not judged.
+    """
+    if content["exit"]["code"]:
+        return int(content["exit"]["code"])
+    judged = {verdict["name"]: verdict["status"] for verdict in content["verdicts"]}
+    found = gate_exit(judged.values(), failing)
+    if found is GateExit.PASSED and needs_time and any(map(_is_uncompared, content["verdicts"])):
+        return GateExit.UNJUDGED
+    measured = {measurement["name"] for measurement in content["measurements"]}
+    if found is GateExit.PASSED and (measured | set(expected)) - judged.keys():
+        return GateExit.MISSING
+    return found
+
+
+def _is_uncompared(verdict: Mapping[str, Any]) -> bool:
+    """Whether its time is unclear, and no earlier code was measured beside it."""
+    return verdict["status"] == "inconclusive" and not any(
+        change["in_turns_with"] for change in verdict["times"]
+    )

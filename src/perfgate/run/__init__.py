@@ -1,0 +1,1 @@
+"""Measuring: one benchmark, and processes that measure many."""

@@ -1,0 +1,1 @@
+"""What is kept: baselines, their calibration, exact figures, the last run."""

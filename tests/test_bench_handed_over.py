@@ -1,0 +1,94 @@
+"""What a benchmark hands to `measure`, as a workload: without pytest-benchmark."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from kan_impls import get_variant
+from perfgate.handed_over import Function, workload_from
+from perfgate.network.case import PASSES, Case
+from perfgate.network.passes import ModulePass
+from perfgate.workload import Workload
+
+CPU = torch.device("cpu")
+FLOAT = 4
+
+
+def handed(work, argument=None, pass_name=None, **options):
+    known = {"beside": None, "loss": None, "device": CPU, "peaks": {}}
+    return workload_from(work, argument, pass_name, **{**known, **options})
+
+
+@pytest.mark.parametrize("pass_name", PASSES)
+def test_a_module_is_measured_in_every_pass(pass_name):
+    x = torch.rand(6, 3)
+    workload = handed(nn.Linear(3, 2), x, pass_name)
+    assert isinstance(workload, Workload)
+    assert workload.group == f"Linear {pass_name}"
+    assert workload.describe() == {
+        "implementation": "Linear", "shape": [6, 3], "dtype": "float32", "parameters": 8,
+        "pass": pass_name,
+    }  # fmt: skip
+    workload.prepare()
+    workload.run()
+    trained = pass_name != "forward"
+    assert all((p.grad is not None) == trained for p in workload.model.parameters())
+    assert (x.grad is not None) == (pass_name == "backward_with_input_grad")
+    workload.release()
+    assert all(p.grad is None for p in workload.model.parameters())
+    assert workload.companions() == {}
+    assert workload.facts(1.0) == {"parameters": 8, "trainable_parameters": 8}
+
+
+def test_the_bytes_of_a_module_are_those_of_its_tensors():
+    workload = handed(nn.Linear(300, 200), torch.rand(100, 300))
+    found = workload.peak_bytes()
+    assert found["forward_peak_bytes"] == 100 * 200 * FLOAT
+    assert found is workload.peak_bytes()  # measured once
+
+
+def test_a_loss_of_ones_own():
+    workload = handed(nn.Linear(3, 1), torch.ones(2, 3), "training_step", loss=torch.sum)
+    workload.run()
+    assert workload.model.weight.grad.tolist() == [[2.0, 2.0, 2.0]]
+
+
+def test_a_function_is_timed_and_its_bytes_are_told():
+    ran = []
+    workload = handed(lambda: ran.append(torch.empty(1000)))
+    assert isinstance(workload, Workload)
+    workload.prepare()
+    workload.run()
+    assert len(ran) == 1
+    assert isinstance(workload, Function)
+    assert handed(lambda: torch.empty(2**20)).peak_bytes() == {"peak_bytes": FLOAT * 2**20}
+
+
+def test_a_case_and_a_workload():
+    case = Case("small", get_variant("mlp"), 4, (3, 2))
+    workload = handed(case, "backward")
+    assert isinstance(workload, ModulePass)
+    assert workload.group == "small backward"
+    assert handed(case, pass_name="backward").describe() == workload.describe()
+    assert handed(workload) is workload
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((nn.Linear(3, 2),), r"a module and None; expected its input.*measure\(module, x\)"),
+        ((nn.Linear(3, 2), "forward"), r"a module and 'forward'; expected its input"),
+        ((nn.Linear(3, 2), torch.rand(1, 3), "sideways"), "'sideways'; expected one of forward"),
+        ((Case("small", None, 1, (1, 1)),), r"the pass None; expected one of forward"),
+        ((Case("small", None, 1, (1, 1)), "sideways"), "'sideways'; expected one of forward"),
+        ((3,), r"measure got int and None; expected measure\(module, x\)"),
+        ((print, 1), r"expected measure\(module, x\)"),
+        ((SimpleNamespace(run=print),), r"or a perfgate.workload.Workload"),
+    ],
+)
+def test_other_use_is_one_line_that_says_what_to_do(arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        handed(*arguments)
+    assert "\n" not in str(caught.value)
