@@ -1,18 +1,19 @@
 """One row per implementation: its oracle, and what the contract must know of it.
 
-A newly registered variant adds a row to `ROWS`; without one, test_contract.py fails.
+A new variant adds a row to `ROWS`, see `both_rows`; without one, test_contract.py fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import kan_impls
 from kan_impls.basis.base import Basis
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.frequencies import FrequencyBasis
+from kan_impls.basis.silu import SiluBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from tests.reference import (
     PhiReference,
@@ -24,6 +25,7 @@ from tests.reference import (
     frequency_phi_ref,
     kan_ref,
     mlp_ref,
+    silu_phi_ref,
     spline_phi_ref,
 )
 
@@ -35,12 +37,14 @@ MODEL_WIDTHS = (5, 4, 3)
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of an implementation.
+    """What is known of an implementation: contract, product form, kernels in emulation and under
+    sanitizers, golden and property tests take it from here.
 
     Args:
-        layer_ref, model_ref: the oracles of a layer, and of the network of `MODEL_WIDTHS`.
+        layer_ref: the oracle of a layer.
         configs: arguments of `create_layer`; the first is the one of slow tests.
         parameters: number of parameters of the reference network (the published comparison).
+        model_ref: the oracle of the network of `MODEL_WIDTHS`, if it is not one of such layers.
         saved_per_input: elements that a layer may keep for the backward pass, for each
             element of x, besides x and the parameters.
         amplification: from the config and the largest |x|, by how much the basis
@@ -53,17 +57,21 @@ class Row:
     """
 
     layer_ref: Reference
-    model_ref: Reference
     configs: tuple[Config, ...]
     parameters: int
-    saved_per_input: Callable[[Config], int]
     amplification: Callable[[Config, float], float]
+    saved_per_input: Callable[[Config], int] = lambda config: 0
+    model_ref: Reference | None = None
     fit_widths: tuple[int, ...] = (2, 4, 1)
     # 250 steps of L-BFGS reach 0.3% to 1.2% from any of four seeds.
     fit_error: float = 0.03
     golden: str | None = None
     bases: tuple[Basis, ...] = ()
     phi_ref: Callable[[Any], PhiReference] | None = None
+
+    @property
+    def network_ref(self) -> Reference:
+        return self.model_ref or kan_ref(self.layer_ref, MODEL_WIDTHS)
 
 
 FOURIER_CONFIGS = (
@@ -95,76 +103,78 @@ def _spline_phi_ref(basis: UniformBSplineBasis) -> PhiReference:
     return spline_phi_ref(size, order, basis.first_knot + beyond, basis.last_knot - beyond)
 
 
+def both_rows(name: str, row: Row, **direct: Any) -> dict[str, Row]:
+    """The rows of both forms of a variant: that of the fused one, and where the direct one
+    differs."""
+    return {name: replace(row, **direct), f"fused_{name}": row}
+
+
 ROWS: dict[str, Row] = {
     "mlp": Row(
         affine_ref,
-        mlp_ref,
         (
             {"in_features": 3, "out_features": 2},
             {"in_features": 1, "out_features": 1},
             {"in_features": 13, "out_features": 7},
         ),
         parameters=10_020_001,
-        saved_per_input=lambda config: 0,
         amplification=lambda config, largest: 0,
+        model_ref=mlp_ref,
         fit_widths=(2, 32, 1),
         fit_error=0.15,  # ReLU makes it piecewise flat: 5% to 9% from any of four seeds
     ),
-    "efficient_kan": Row(
-        efficient_kan_ref,
-        kan_ref(efficient_kan_ref, MODEL_WIDTHS),
-        SPLINE_CONFIGS,
-        parameters=10_010_000,
+    **both_rows(
+        "efficient_kan",
+        Row(
+            efficient_kan_ref,
+            SPLINE_CONFIGS,
+            parameters=10_010_000,
+            # The recurrence adds up positive terms and rounds once more with each order.
+            amplification=lambda config, largest: config.get("spline_order", 3),
+            golden="efficient_kan",
+            bases=(UniformBSplineBasis.over(-1.5, 2.0, 3, 2),),
+            phi_ref=_spline_phi_ref,
+        ),
         # Autograd keeps, for each order of the recurrence, two factors and the basis below.
         saved_per_input=lambda config: (
             3 * config["spline_order"] * (config["grid_size"] + 2 * config["spline_order"])
         ),
-        # The recurrence adds up positive terms and rounds once more with each order.
-        amplification=lambda config, largest: config.get("spline_order", 3),
-        golden="efficient_kan",
     ),
-    "fourier_kan": Row(
-        fourier_kan_ref,
-        kan_ref(fourier_kan_ref, MODEL_WIDTHS),
-        FOURIER_CONFIGS,
-        parameters=10_011_001,
+    **both_rows(
+        "fourier_kan",
+        Row(
+            fourier_kan_ref,
+            FOURIER_CONFIGS,
+            parameters=10_011_001,
+            # One rounding for each power since the last exact angle, however large x is.
+            amplification=lambda config, largest: min(config.get("grid_size", 5), 8),
+            golden="fourier_kan",
+            bases=(FourierBasis(3),),
+            phi_ref=lambda basis: fourier_phi_ref(basis.grid_size),
+        ),
         # The angles, and their cosines and sines.
         saved_per_input=lambda config: 3 * config["grid_size"],
         # Its angles have float64's accuracy, whatever k and x.
         amplification=lambda config, largest: 0,
-        golden="fourier_kan",
-    ),
-    "fused_fourier_kan": Row(
-        fourier_kan_ref,
-        kan_ref(fourier_kan_ref, MODEL_WIDTHS),
-        FOURIER_CONFIGS,
-        parameters=10_011_001,
-        saved_per_input=lambda config: 0,
-        # One rounding for each power since the last exact angle, however large x is.
-        amplification=lambda config, largest: min(config.get("grid_size", 5), 8),
-        golden="fourier_kan",
-        bases=(FourierBasis(3),),
-        phi_ref=lambda basis: fourier_phi_ref(basis.grid_size),
-    ),
-    "fused_efficient_kan": Row(
-        efficient_kan_ref,
-        kan_ref(efficient_kan_ref, MODEL_WIDTHS),
-        SPLINE_CONFIGS,
-        parameters=10_010_000,
-        saved_per_input=lambda config: 0,
-        # The recurrence adds up positive terms and rounds once more with each order.
-        amplification=lambda config, largest: config.get("spline_order", 3),
-        golden="efficient_kan",
-        bases=(UniformBSplineBasis.over(-1.5, 2.0, 3, 2),),
-        phi_ref=_spline_phi_ref,
     ),
 }
 
 
-# Bases that are in no implementation yet.
+# Bases that are in no implementation.
 OTHER_BASES: dict[Basis, Callable[[Any], PhiReference]] = {
     FrequencyBasis(3): lambda basis: frequency_phi_ref,
+    SiluBasis(): lambda basis: silu_phi_ref,
 }
+
+
+def other_fused(named: Iterable[Sequence[Any]]) -> list[tuple[str, Config]]:
+    """The first options, without sizes, of the fused implementations that are not named."""
+    known, sizes = {name for name, *_ in named}, ("in_features", "out_features")
+    return [
+        (name, {key: value for key, value in row.configs[0].items() if key not in sizes})
+        for name, row in ROWS.items()
+        if name not in known and kan_impls.get_variant(name).is_fused
+    ]
 
 
 def phi_refs() -> dict[Basis, Callable[[Any], PhiReference]]:

@@ -118,6 +118,12 @@ def fourier_phi_ref(grid_size: int) -> PhiReference:
     return lambda x: Phi(*frequency_phi_ref(x, np.arange(1.0, grid_size + 1))[:2])
 
 
+def silu_phi_ref(x: Array) -> Phi:
+    """SiLU as a basis of one function."""
+    gate = sigmoid_ref(x)
+    return Phi((x * gate)[..., None], (gate * (1 + x * (1 - gate)))[..., None])
+
+
 def product_ref(
     phi: Phi,
     x: Array,
@@ -138,16 +144,72 @@ def product_ref(
     if scale is not None:
         grads["scale"] = (sums * weight).sum(0)
     if base_weight is not None:
-        gate = sigmoid_ref(x)
-        y += (x * gate) @ base_weight
-        grad_x += gate * (1 + x * (1 - gate)) * (grad_y @ base_weight.T)
-        grads["base_weight"] = (x * gate).T @ grad_y
+        silu, slope = (part[..., 0] for part in silu_phi_ref(x)[:2])
+        y += silu @ base_weight
+        grad_x += slope * (grad_y @ base_weight.T)
+        grads["base_weight"] = silu.T @ grad_y
     if bias is not None:
         y += bias
         grads["bias"] = grad_y.sum(0)
     for n, jacobian in enumerate(phi.by_params):
         grads[f"params{n}"] = np.einsum("bik,bikp->ip", back, jacobian)
     return Passes(y, grad_x, grads)
+
+
+def layer_norm_ref(x: Array, weight: Array, bias: Array) -> tuple[Array, Callable]:
+    """The normalised x, and from its gradient those of x, weight and bias."""
+    centred = x - x.mean(-1, keepdims=True)
+    deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    unit = centred / deviation
+
+    def backward(grad: Array) -> tuple[Array, dict[str, Array]]:
+        inner = grad * weight
+        along = unit * (inner * unit).mean(-1, keepdims=True)
+        grad_x = (inner - inner.mean(-1, keepdims=True) - along) / deviation
+        return grad_x, {"layernorm.weight": (grad * unit).sum(0), "layernorm.bias": grad.sum(0)}
+
+    return unit * weight + bias, backward
+
+
+def basis_layer_ref(phi_ref: Callable[[int], PhiReference], **stored: str) -> Reference:
+    """The oracle of a layer of any basis, from that of so many of its functions.
+
+    `stored` says what the layer has: `weight="cheby_coeffs iok"` is the published key, and the
+    letters of its axes: b, i, o, k. So may scale, base_weight, bias and the parameters of the
+    basis, params0 and so on, whose axes are i and p, be stored; a LayerNorm by itself.
+    """
+    entries = {name: tuple(entry.split()) for name, entry in stored.items()}
+
+    def layer_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+        there = {name: entry for name, entry in entries.items() if entry[0] in parameters}
+        plain = {"weight": "kio", "scale": "io", "base_weight": "io", "bias": "o"}
+        letters = {name: plain.get(name, "ip") for name in there}
+        given = {
+            name: np.einsum(f"{own}->{letters[name]}", parameters[key])
+            for name, (key, own) in there.items()
+        }
+        params = [given.pop(name) for name in sorted(given) if name.startswith("params")]
+        base = given.pop("base_weight", None)
+        inner, backward = x, None
+        if "layernorm.weight" in parameters:
+            inner, backward = layer_norm_ref(
+                x, parameters["layernorm.weight"], parameters["layernorm.bias"]
+            )
+        phi = phi_ref(len(given["weight"]))(inner, *params)
+        y, grad_x, grads = product_ref(phi, inner, grad_y, **given)
+        found = {}
+        if backward is not None:
+            grad_x, found = backward(grad_x)
+        if base is not None:
+            nothing = Phi(np.zeros((*x.shape, 1)), np.zeros((*x.shape, 1)))
+            alone = product_ref(nothing, x, grad_y, np.zeros((1, *base.shape)), base_weight=base)
+            y, grad_x = y + alone.y, grad_x + alone.grad_x
+            grads["base_weight"] = alone.grads["base_weight"]
+        for name, (key, own) in there.items():
+            found[key] = np.einsum(f"{letters[name]}->{own}", grads[name])
+        return Passes(y, grad_x, found)
+
+    return layer_ref
 
 
 def efficient_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
@@ -221,7 +283,7 @@ def kan_ref(layer_ref: Reference, widths: Sequence[int]) -> Reference:
     def network_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
         layers: list[dict[str, Array]] = [{} for _ in widths[1:]]
         for key, value in parameters.items():
-            _, index, name = key.split(".")
+            _, index, name = key.split(".", 2)
             layers[int(index)][name] = value
         inputs = [x]
         for layer, width in zip(layers, widths[1:], strict=True):

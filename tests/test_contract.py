@@ -81,7 +81,7 @@ def test_a_network_has_the_output_and_gradients_of_the_oracle(name, device):
         kan_impls.create_model(name, MODEL_WIDTHS, device=device, dtype=torch.float64)
     )
     x, grad_y = random_like(model, BATCH, 5), random_like(model, BATCH, 3)
-    expected = run_ref(ROWS[name].model_ref, model, x, grad_y)
+    expected = run_ref(ROWS[name].network_ref, model, x, grad_y)
     assert_close(run(model, x, grad_y), expected, FLOAT64)
 
 

@@ -11,6 +11,7 @@ import kan_impls
 from kan_impls.basis.base import basis_of
 from kan_impls.fused import product
 from perfgate.measure.memory import measure_peaks
+from tests.cases import ROWS, other_fused
 from tests.helpers import (
     assert_close,
     random_like,
@@ -20,7 +21,7 @@ from tests.helpers import (
     run_ref,
     to_numpy,
 )
-from tests.reference import efficient_kan_ref, fourier_kan_ref
+from tests.reference import efficient_kan_ref
 
 # Relative to the norm. float64: the figure. float32: four times sqrt(K) + 16
 # roundings of 2**-24, with sums of K = 400 terms and at most 8 in a power.
@@ -42,6 +43,7 @@ KINDS = {
     ),
     "splines-moved": ("fused_efficient_kan", {"grid_size": 5, "spline_order": 3}, True),
 }
+KINDS |= {name: (name, options, False) for name, options in other_fused(KINDS.values())}
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -63,7 +65,7 @@ def build(
 
 
 def reference_of(kind):
-    return fourier_kan_ref if "fourier" in KINDS[kind][0] else efficient_kan_ref
+    return ROWS[KINDS[kind][0]].layer_ref
 
 
 def cut(monkeypatch, rows, inputs):
@@ -363,12 +365,10 @@ def test_parameters_of_any_strides(device, kind, name):
     layer = build(device, kind)
     x, grad_y = random_like(layer, 9, IN_FEATURES), random_like(layer, 9, OUT_FEATURES)
     expected = run(layer, x, grad_y)
-    name = {"fourier": {"weight": "weight"}, "splines": {"weight": "spline_weight"}}[
-        kind.partition("-")[0]
-    ].get(name, "spline_scaler")
-    if getattr(layer, name, None) is None:
+    if layer.stored(name) is None:
         pytest.skip("the layer has no scale")
-    value = getattr(layer, name).detach()
+    value = layer.stored(name).detach()
+    name = layer.names[name]
     axes = tuple(reversed(range(value.ndim)))
     setattr(layer, name, torch.nn.Parameter(value.permute(axes).contiguous().permute(axes)))
     assert_close(run(layer, x, grad_y), expected, 1e-13)

@@ -51,6 +51,7 @@ WRAPPED = [
 # Shapes: one and several blocks of rows, inputs and columns, none of them full; more pipeline
 # stages than the pipeline holds; one and several splits of K.
 SHORT_FOURIER = Case(20, 7, 36, FourierBasis(3))
+SHORT_TRAINED = Case(20, 7, 36, FrequencyBasis(3), sets=7)
 SHORT_SPLINE = Case(20, 7, 40, splines(3, 2, -1.5, 2.0), base=True, scale=True)
 CASES = [
     *with_kinds(SHORT_FOURIER),
@@ -78,7 +79,7 @@ CASES = [
     Case(70, 3, 11, splines(3, 1), base=True, scale=True, precision=TF32),
     Case(250, 2, 5, FrequencyBasis(3), base=True),  # rows in turns
     Case(70, 3, 40, FrequencyBasis(17), sets=3),
-    *with_kinds(Case(20, 7, 36, FrequencyBasis(3), sets=7)),
+    *with_kinds(SHORT_TRAINED),
 ]
 
 # Sums of 10,000 terms: y, the gradients of the weights, the gradient of x.
@@ -89,16 +90,22 @@ LONG_SPLINE_WEIGHT_GRAD = Case(
     10_000, 1, 8, splines(3, 1), base=True, scale=True, only="weight_grad"
 )
 
+MANY_INPUTS = Case(20, 57, 5, FourierBasis(3), only="input_grad")
+
 # Where faults are planted.
 FAULT_CASE = Case(100, 45, 130, FourierBasis(3), sms=1)
 FORWARD_FAULT_CASE = replace(FAULT_CASE, rows=20, only="forward")
 
 
 @pytest.fixture(scope="module")
-def emulators():
+def emulators(request):
+    """Of what the tests that were chosen run."""
+    chosen = [getattr(item, "callspec", None) for item in request.session.items]
+    chosen = [call.params["case"] for call in chosen if call and "case" in call.params]
+    wanted = [case for case in [*CASES, *WRAPPED] if case in chosen]
     long = [LONG_Y, LONG_WEIGHT_GRAD, LONG_INPUT_GRAD, LONG_SPLINE_WEIGHT_GRAD]
     long = [replace(case, precision=precision) for case in long for precision in LIMITS]
-    return compiled([*CASES, *WRAPPED, *long, FAULT_CASE, FORWARD_FAULT_CASE])
+    return compiled([*wanted, *long, MANY_INPUTS, FAULT_CASE, FORWARD_FAULT_CASE])
 
 
 def limit_of(case: Case, result: str) -> float:
@@ -116,7 +123,7 @@ def test_results_are_those_of_the_definitions(emulators, case):
     check(case, emulators[case.functions.name])
 
 
-@pytest.mark.parametrize("case", [CASES[0], SHORT_SPLINE], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], SHORT_SPLINE, SHORT_TRAINED], ids=str)
 def test_results_do_not_depend_on_the_order_of_threads(emulators, case):
     emulator = emulators[case.functions.name]
     first, *others = (emulated_layer.run(case, emulator, seed) for seed in range(4))
@@ -127,7 +134,7 @@ def test_results_do_not_depend_on_the_order_of_threads(emulators, case):
 
 def test_inputs_beyond_one_axis_of_the_grid(emulators, monkeypatch):
     monkeypatch.setattr(kernels, "MAX_GRID", (2**31 - 1, 3, 65535))
-    case = Case(20, 57, 5, FourierBasis(3), only="input_grad")
+    case = MANY_INPUTS
     (launch,) = emulated_layer._Run(case).launches()
     assert launch.grid == (1, 3, 3)  # of 8 blocks: the last one is idle
     check(case, emulators[case.functions.name])
@@ -537,7 +544,7 @@ def test_memory_and_behaviour_are_defined(basis):
 
 
 @pytest.mark.sanitizer
-@pytest.mark.parametrize("case", [CASES[0], SHORT_SPLINE], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], SHORT_SPLINE, SHORT_TRAINED], ids=str)
 def test_threads_do_not_race(case):
     arguments = ("thread", [CASES.index(case)])
     done = build.run_in_subprocess(check_under, *arguments, sanitize="thread")

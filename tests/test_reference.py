@@ -119,7 +119,7 @@ def _parameters(rng, name):
 
 @pytest.mark.parametrize("name", ["mlp", "efficient_kan", "fourier_kan"])
 def test_gradients_are_finite_differences_of_the_output(rng, name):
-    reference = ROWS[name].model_ref
+    reference = ROWS[name].network_ref
     parameters = _parameters(rng, name)
     x, grad_y = rng.uniform(-1, 1, size=(4, MODEL_WIDTHS[0])), rng.normal(size=(4, 3))
     passes = reference(x, parameters, grad_y)

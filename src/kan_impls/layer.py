@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -65,7 +65,7 @@ class KANLayer(nn.Module):
         self.basis = spec.basis_of(self.options)
         self._sizes = spec.sizes(self.basis, in_features, out_features)
         self._stored = spec.stored(self.options)
-        self._names = {name: stored.named(is_fused) for name, stored in self._stored.items()}
+        self.names = {name: stored.named(is_fused) for name, stored in self._stored.items()}
         # What the direct formula takes, from what the layer stores.
         self._plain: dict[str, Rearrangement] = {}
         for name, stored in self._stored.items():
@@ -91,13 +91,21 @@ class KANLayer(nn.Module):
 
     def stored(self, name: str) -> Tensor | None:
         """A tensor by its name in `Operands` or in the basis, in the layer's own layout."""
-        own = self._names.get(name)
+        own = self.names.get(name)
         return None if own is None else getattr(self, own)
 
     def as_published(self, name: str) -> Tensor:
         """The same, in the published layout: a view, where that merges no axes."""
         stored = self._stored[name]
         return self._between(stored, stored.letters)(cast(Tensor, self.stored(name)))
+
+    def start(self, name: str, draw: Callable[[Tensor], Any]) -> None:
+        """Give the tensor the values that `draw` writes to one in the published layout, so that
+        the same seed gives the same function in both forms."""
+        stored, value = self._stored[name], cast(Tensor, self.stored(name))
+        values = value.new_empty(shape_of(stored.letters, self._sizes))
+        draw(values)
+        value.copy_(stored.layouts(self.is_fused, self._sizes)["out_in"].from_published(values))
 
     def as_formula(self, name: str) -> Tensor | None:
         """The same, outputs first; parameters of the basis as it takes them."""
