@@ -66,7 +66,9 @@ def run_program(command: Sequence[str], limit_s: float, log: Path) -> tuple[int,
             status = process.wait(limit_s)
         except subprocess.TimeoutExpired:
             output = log.read_text(errors="replace")[-TAIL_CHARS:]
-            raise TimedOutError(f"ended at its limit of {limit_s:.0f} s", {"output": output}) from None
+            raise TimedOutError(
+                f"ended at its limit of {limit_s:.0f} s", {"output": output}
+            ) from None
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -78,8 +80,10 @@ def run_program(command: Sequence[str], limit_s: float, log: Path) -> tuple[int,
 
 
 def gpu_tests(folder: Path = ROOT / "tests") -> list[list[str]]:
-    """Arguments of pytest for the tests that need a GPU. Only files that have such tests: others may
-    import what is not installed there."""
+    """Arguments of pytest for the tests that need a GPU.
+
+    They name only files that have such tests: others may import what is not installed there.
+    """
     files = [f for f in sorted(folder.glob("test_*.py")) if "mark.gpu" in f.read_text()]
     return [[*map(str, files), "-m", "gpu"]]
 
@@ -122,7 +126,9 @@ def run_tests(
         if ended and found.get("running"):
             problem += f" in {found['running']}"
         elif not ended and status != 0:
-            problem = f"{part}: {failed} failed" if failed else f"{part}: pytest exited with {status}"
+            problem = (
+                f"{part}: {failed} failed" if failed else f"{part}: pytest exited with {status}"
+            )
         return found["tests"], problem, ended
 
     with ThreadPoolExecutor(len(parts)) as threads:
@@ -157,7 +163,9 @@ def sanitize(tool: str, limit_s: float, out: Path, run: Run = run_program) -> di
     """
     path = find_sanitizer()
     if path is None:
-        raise NotInstalledError("compute-sanitizer is not installed: it comes with the CUDA toolkit")
+        raise NotInstalledError(
+            "compute-sanitizer is not installed: it comes with the CUDA toolkit"
+        )
     command = [
         # Every tensor an allocation of its own, so that its end is known.
         "env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1",

@@ -1,4 +1,4 @@
-"""What became of every test, kept in a file from test to test: `pytest -p gpu_record --record=FILE`.
+"""What became of every test, kept in a file: `pytest -p gpu_record --record=FILE`.
 
 A run that is ended leaves what it had found, and the name of the test that it was in.
 """
@@ -18,6 +18,8 @@ class Record:
 
     Args:
         path: the file.
+
+    Attributes:
         found: what is written; tests may add to it.
         render: makes the Markdown that is written beside it at the end; None for none.
     """
@@ -69,6 +71,7 @@ def pytest_configure(config: Any) -> None:
     if config.option.record is not None:
         path = config.option.record.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".md").unlink(missing_ok=True)  # an ended run would leave an older one
         config.pluginmanager.register(Record(path), NAME)
 
 

@@ -11,11 +11,11 @@ from perfgate.report.tables import markdown_table
 Found = Mapping[str, Any]
 
 LEGEND = """\
-Times are medians in microseconds, of the GPU alone, by events, with its cache flushed before; in the
-mode `graph` those of replays. On a CPU they are wall time. `/` is the median over rounds of the time
-over that of what stands beside, in the same round. `floor` is the fraction reached of the longer of
-the library's matrix products of the same sizes in the same precision and a copy of the same bytes,
-measured in the same way. Memory is the peak above the level before the forward pass."""
+Times are medians in microseconds, of the GPU alone, by events, with its cache flushed before; in
+the mode `graph` those of replays. On a CPU they are wall time. `/` is the median over rounds of
+the time over that of what stands beside, in the same round. `floor` is the fraction reached of the
+longer of the library's matrix products of the same sizes in the same precision and a copy of the
+same bytes, measured in the same way. Memory is the peak above the level before the forward pass."""
 
 COLUMNS = ("case", "batch", "pass", "implementation", "µs", "/", "beside", "floor", "forward MB",
            "backward MB")  # fmt: skip
@@ -36,7 +36,12 @@ def row_of(info: Found) -> dict[str, Any]:
 
 def markdown(found: Found) -> str:
     """Tables of everything that the check found."""
-    steps = {name: test for name, test in found["tests"].items() if "_time[" not in name}
+    left_out = found.get("left_out", [])
+    steps = {
+        name: test
+        for name, test in found["tests"].items()
+        if "_time[" not in name or (test["status"] != "passed" and name not in left_out)
+    }
     parts = [
         "# GPU check",
         f"{'Failed' if found['exit_status'] else 'Passed'} on {_place(found)} in "
@@ -50,9 +55,9 @@ def markdown(found: Found) -> str:
         parts.append("## Rates\n\n" + "\n".join(_rates(rates)))
     if rows := found.get("times"):
         parts.append(f"## Times\n\n{LEGEND}\n\n{times_table(rows)}")
-    if left_out := found.get("left_out"):
-        names = "\n".join(f"- {_short(name)}" for name in left_out)
-        parts.append(f"## Left out, since no time was left\n\n{names}")
+    if left_out:
+        names = ", ".join(map(_short, left_out))
+        parts.append(f"## Left out, since no time was left\n\n{len(left_out)}: {names}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -94,7 +99,9 @@ def _details(found: Found) -> Iterator[str]:
         for nodeid, test in tests.items():
             if test["status"] == "failed":
                 lines.append(f"- `{nodeid}`: {cell(test['reason'])}")
-            lines += [f"- {_short(nodeid)}, {k}: {v}" for k, v in test.get("properties", {}).items()]
+            lines += [
+                f"- {_short(nodeid)}, {k}: {v}" for k, v in test.get("properties", {}).items()
+            ]
         if output := step.get("output"):
             lines += ["```", output[-2000:].strip(), "```"]
         yield f"### {name}\n\n" + "\n".join(lines)

@@ -110,7 +110,10 @@ PARTS = {"gpu": gpu_programs.gpu_tests(), "contract": gpu_programs.CONTRACT}
 @pytest.mark.parametrize("name", PARTS)
 def test_tests(found, seconds_left, on_cuda, out, name):
     run_step(
-        found, name, seconds_left, lambda limit: gpu_programs.run_tests(name, PARTS[name], limit, out)
+        found,
+        name,
+        seconds_left,
+        lambda limit: gpu_programs.run_tests(name, PARTS[name], limit, out),
     )
 
 

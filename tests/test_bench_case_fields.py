@@ -145,6 +145,10 @@ def test_a_compiled_case_compiles_its_model(monkeypatch):
     assert len(compiled) == 1
 
 
+def test_a_backend_that_knows_no_cpu_has_an_estimate():
+    assert estimate_bytes(case(backend="fused")) == estimate_bytes(case())
+
+
 def test_a_graph_needs_a_gpu():
     with pytest.raises(ValueError, match="mode is 'graph' and the device cpu; expected a CUDA"):
         pass_of(case(mode="graph"), "forward", CPU)
