@@ -31,7 +31,7 @@ def scaled(
     """The reference with other sizes; an MLP of as many parameters as a Fourier layer."""
     if variant.name == "mlp":
         return Case(name, variant, batch, (width, 2 * grid * width, 1))
-    return Case(name, variant, batch, (width, width, 1), {"grid_size": grid})
+    return Case(name, variant, batch, (width, width, 1), {variant.size: grid})
 
 
 # One size grows at a time, around the reference.
@@ -83,4 +83,5 @@ def _published_efficient_kan() -> Variant:
         functions_per_input=ours.functions_per_input,
         reference_widths=ours.reference_widths,
         reference_config=ours.reference_config,
+        size=ours.size,
     )

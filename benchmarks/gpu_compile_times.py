@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import cuda, jit, kernels
-from kan_impls.fused.kernels import Element, Layer, Precision
+from kan_impls.fused.kernels import Element, Functions, Layer, Precision
 
 KINDS = (
     (Element.FLOAT, Precision.ACCURATE),
@@ -16,31 +18,22 @@ KINDS = (
     (Element.BFLOAT16, Precision.TF32),
 )
 BATCH, WIDTH = 100, 1000
-ADDRESS = 16  # planning looks only at alignment
 
 
-def bases() -> tuple[kernels.Basis, kernels.Basis]:
+def functions() -> tuple[Functions, Functions]:
     """Those of the reference configuration."""
-    return kernels.fourier(5), kernels.bspline(5, 3, -1, 1)
+    splines = UniformBSplineBasis.over(-1, 1, 5, 3)
+    return Functions(FourierBasis(5)), Functions(splines, has_base=True, has_scale=True)
 
 
 def reference_kernels(device: kernels.Device) -> list[str]:
     """Names of all kernels that a training step of the reference launches, in every mode."""
     names = []
-    for basis in bases():
+    for each in functions():
         for kind in KINDS:
-            layer = Layer(basis, BATCH, WIDTH, WIDTH, *kind, device)
-            has = ADDRESS * basis.has_base
-            read = {"x": ADDRESS, "weight": ADDRESS, "base": has, "scale": has}
-            plans = [
-                *kernels.forward(layer, **read, y=ADDRESS, workspace=ADDRESS),
-                *kernels.weight_grad(
-                    layer, **read, grad_y=ADDRESS, grad_weight=ADDRESS, grad_base=has,
-                    grad_scale=has,
-                ),
-                *kernels.input_grad(layer, **read, grad_y=ADDRESS, grad_x=ADDRESS),
-            ]  # fmt: skip
-            names += [plan.kernel for plan in plans]
+            layer = Layer(each, BATCH, WIDTH, WIDTH, *kind, device)
+            for plan in (kernels.forward, kernels.weight_grad, kernels.input_grad):
+                names += [launch.kernel for launch in plan(layer).launches]
     return list(dict.fromkeys(names))
 
 

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 import torch
 
 import kan_impls
-from kan_impls.fused import compiler, jit, kernels
-from kan_impls.fused.kernels import Element, Launch, Layer, Precision
+from kan_impls.basis.fourier import FourierBasis
+from kan_impls.fused import compiler, jit, kernels, problem
+from kan_impls.fused.kernels import Element, Functions, Launch, Layer, Precision
 
 # Rows, inputs, outputs: below and above the tiles, with and without vectors and split sums.
 SHAPES = ((1, 3, 5), (9, 37, 33), (70, 18, 68), (129, 5, 7), (1100, 6, 9))
@@ -72,9 +73,10 @@ def run_all() -> None:
 def run_planted(kernel: str) -> None:
     files = {**compiler.sources(), compiler.MAIN: PLANTED}
     compiler.sources = lambda: files  # type: ignore[assignment]
-    layer = Layer(kernels.fourier(1), 1, 1, 1, Element.FLOAT, Precision.TF32, kernels.Device(90, 1))
+    functions = Functions(FourierBasis(1))
+    layer = Layer(functions, 1, 1, 1, Element.FLOAT, Precision.TF32, kernels.Device(90, 1))
     target = torch.zeros(128, device="cuda")
-    arguments = kernels._pack(layer, x=target.data_ptr(), grad_x=target.data_ptr())
+    arguments = problem.pack(layer, dict.fromkeys(("x", "grad_x"), target.data_ptr()))
     jit.launch(Launch(kernel, (1, 1, 1), 128, 0, arguments), target.device)
     torch.cuda.synchronize()
 

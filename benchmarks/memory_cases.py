@@ -35,43 +35,41 @@ def costs(at: Sizes, flops: Exponents | None, traffic: Exponents) -> Law:
     return Law(at, forward | {"backward FLOPs": flops, "backward traffic": traffic})
 
 
-# One row per implementation. Where all is held at once: batches at which the activations outweigh
-# the weights. In blocks: outputs at which they outweigh the workspace, which is bounded.
-LAWS = {
+# Implementations that an installed package registers are measured by nobody here.
+OWN = {variant.name: variant for variant in registry.BUILT_IN if variant.name in list_variants()}
+
+# Where all is held at once: batches at which the activations outweigh the weights. In blocks:
+# outputs at which they outweigh the workspace, which is bounded; what backward needs is the input,
+# which lives anyway.
+_DIRECT = memory(Sizes(65_536, 128, 128, grid=64), LINEAR, saved=LINEAR)
+_FUSED = memory(Sizes(2048, 4, 2048, grid=5), LINEAR_WITHOUT_GRID, saved=None, in_blocks=True)
+LAWS = {name: _FUSED if variant.is_fused else _DIRECT for name, variant in OWN.items()} | {
     "mlp": memory(
         Sizes(65_536, 512, 512), Exponents(batch=1, width=1), saved=Exponents(batch=1, width=1)
     ),
-    "efficient_kan": memory(Sizes(65_536, 128, 128, grid=64), LINEAR, saved=LINEAR),
     # Two products of shape (batch, outputs, inputs, grid).
     "fourier_kan": memory(Sizes(65_536, 1024, 1024, grid=16), PRODUCTS, saved=LINEAR),
-    # What backward needs is the input, which lives anyway.
-    "fused_fourier_kan": memory(
-        Sizes(2048, 8, 2048, grid=4), LINEAR_WITHOUT_GRID, saved=None, in_blocks=True
-    ),
-    "fused_efficient_kan": memory(
-        Sizes(2048, 4, 2048, grid=5), LINEAR_WITHOUT_GRID, saved=None, in_blocks=True
-    ),
 }
 
-# Again one row per implementation. Few outputs: the basis outweighs the weights and the outputs.
+# In blocks: few outputs, so that the basis outweighs the weights and the outputs.
+_DIRECT_COSTS = costs(Sizes(65_536, 128, 128, grid=64), flops=PRODUCTS, traffic=LINEAR)
+_FUSED_COSTS = costs(Sizes(512, 8, 2, grid=64), flops=PRODUCTS, traffic=LINEAR)
 COST_LAWS = {
+    name: _FUSED_COSTS if variant.is_fused else _DIRECT_COSTS for name, variant in OWN.items()
+} | {
     "mlp": costs(
         Sizes(65_536, 512, 512),
         flops=Exponents(batch=1, width=2),
         traffic=Exponents(batch=1, width=1),
     ),
-    "efficient_kan": costs(Sizes(65_536, 128, 128, grid=64), flops=PRODUCTS, traffic=LINEAR),
     # Its products are element-wise, and FLOPs are those of matrix products.
     "fourier_kan": costs(Sizes(65_536, 1024, 1024, grid=16), flops=None, traffic=PRODUCTS),
-    "fused_fourier_kan": costs(Sizes(512, 16, 4, grid=16), flops=PRODUCTS, traffic=LINEAR),
-    "fused_efficient_kan": costs(Sizes(512, 8, 2, grid=64), flops=PRODUCTS, traffic=LINEAR),
 }
 
 
 def exact_cases(variant: Variant) -> list[Case]:
     """At what an implementation is held to its figures."""
-    law = LAWS.get(variant.name)
-    if law is None or not law.in_blocks:
+    if not LAWS[variant.name].in_blocks:
         return [reference(variant), mnist(variant), _case("huge", variant, 65_536, 8192, 8192, 1)]
     # Several blocks of rows and of inputs at the widths of mnist, and many blocks of rows.
     return [
@@ -84,9 +82,6 @@ def exact_cases(variant: Variant) -> list[Case]:
 def _case(name: str, variant: Variant, batch: int, *widths: int) -> Case:
     return Case(name, variant, batch, widths, variant.reference_config)
 
-
-# Implementations that an installed package registers are measured by nobody here.
-OWN = {variant.name: variant for variant in registry.BUILT_IN if variant.name in list_variants()}
 
 CASES = {
     Key(case.name, name): case for name, variant in OWN.items() for case in exact_cases(variant)
@@ -107,7 +102,7 @@ def layer_figures(variant: Variant, sizes: Sizes) -> dict[str, int]:
     """What the laws speak of, of one layer whose input needs a gradient as in a network."""
     widths, config = (sizes.inputs, sizes.outputs), {}
     if sizes.grid is not None:
-        config["grid_size"] = sizes.grid
+        config[variant.size] = sizes.grid
     case = Case("layer", variant, sizes.batch, widths, config)
     built = []
 

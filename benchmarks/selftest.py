@@ -192,9 +192,11 @@ def special_trials(copy: Copy, folder: Path) -> list[str | None]:
     corrupt = Trial("a damaged baseline", GateExit.CORRUPT_BASELINE)
     absent = Trial("no baseline", GateExit.NO_BASELINE)
     device_free = Trial("4 KiB more, without a device", 1, words="4,096")
+    empty = folder / "empty"
+    empty.mkdir()
     in_the_way = copy.pytest(f"--benchmark-compare={broken}")
     none = copy.pytest(
-        f"--baselines={folder / 'none'}", "--benchmark-compare", "--require-baseline",
+        f"--baselines={empty}", "--benchmark-compare", "--require-baseline",
         f"--report={folder / 'report'}",
     )  # fmt: skip
     fake = copy.run(

@@ -5,6 +5,7 @@ It allocates nothing, times nothing and needs no device, so it runs inside plain
 change that is meant, `pytest benchmarks/test_memory.py --accept-memory` stores the new figures.
 """
 
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -73,17 +74,15 @@ def test_nothing_is_stored_of_what_does_not_exist(accepting, stored):
         fail_if_any(baseline.unknown(stored, CASES))
 
 
+@cache  # the laws of bytes and of costs may speak of the same sizes
+def figures_of(implementation, sizes):
+    return layer_figures(get_variant(implementation), sizes)
+
+
 @pytest.mark.parametrize("laws", [LAWS, COST_LAWS], ids=["bytes", "costs"])
 @pytest.mark.parametrize("implementation", list_variants())
 def test_figures_grow_as_declared(implementation, laws):
     if implementation not in OWN:
         pytest.skip(f"{implementation} comes from another package, and no law is declared for it")
-    if implementation not in laws:
-        pytest.fail(
-            f"{implementation} has no growth law; expected a row of LAWS and of COST_LAWS in "
-            "memory_cases.py: declare the exponents of bytes, FLOPs and traffic in batch, width "
-            "and grid, and sizes at which they show",
-            pytrace=False,
-        )
-    variant, law = get_variant(implementation), laws[implementation]
-    fail_if_any(deviations(implementation, law, lambda sizes: layer_figures(variant, sizes)))
+    measured = partial(figures_of, implementation)
+    fail_if_any(deviations(implementation, laws[implementation], measured))

@@ -10,13 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import kan_impls
+from kan_impls.basis.base import Basis
+from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.frequencies import FrequencyBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from tests.reference import (
+    PhiReference,
     Reference,
     affine_ref,
     efficient_kan_ref,
     fourier_kan_ref,
+    fourier_phi_ref,
+    frequency_phi_ref,
     kan_ref,
     mlp_ref,
+    spline_phi_ref,
 )
 
 Config = Mapping[str, Any]
@@ -40,6 +48,8 @@ class Row:
         fit_widths, fit_error: a network, and the error relative to the target's deviation
             below which it learns exp(sin(pi x0) + x1^2) on [-1, 1]^2.
         golden: the golden vectors of which implementation it must reproduce, if any.
+        bases: small ones, whose kernels are emulated, alone and with everything around them.
+        phi_ref: the oracle of such a basis.
     """
 
     layer_ref: Reference
@@ -52,6 +62,8 @@ class Row:
     # 250 steps of L-BFGS reach 0.3% to 1.2% from any of four seeds.
     fit_error: float = 0.03
     golden: str | None = None
+    bases: tuple[Basis, ...] = ()
+    phi_ref: Callable[[Any], PhiReference] | None = None
 
 
 FOURIER_CONFIGS = (
@@ -75,6 +87,13 @@ SPLINE_CONFIGS = (
         "enable_standalone_scale_spline": False,
     },
 )
+
+
+def _spline_phi_ref(basis: UniformBSplineBasis) -> PhiReference:
+    order, size = basis.spline_order, basis.num_basis - basis.spline_order
+    beyond = order * basis.step
+    return spline_phi_ref(size, order, basis.first_knot + beyond, basis.last_knot - beyond)
+
 
 ROWS: dict[str, Row] = {
     "mlp": Row(
@@ -124,6 +143,8 @@ ROWS: dict[str, Row] = {
         # One rounding for each power since the last exact angle, however large x is.
         amplification=lambda config, largest: min(config.get("grid_size", 5), 8),
         golden="fourier_kan",
+        bases=(FourierBasis(3),),
+        phi_ref=lambda basis: fourier_phi_ref(basis.grid_size),
     ),
     "fused_efficient_kan": Row(
         efficient_kan_ref,
@@ -134,8 +155,27 @@ ROWS: dict[str, Row] = {
         # The recurrence adds up positive terms and rounds once more with each order.
         amplification=lambda config, largest: config.get("spline_order", 3),
         golden="efficient_kan",
+        bases=(UniformBSplineBasis.over(-1.5, 2.0, 3, 2),),
+        phi_ref=_spline_phi_ref,
     ),
 }
+
+
+# Bases that are in no implementation yet.
+OTHER_BASES: dict[Basis, Callable[[Any], PhiReference]] = {
+    FrequencyBasis(3): lambda basis: frequency_phi_ref,
+}
+
+
+def phi_refs() -> dict[Basis, Callable[[Any], PhiReference]]:
+    """The bases to emulate, and the oracles of all of their type."""
+    rows = {basis: row.phi_ref for row in ROWS.values() if row.phi_ref for basis in row.bases}
+    return {**rows, **OTHER_BASES}
+
+
+def phi_ref_of(basis: Basis) -> PhiReference:
+    """The oracle of a basis."""
+    return next(ref(basis) for own, ref in phi_refs().items() if type(own) is type(basis))
 
 
 @dataclass(frozen=True)

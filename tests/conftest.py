@@ -1,10 +1,17 @@
-"""What the tests of the workflows' scripts stand on."""
+"""What tests of several files stand on."""
 
 import os
 import shutil
 import sys
 
 import pytest
+
+
+@pytest.fixture
+def pytester(pytester, monkeypatch):
+    """pytest's own; under xdist, too, a run inside a test is no worker of the run around it."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    return pytester
 
 
 @pytest.fixture

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kan_impls.basis.base import Basis
 from kan_impls.fused import kernels
-from kan_impls.fused.kernels import Basis, Device, Element, Layer, Precision
+from kan_impls.fused.kernels import Device, Element, Functions, Launch, Layer, Plan, Precision
+from tests.cases import phi_ref_of
 from tests.emulator.build import Emulator
-from tests.reference import efficient_kan_ref, fourier_kan_ref
+from tests.reference import product_ref
 
 Array = NDArray[np.float64]
 
@@ -21,43 +24,58 @@ GUARD_BYTE = 0xA5
 
 @dataclass(frozen=True)
 class Case:
-    """Everything that decides a run. `grid` is None for Fourier, else (size, order)."""
+    """Everything that decides a run."""
 
     rows: int
     inputs: int
     outputs: int
-    harmonics: int = 0
-    grid: tuple[int, int] | None = None
-    element: Element = Element.FLOAT
-    precision: Precision = Precision.ACCURATE
+    basis: Basis
+    base: bool = False
     scale: bool = False
     bias: bool = True
+    sets: int = 1  # of inputs that share the parameters of the basis
+    element: Element = Element.FLOAT
+    precision: Precision = Precision.ACCURATE
     sms: int = 2
     shift: int = 0  # elements by which every tensor misses its alignment
-    grid_range: tuple[float, float] = (-1.0, 1.0)
     x_range: tuple[float, float] = (-3.0, 3.0)
-    passes: tuple[str, ...] = ("forward", "weight_grad", "input_grad")
+    only: str = ""  # a pass; all of them if empty
 
     @property
-    def basis(self) -> Basis:
-        if self.grid is None:
-            return kernels.fourier(self.harmonics)
-        return kernels.bspline(*self.grid, *self.grid_range)
+    def functions(self) -> Functions:
+        return Functions(self.basis, self.base, self.scale)
 
     @property
     def layer(self) -> Layer:
         device = Device(arch=90, sms=self.sms)
         sizes = (self.rows, self.inputs, self.outputs)
-        return Layer(self.basis, *sizes, self.element, self.precision, device)
+        return Layer(self.functions, *sizes, self.element, self.precision, device)
+
+    def plans(self) -> list[Plan]:
+        passes = [name for name in kernels.PASSES if self.only in (name, "")]
+        sizes = {"param_grad": [self.params_size]}
+        if not self.basis.trained:
+            passes = [name for name in passes if name not in sizes]
+        return [getattr(kernels, name)(self.layer, *sizes.get(name, [])) for name in passes]
+
+    @property
+    def params_size(self) -> int:
+        return sum(self.basis.param_sizes)
 
     def kernels(self) -> list[str]:
-        return [launch.kernel for launch in _Run(self).launches()]
+        return [launch.kernel for plan in self.plans() for launch in plan.launches]
 
     def __str__(self) -> str:
-        kind = f"{self.rows}x{self.inputs}x{self.outputs} {self.layer.basis.name}"
-        words = [kind, self.element.value, self.precision.value]
+        words = [f"{self.rows}x{self.inputs}x{self.outputs}", self.functions.name]
+        words += [self.element.value, self.precision.value]
         words += [name for name in ("scale", "bias") if getattr(self, name)]
+        words += [f"{self.sets} sets"] * (self.sets > 1)
         return " ".join([*words, f"shift {self.shift}"] if self.shift else words)
+
+
+def params_of(case: Case) -> list[tuple[int, int]]:
+    """Shapes of the basis's parameters."""
+    return [(case.sets, size) for size in case.basis.param_sizes]
 
 
 class Buffer:
@@ -92,42 +110,37 @@ class Buffer:
         return all((part == GUARD_BYTE).all() for part in outside)
 
 
-PARAMETERS = ("weight", "base", "scale")
-RESULTS = {
-    "forward": ("y",),
-    "weight_grad": ("grad_weight", "grad_base", "grad_scale"),
-    "input_grad": ("grad_x",),
-}
-
-
 class _Run:
     """The tensors of a case and its launches. The same case has the same values."""
 
     def __init__(self, case: Case) -> None:
-        self.case, basis = case, case.basis
+        self.case = case
         rows, inputs, outputs = case.rows, case.inputs, case.outputs
         rng = np.random.default_rng(rows + 1000 * inputs + outputs)
-        splines = basis.num_functions - basis.has_base
-        spread = 1 / np.sqrt(inputs * splines)
+        spread = 1 / np.sqrt(inputs * case.basis.num_basis)
         self.tensors: dict[str, Buffer] = {}
         x = rng.uniform(*case.x_range, (rows, inputs))
         self._add("x", x.shape, x, Element.FLOAT, shift=0)
-        self._add("weight", (splines, inputs, outputs), spread * self._normal(rng, splines))
-        if basis.has_base:
-            self._add("base", (inputs, outputs), spread * self._normal(rng))
+        functions = case.basis.num_basis
+        self._add("weight", (functions, inputs, outputs), spread * self._normal(rng, functions))
+        if case.base:
+            self._add("base_weight", (inputs, outputs), spread * self._normal(rng))
         if case.scale:
             self._add("scale", (inputs, outputs), 1 + 0.3 * self._normal(rng))
         if case.bias:
             self._add("bias", (outputs,), rng.standard_normal(outputs))
+        for n, shape in enumerate(params_of(case)):
+            self._add(f"params{n}", shape, rng.standard_normal(shape), Element.FLOAT, shift=0)
         self._add("grad_y", (rows, outputs), rng.standard_normal((rows, outputs)))
         self._add("y", (rows, outputs))
-        for name in ("weight", "base", "scale"):
+        for name in ("weight", "base_weight", "scale"):
             if name in self.tensors:
                 self._add(f"grad_{name}", self.tensors[name].read().shape)
         self._add("grad_x", (rows, inputs), element=Element.FLOAT, shift=0)
-        workspace = kernels.workspace_bytes(case.layer)
-        if workspace:
-            self._add("workspace", (workspace // 4,), element=Element.FLOAT)
+        for plan in case.plans():
+            for name in {"workspace", "grad_params"}.intersection(plan.tensors):
+                shape = (plan.workspace_bytes // 4,)
+                self._add(name, shape, element=Element.FLOAT)
 
     def _normal(self, rng: np.random.Generator, *leading: int) -> Array:
         return rng.standard_normal((*leading, self.case.inputs, self.case.outputs))
@@ -138,23 +151,24 @@ class _Run:
         buffer = Buffer(shape, element, shift)
         self.tensors[name] = buffer if values is None else buffer.write(values)
 
-    def launches(self) -> Iterator[kernels.Launch]:
-        layer = self.case.layer
-
-        def addresses(*names: str) -> dict[str, int]:
-            return {name: self.tensors[name].address for name in names if name in self.tensors}
-
-        arguments = {
-            "forward": addresses("x", *PARAMETERS, "bias", "y", "workspace"),
-            "weight_grad": addresses("x", *PARAMETERS, "grad_y", *RESULTS["weight_grad"]),
-            "input_grad": addresses("x", *PARAMETERS, "grad_y", "grad_x"),
-        }
-        for name in self.case.passes:
-            yield from getattr(kernels, name)(layer, **arguments[name])
+    def launches(self) -> Iterator[Launch]:
+        addresses = {name: buffer.address for name, buffer in self.tensors.items()}
+        for plan in self.case.plans():
+            yield from plan.at(addresses, [self.case.sets] * len(self.case.basis.params))
 
     def results(self) -> dict[str, Array]:
-        names = [name for done in self.case.passes for name in RESULTS[done]]
-        return {name: self.tensors[name].read() for name in names if name in self.tensors}
+        """By name, the gradients of the basis's parameters each input's own."""
+        names = [name for plan in self.case.plans() for name in plan.tensors]
+        found = {}
+        for name in names:
+            if name == "y" or (name.startswith("grad_") and name != "grad_y"):
+                found[name] = self.tensors[name].read()
+        if "grad_params" in found:
+            own = found.pop("grad_params").reshape(-1, self.case.inputs, self.case.params_size)
+            sizes = np.cumsum([size for _, size in params_of(self.case)])[:-1]
+            parts = np.split(own.sum(0), sizes, axis=1)
+            found |= {f"grad_params{n}": part for n, part in enumerate(parts)}
+        return found
 
 
 def run(case: Case, emulator: Emulator, seed: int = 0) -> dict[str, Array]:
@@ -170,34 +184,13 @@ def run(case: Case, emulator: Emulator, seed: int = 0) -> dict[str, Array]:
 def reference(case: Case) -> dict[str, Array]:
     """The same by the oracles, from the values as the kernels read them."""
     values = {name: buffer.read() for name, buffer in _Run(case).tensors.items()}
-    x, grad_y, weight = values["x"], values["grad_y"], values["weight"]
-    if case.grid is None:
-        # (function, in, out), cos and sin in turn <-> (cos or sin, out, in, harmonic)
-        shape = (case.harmonics, 2, case.inputs, case.outputs)
-        coeffs = weight.reshape(shape).transpose(1, 3, 2, 0)
-        passes = fourier_kan_ref(x, {"fouriercoeffs": coeffs}, grad_y)
-        grad = passes.grads["fouriercoeffs"].transpose(3, 0, 2, 1).reshape(weight.shape)
-        grads = {"grad_weight": grad}
-    else:
-        size, order = case.grid
-        low, high = case.grid_range
-        knots = low + np.arange(-order, size + order + 1) * ((high - low) / size)
-        parameters = {
-            "base_weight": values["base"].T,
-            "spline_weight": weight.transpose(2, 1, 0),
-            "grid": np.tile(knots, (case.inputs, 1)),
-        }
-        if case.scale:
-            parameters["spline_scaler"] = values["scale"].T
-        passes = efficient_kan_ref(x, parameters, grad_y)
-        grads = {
-            "grad_weight": passes.grads["spline_weight"].transpose(2, 1, 0),
-            "grad_base": passes.grads["base_weight"].T,
-        }
-        if case.scale:
-            grads["grad_scale"] = passes.grads["spline_scaler"].T
-    y = passes.y + (values["bias"] if case.bias else 0)
-    return {"y": y, **grads, "grad_x": passes.grad_x}
+    params = [values[f"params{n}"] for n in range(len(case.basis.params))]
+    own = [param.repeat(case.inputs // case.sets, 0) for param in params]
+    surrounding = {name: values.get(name) for name in ("scale", "base_weight", "bias")}
+    phi = phi_ref_of(case.basis)(values["x"], *own)
+    passes = product_ref(phi, values["x"], values["grad_y"], values["weight"], **surrounding)
+    grads = {f"grad_{name}": grad for name, grad in passes.grads.items()}
+    return {"y": passes.y, **grads, "grad_x": passes.grad_x}
 
 
 def errors(case: Case, emulator: Emulator, seed: int = 0) -> dict[str, float]:
@@ -220,3 +213,13 @@ def with_kinds(case: Case) -> list[Case]:
         (Element.BFLOAT16, Precision.TF32),
     ]
     return [replace(case, element=element, precision=precision) for element, precision in kinds]
+
+
+def compiled(cases: Iterable[Case]) -> dict[str, Emulator]:
+    """An emulator for every basis of the cases, compiled side by side."""
+    names: dict[str, dict[str, None]] = {}
+    for case in cases:
+        names.setdefault(case.functions.name, {}).update(dict.fromkeys(case.kernels()))
+    with ThreadPoolExecutor() as pool:
+        built = pool.map(lambda kernels: Emulator(None, list(kernels)), names.values())
+        return dict(zip(names, built, strict=True))

@@ -28,6 +28,19 @@ class Passes(NamedTuple):
 Reference = Callable[[Array, Parameters, Array], Passes]
 
 
+class Phi(NamedTuple):
+    """A basis at x: values and slopes of shape (b, i, k), and the derivatives by each of its
+    parameters, of shape (b, i, k, size)."""
+
+    values: Array
+    slopes: Array
+    by_params: tuple[Array, ...] = ()
+
+
+# From x of shape (b, i) and the parameters of the basis, one row for each input.
+PhiReference = Callable[..., Phi]
+
+
 def bspline_ref(i: int, order: int, knots: Array, x: float) -> float:
     """B_i of the given order at x, by the recursive definition of Cox and de Boor."""
 
@@ -70,6 +83,71 @@ def basis_matrix_ref(x: Array, knots: Array, order: int, spline=bspline_ref) -> 
 def sigmoid_ref(x: Array) -> Array:
     decay = np.exp(-np.abs(x))  # at most 1: no overflow
     return np.where(x >= 0, 1, decay) / (1 + decay)
+
+
+def spline_phi_ref(grid_size: int, order: int, low: float, high: float) -> PhiReference:
+    """B-splines of `grid_size` equal intervals from low to high, and `order` more on each side."""
+    knots = low + np.arange(-order, grid_size + order + 1) * ((high - low) / grid_size)
+
+    def phi_ref(x: Array) -> Phi:
+        own = np.tile(knots, (x.shape[1], 1))
+        slopes = basis_matrix_ref(x, own, order, bspline_derivative_ref)
+        return Phi(basis_matrix_ref(x, own, order), slopes)
+
+    return phi_ref
+
+
+def frequency_phi_ref(x: Array, frequencies: Array) -> Phi:
+    """cos(f x), sin(f x) for each f, in turn."""
+    angle = x[..., None] * frequencies
+    cos, sin = np.cos(angle), np.sin(angle)
+    f, x = np.broadcast_to(frequencies, angle.shape), x[..., None]
+
+    def in_turn(even: Array, odd: Array) -> Array:
+        return np.stack([even, odd], -1).reshape(*x.shape[:2], -1)
+
+    jacobian = np.zeros((*angle.shape[:2], 2 * angle.shape[2], angle.shape[2]))
+    for k in range(angle.shape[2]):
+        jacobian[:, :, 2 * k, k] = -(x * sin)[..., k]
+        jacobian[:, :, 2 * k + 1, k] = (x * cos)[..., k]
+    return Phi(in_turn(cos, sin), in_turn(-f * sin, f * cos), (jacobian,))
+
+
+def fourier_phi_ref(grid_size: int) -> PhiReference:
+    """cos(kx), sin(kx) in turn, k = 1..grid_size."""
+    return lambda x: Phi(*frequency_phi_ref(x, np.arange(1.0, grid_size + 1))[:2])
+
+
+def product_ref(
+    phi: Phi,
+    x: Array,
+    grad_y: Array,
+    weight: Array,
+    scale: Array | None = None,
+    base_weight: Array | None = None,
+    bias: Array | None = None,
+) -> Passes:
+    """y_bo = bias_o + sum_i base_io silu(x_bi) + sum_ik scale_io w_kio phi_bik, and the gradients;
+    those of the parameters of the basis are each input's own, params0 and so on."""
+    scaled = weight if scale is None else weight * scale
+    y = np.einsum("bik,kio->bo", phi.values, scaled)
+    sums = np.einsum("bik,bo->kio", phi.values, grad_y)
+    back = np.einsum("bo,kio->bik", grad_y, scaled)
+    grad_x = (back * phi.slopes).sum(-1)
+    grads = {"weight": sums if scale is None else sums * scale}
+    if scale is not None:
+        grads["scale"] = (sums * weight).sum(0)
+    if base_weight is not None:
+        gate = sigmoid_ref(x)
+        y += (x * gate) @ base_weight
+        grad_x += gate * (1 + x * (1 - gate)) * (grad_y @ base_weight.T)
+        grads["base_weight"] = (x * gate).T @ grad_y
+    if bias is not None:
+        y += bias
+        grads["bias"] = grad_y.sum(0)
+    for n, jacobian in enumerate(phi.by_params):
+        grads[f"params{n}"] = np.einsum("bik,bikp->ip", back, jacobian)
+    return Passes(y, grad_x, grads)
 
 
 def efficient_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:

@@ -130,6 +130,6 @@ def test_far_from_the_grid_only_the_base_branch_is_left(name, ends, value, devic
     x.requires_grad_()
     y = module(x)
     (grad_x,) = torch.autograd.grad(y[:, :1].sum(), x)
-    base = to_numpy(module.layout.to_published(module.base_weight))[0]
+    base = to_numpy(module.as_published("base_weight"))[0]
     assert relative_error(to_numpy(grad_x[0]), base) <= 2**-20  # a few roundings
     assert not grad_x[1].any()

@@ -6,8 +6,8 @@ One test runs real processes of two real revisions; the rest is told by hand.
 import math
 import os
 import shutil
-import subprocess
-import sys
+import signal
+import tempfile
 import textwrap
 
 import pytest
@@ -18,8 +18,9 @@ from perfgate.ab.trees import RevisionError, Tree, commit_of, merge_base, tree_o
 from perfgate.cli import main
 from perfgate.judge.sequential import Goal
 from perfgate.measure.rounds import OWN, Round
-from perfgate.run.processes import Command, WorkerError
+from perfgate.run.processes import Command, WorkerError, WorkerStoppedError
 from tests.bench_measurements import measurement, process, run_of
+from tests.forked import forked
 from tests.git import git
 
 
@@ -87,19 +88,16 @@ def test_what_an_interrupted_comparison_left_is_cleared(repository, tmp_path):
     assert len(list((repository / ".git" / "worktrees").glob("*"))) == 0
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from perfgate.ab.trees import tree_of
-with tree_of(Path(sys.argv[1]), "base") as first, tree_of(Path(sys.argv[1]), "HEAD") as second:
-    os.kill(os.getpid(), 9)
-"""
+def compare_and_die(repository):
+    with tree_of(repository, "base"), tree_of(repository, "HEAD"):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_a_killed_comparison_left_is_cleared(repository, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for _ in range(2):
-        subprocess.run([sys.executable, "-c", KILLED, str(repository)], check=False)
+        assert forked(compare_and_die, (repository,)) == [-signal.SIGKILL]
     git(repository, "worktree", "add", "--detach", str(tmp_path / "mine"), "base")
     # One that git itself did not come to the end of is locked.
     for worktree in (repository / ".git" / "worktrees").iterdir():
@@ -220,10 +218,101 @@ def test_pairs_that_others_disturbed_count_only_where_the_rest_are_too_few():
         comparison.decide(goals, 0.01, 12)
         return comparison.decisions["a"]
 
-    found = decided((1.6, 30), (1.001, 0), (0.6, 30), (0.999, 0))
-    assert (found.conclusion.finding, found.pairs) == ("unchanged", 2)
-    found = decided((1.6, 30), (1.001, 0), (0.6, 30), (0.8, 30))
-    assert (found.conclusion.finding, found.pairs) == ("inconclusive", 4)
+    quiet = [(1.001, 0), (0.999, 0), (1.0, 0), (1.001, 0)]
+    found = decided((1.6, 30), (0.6, 30), *quiet)
+    assert (found.conclusion.finding, found.pairs) == ("unchanged", 4)
+    # A change needs four pairs: of fewer that are clean it could never be found.
+    found = decided(*[(1.6, 30)] * 6, *[(1.6, 0)] * 3)
+    assert (found.conclusion.finding, found.pairs) == ("regressed", 9)
+
+
+def test_what_was_decided_once_stays():
+    comparison = Comparison(None)
+    goals = dict.fromkeys("ab", Goal(0.02, 0.10))
+    steady = [process(None, median_ns=m) for m in (1.001, 0.999)]
+    comparison.compared |= {"a": [*steady], "b": [*steady]}
+    assert comparison.decide(goals, 0.01, 12) == []
+    comparison.compared["b"] += [process(None, median_ns=m) for m in (3.0, 0.3)]
+    assert comparison.decide(goals, 0.01, 12) == []
+    assert comparison.decisions["b"].pairs == 2
+
+
+class TwoScripts(Script):
+    """Of a benchmark that is soon decided, and of one that is not."""
+
+    def measure(self, names=None, with_memory=False):
+        self.asked.append((names, with_memory))
+        factors = {"a": 1.0, "b": self.factors.pop(0)}
+        compared = {
+            name: process(None, median_ns=factor)
+            for name, factor in factors.items()
+            if names is None or name in names
+        }
+        return Pair(self.base, self.head, compared, (), ())
+
+
+def test_what_is_decided_is_measured_no_more(monkeypatch, tmp_path):
+    both = run_of(*(measurement(name=name, calibration=None) for name in "ab"))
+    script = TwoScripts(
+        1.06, 0.97, 1.07, 0.98, 1.0, 1.0, 1.0, 1.0, 1, 1, 1, 1, base=both, head=both
+    )
+    judged(monkeypatch, tmp_path, script)
+    assert script.asked[-1] == (["b"], False)
+    assert ["a", "b"] in [names for names, _ in script.asked]
+
+
+def test_each_side_begins_every_other_pair_with_threads_asleep(monkeypatch, tmp_path):
+    begun = []
+
+    def duel(base, head, *arguments, base_first, **options):
+        begun.append((base_first, base.environment, head.environment))
+        return Script(1.0).measure()
+
+    monkeypatch.setattr("perfgate.ab.run.duel", duel)
+    tree = Tree(tmp_path, "c" * 40, "x")
+    contestants = Contestants(tree, tree, [], lambda text: None)
+    for _ in range(3):
+        contestants.measure()
+    assert [first for first, _, _ in begun] == [True, False, True]
+    asleep = {"OMP_WAIT_POLICY": "passive"}
+    assert all(found[1:] == (asleep, asleep) for found in begun)
+
+
+@pytest.mark.parametrize(("error", "exit_kind"), [(WorkerError, False), (WorkerStoppedError, True)])
+def test_a_comparison_that_breaks_off_says_what_it_knows(monkeypatch, tmp_path, error, exit_kind):
+    script = Script(1.2)
+    first = script.measure
+
+    def measure(*arguments, **options):
+        if script.factors:
+            return first(*arguments, **options)
+        raise error("it ended early")
+
+    monkeypatch.setattr(script, "measure", measure)
+    tree = Tree(tmp_path, "c" * 40, "x")
+    contestants = Contestants(tree, tree, [], lambda text: None)
+    monkeypatch.setattr(contestants, "measure", script.measure)
+    outcome = compare_revisions(contestants)
+    (verdict,) = outcome.verdicts
+    assert verdict.status == "unjudged"
+    assert "broke off (it ended early)" in verdict.cause
+    assert isinstance(outcome.error, WorkerStoppedError) == exit_kind
+
+
+def test_a_benchmark_that_fails_later_is_not_dropped(monkeypatch, tmp_path):
+    script = Script(1.0)
+    name = next(iter(script.head.measurements))
+    first = script.measure
+
+    def measure(*arguments, **options):
+        if script.factors:
+            return first(*arguments, **options)
+        return Pair(script.base, script.head, {}, [name], ())
+
+    monkeypatch.setattr(script, "measure", measure)
+    (verdict,) = judged(monkeypatch, tmp_path, script)
+    assert verdict.status == "unjudged"
+    assert "failed on one side" in verdict.cause
 
 
 def test_only_what_is_open_is_measured_again_and_memory_once(monkeypatch, tmp_path):
@@ -266,6 +355,11 @@ def work(x):
     return x
 """
 
+NEWER = """
+def newer():
+    pass
+"""
+
 CONFTEST = """
 pytest_plugins = ["perfgate.plugin"]
 
@@ -295,6 +389,9 @@ def test_plain(benchmark):  # knows no turns
 @pytest.mark.skipif(mine.__doc__ is None, reason="the base has no docstring")
 def test_new(measure):
     measure(Case("tiny", SLOW, 4, (3, 2)), "forward")
+
+def test_newer(measure):  # which the base collects, and cannot run
+    measure(lambda: mine.newer())
 """
 
 
@@ -310,7 +407,9 @@ def test_two_real_revisions_of_somebody_elses_project(tmp_path):
     (folder / "test_slow.py").write_text(textwrap.dedent(BENCHMARK))
     git(folder, "add", ".")
     git(folder, "commit", "-qm", "base")
-    (folder / "src" / "mine.py").write_text('"""Slower."""\n' + PACKAGE.format(seconds=0.03))
+    (folder / "src" / "mine.py").write_text(
+        '"""Slower."""\n' + PACKAGE.format(seconds=0.03) + NEWER
+    )
     with tree_of(folder, "HEAD") as base, tree_of(folder, None) as head:
         contestants = Contestants(
             base, head, ["--benchmark-only", "-p", "no:cacheprovider"], lambda text: None,
@@ -323,7 +422,8 @@ def test_two_real_revisions_of_somebody_elses_project(tmp_path):
     assert set(pair.compared) == {"test_slow.py::test_slow", "test_slow.py::test_plain"}
     # What only one side measures holds up neither, and is named.
     assert pair.base.measurements.keys() == set(pair.compared)
-    assert (pair.gone, pair.new) == ([], ["test_slow.py::test_new"])
+    assert pair.gone == []
+    assert sorted(pair.new) == ["test_slow.py::test_new", "test_slow.py::test_newer"]
     assert len(pair.head.measurements["test_slow.py::test_slow"].memory) == 3
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from perfgate import compare
 from perfgate.judge.parse import parse_run
 from perfgate.store import baseline
 from tests.bench_runs import run_data, write_run
+from tests.forked import forked
 
 
 def test_the_newest_of_a_device_is_found(tmp_path):
@@ -104,14 +104,13 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["run.json"]
 
 
+def store_ten(folder):
+    for _ in range(10):
+        baseline.store(folder, "k", run_data("a"), "x")
+
+
 def test_two_at_once_lose_nothing(tmp_path):
-    code = (
-        "import json, sys; from pathlib import Path; from perfgate.store import baseline\n"
-        "for i in range(10): baseline.store(Path(sys.argv[1]), 'k', json.loads(sys.argv[2]), 'x')"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path), json.dumps(run_data("a"))]
-    writers = [subprocess.Popen(command) for _ in range(2)]
-    assert [writer.wait() for writer in writers] == [0, 0]
+    assert forked(store_ten, (tmp_path,), (tmp_path,)) == [0, 0]
     numbers = [int(path.name[:4]) for path in baseline.stored(tmp_path, "k")]
     assert numbers == list(range(1, 21))
 
@@ -120,7 +119,7 @@ def test_pytest_benchmark_reads_the_folder(tmp_path):
     baseline.store(tmp_path, "cpu_test", run_data("a"), "first")
     listed = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "list"],
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
     assert "0001_first.json" in listed.stdout
 
@@ -173,7 +172,7 @@ def test_pytest_benchmark_compares_our_baselines(tmp_path):
         baseline.store(tmp_path, "cpu_test", whole(run_data("a")), name)
     compared = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "compare"],
-        capture_output=True, text=True,
+        capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert compared.returncode == 0, compared.stderr
     assert "benchmark: 2 tests" in compared.stdout

@@ -8,7 +8,7 @@ import pytest
 from perfgate import commands
 from perfgate.cli import main
 from perfgate.judge.parse import parse_run
-from perfgate.judge.verdict import Verdict
+from perfgate.judge.verdict import TimeChange, Verdict
 from perfgate.report.document import document, to_json
 from perfgate.store.baseline import find, read_run
 from tests.bench_runs import run_data, write_run
@@ -139,7 +139,10 @@ def test_calibrate_stores_what_it_measured(folder, monkeypatch, capsys):
 
 def write_report(folder, *statuses, code=0):
     """A report as the comparison with the stored baseline leaves it."""
-    verdicts = [Verdict(f"b{n}", status, "because") for n, status in enumerate(statuses)]
+    verdicts = [
+        status if isinstance(status, Verdict) else Verdict(f"b{n}", status, "because")
+        for n, status in enumerate(statuses)
+    ]
     content = document(parse_run(run_data("b0")), verdicts, exit_code=code, kind="compare")
     path = folder / "gate" / "report.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,16 +215,28 @@ def test_a_green_status_over_a_red_verdict_is_not_believed(gated, status, code):
 
 def test_what_is_unclear_fails_the_gate_where_that_is_asked(gated):
     gate, asked = gated
-    assert gate("inconclusive", code=0) == 0
-    assert gate("inconclusive", code=0, options=["--fail-on-inconclusive"]) == 17
+    assert gate(compared("inconclusive"), code=0) == 0
+    options = ["--fail-on-inconclusive"]
+    assert gate(compared("inconclusive"), code=0, options=options) == 17
     assert "--fail-on-inconclusive" in asked[-1]
+
+
+def test_what_was_compared_with_no_earlier_code_never_passes_the_gate(gated):
+    gate, _ = gated
+    assert gate("inconclusive", code=0) == 19
+    assert gate("unchanged", code=0) == 0
+
+
+def compared(status):
+    change = TimeChange("median_ns", "base", status, 0.1, 0.2, 0.3, 4, "c" * 40)
+    return Verdict("b0", status, "because", [change])
 
 
 def test_the_comparison_gets_what_it_is_to_judge_by(gated):
     gate, asked = gated
-    gate("unchanged", code=0, options=["--baselines=elsewhere", "--pairs=3", "--", "-k", "x"])
+    gate("unchanged", code=0, options=["--baselines=elsewhere", "--pairs=5", "--", "-k", "x"])
     command = asked[0]
-    assert {"--baselines=elsewhere", "--pairs=3"} <= set(command)
+    assert {"--baselines=elsewhere", "--pairs=5"} <= set(command)
     assert command[command.index("-k") + 1] == "x"
 
 

@@ -1,6 +1,5 @@
 """The stored device-free bytes: nothing changed, missing, stale or damaged is green."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from filelock import FileLock
 from perfgate.store import device_free_baseline as baseline
 from perfgate.store.baseline import BaselineError
 from perfgate.store.device_free_baseline import Entry, Key, Stored
+from tests.forked import forked
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -190,26 +190,16 @@ PROCESSES, KEYS_EACH = 6, 5
 SHARED = [Key(f"case-{n}", "mlp") for n in range(PROCESSES * KEYS_EACH)]
 
 
-def accept_own(path, process, start):
+def accept_own(path, process):
     """What a process of several does that store at once: accept its keys, one after another."""
-    start.wait()
     for key in SHARED[process::PROCESSES]:
         baseline.accept(path, "2.13.0", {key: entry()}, SHARED)
 
 
 def test_processes_that_accept_at_once_lose_nothing(tmp_path):
-    path, methods = tmp_path / "device_free.json", multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
-    start = context.Barrier(PROCESSES)
-    running = [
-        context.Process(target=accept_own, args=(path, process, start))
-        for process in range(PROCESSES)
-    ]
-    for process in running:
-        process.start()
-    for process in running:
-        process.join()
-    assert [process.exitcode for process in running] == [0] * PROCESSES
+    path = tmp_path / "device_free.json"
+    each = [(path, process) for process in range(PROCESSES)]
+    assert forked(accept_own, *each) == [0] * PROCESSES
     assert sorted(baseline.read(path).entries) == sorted(SHARED)
 
 
@@ -219,26 +209,25 @@ def test_a_lock_that_is_not_given_back_is_one_sentence(tmp_path, monkeypatch):
         baseline.accept(tmp_path / "device_free.json", "2.13.0", {KEY: entry()}, [KEY])
 
 
-def run_gate(folder, *options):
-    """Exit status and output of the gate over one implementation at one case, with its bytes
-    in `folder`."""
-    path = os.pathsep.join(str(ROOT / name) for name in ("benchmarks", "src"))
-    finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks/test_memory.py", f"--baselines={folder}",
-         "-q", "-k", "reference-fused_fourier_kan", *options],
-        cwd=ROOT, text=True, capture_output=True,
-        env={**os.environ, "PYTHONPATH": path, "PLANT": "alloc"},
-    )  # fmt: skip
-    return finished.returncode, finished.stdout
+GATE = """
+import sys, pytest
+gate = ["benchmarks/test_memory.py", "-q", "-k", "reference-fused_fourier_kan", *sys.argv[1:]]
+accepted = pytest.main([*gate, "--accept-memory"])
+print("accepted", flush=True)
+sys.exit(pytest.main([*gate, "-p", "planted"]) if accepted == 0 else 3)
+"""
 
 
 def test_the_gate_end_to_end(tmp_path):
-    path = tmp_path / "device_free.json"
-    status, output = run_gate(tmp_path, "--accept-memory")
-    assert status == 0, output
-    assert len(baseline.read(path).entries) == 1
-
-    status, output = run_gate(tmp_path, "-p", "planted")
-    assert status == 1, output
+    """One implementation at one case is accepted, made worse, and judged."""
+    path = os.pathsep.join(str(ROOT / name) for name in ("benchmarks", "src"))
+    finished = subprocess.run(
+        [sys.executable, "-c", GATE, f"--baselines={tmp_path}"],
+        cwd=ROOT, text=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": path, "PLANT": "alloc"},
+    )  # fmt: skip
+    assert finished.returncode == 1, finished.stdout
+    assert len(baseline.read(tmp_path / "device_free.json").entries) == 1
+    _, output = finished.stdout.split("accepted\n")
     assert "forward_peak_bytes was " in output
     assert "(+4,096 B); expected no growth" in output

@@ -28,6 +28,9 @@ def test_the_key_holds_what_figures_depend_on(monkeypatch):
     assert key.startswith("cpu_")
     assert f"_torch{torch_version}_threads{torch.get_num_threads()}_highest" in key
     assert f"_{torch.backends.cpu.get_cpu_capability().lower().replace(' ', '-')}_cores" in key
+    # An earlier test in this process may have set the newer interface, which cannot be unset.
+    matmul = SimpleNamespace(matmul=SimpleNamespace(fp32_precision="none"))
+    monkeypatch.setattr(torch.backends, "mkldnn", matmul)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     assert describe_environment(CPU)["device_key"] == key.replace("highest", "high")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)

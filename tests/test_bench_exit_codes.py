@@ -12,6 +12,7 @@ from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
         (["unchanged", "regressed"], (), GateExit.REGRESSED),
         (["missing", "unchanged"], (), GateExit.MISSING),
         (["incomparable"], (), GateExit.INCOMPARABLE),
+        (["unjudged", "unchanged"], (), GateExit.UNJUDGED),
         (["no_baseline"], ("no_baseline",), GateExit.NO_BASELINE),
         (["improved"], ("improved",), GateExit.IMPROVED),
         (["inconclusive"], ("inconclusive",), GateExit.INCONCLUSIVE),

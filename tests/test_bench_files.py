@@ -3,87 +3,50 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
-from pathlib import Path
+import time
 
 import pytest
 
 from perfgate.cli import main
 from perfgate.files import file_about, locked, remove_folders, write_atomically
 from perfgate.report import ReportError, read_document, write_all
+from perfgate.report import write as report_writing
 from perfgate.report.write import clear
 from perfgate.store import baseline, last_run
 from perfgate.store.accept import accept
 from tests.bench_runs import judged_document, run_data, write_run
+from tests.forked import CONTEXT, forked
 
 DEAD = 2**22 + 1  # no process has an id beyond the kernel's greatest
 
 
-@pytest.fixture(autouse=True)
-def _tests_for_children(monkeypatch):
-    root = str(Path(__file__).parents[1])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, root]))
-
-
-def together(imports, code, folder, count=3):
-    """Run code in several processes that start at the same moment; their exit statuses."""
-    code = f"import sys\n{imports}\nprint(flush=True); sys.stdin.read()\n{code}"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(number), str(folder)],
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for number in range(count)
-    ]  # fmt: skip
-    for process in processes:
-        process.stdout.readline()  # it has imported all
-    for process in processes:
-        process.stdin.close()
-    return [process.wait(timeout=60) for process in processes]
-
-
-IMPORTS = """
-import json
-from pathlib import Path
-from perfgate.store.accept import accept
-from perfgate.report import write_all
-from tests.bench_runs import judged_document
-number, folder = sys.argv[1:]
-"""
-
-MERGE = """
-for data in json.loads(Path(folder, f"{number}.runs").read_text()):
-    accept(data, "the run", Path(folder, "baselines"), merge=True)
-"""
+def merge_five(number, folder):
+    for part in range(5):
+        accept(run_data(f"{number}-{part}"), "the run", folder, merge=True)
 
 
 def test_merges_at_once_lose_nothing(tmp_path):
-    for number in range(3):
-        runs = [run_data(f"{number}-{part}") for part in range(5)]
-        (tmp_path / f"{number}.runs").write_text(json.dumps(runs))
-    assert together(IMPORTS, MERGE, tmp_path) == [0] * 3
-    newest = baseline.find(tmp_path / "baselines", "cpu_test")
+    assert forked(merge_five, *((number, tmp_path) for number in range(3))) == [0] * 3
+    newest = baseline.find(tmp_path, "cpu_test")
     expected = {f"{number}-{part}" for number in range(3) for part in range(5)}
     assert baseline.read_run(newest).measurements.keys() == expected
 
 
-REPORT = """
-import time
-from perfgate.report import write
+def report_slowly(number, folder):
+    def slowly(path, text):
+        # The first begins first and ends last, if nothing holds the others up.
+        time.sleep(0.15 if number == 0 else 0.01)
+        original(path, text)
 
-def slowly(path, text):
-    # The first begins first and ends last, if nothing holds the others up.
-    time.sleep(0.15 if number == "0" else 0.01)
-    original(path, text)
-
-original, write.write_atomically = write.write_atomically, slowly
-time.sleep(0.3 * int(number))
-write_all(Path(folder), judged_document(exit_code=10 + int(number), notes=[number]))
-"""
+    original, report_writing.write_atomically = report_writing.write_atomically, slowly
+    time.sleep(0.3 * number)
+    write_all(folder, judged_document(exit_code=10 + number, notes=[str(number)]))
 
 
 def test_all_reports_of_a_folder_are_of_one_run(tmp_path):
-    assert together(IMPORTS, REPORT, tmp_path / "report") == [0] * 3
+    each = ((number, tmp_path / "report") for number in range(3))
+    assert forked(report_slowly, *each) == [0] * 3
     report = read_document(tmp_path / "report" / "report.json")
     code = report["exit"]["code"]
     assert (tmp_path / "report" / "exit_code").read_text() == f"{code}\n"
@@ -91,17 +54,20 @@ def test_all_reports_of_a_folder_are_of_one_run(tmp_path):
     assert f"Exit status {code} " in (tmp_path / "report" / "summary.md").read_text()
 
 
+def hold_a_second(folder, held):
+    with locked(folder):
+        held.set()
+        time.sleep(1)
+
+
 def test_who_waits_for_another_says_so(tmp_path):
-    code = (
-        "import sys, time; from pathlib import Path; from perfgate.files import locked\n"
-        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(1)"
-    )
-    folder = tmp_path / "cpu_test"
-    command = [sys.executable, "-c", code, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
-        heard = []
-        accept(run_data("a"), "the run", tmp_path, say=heard.append)
+    folder, held = tmp_path / "cpu_test", CONTEXT.Event()
+    other = CONTEXT.Process(target=hold_a_second, args=(folder, held))
+    other.start()
+    assert held.wait(timeout=60)
+    heard = []
+    accept(run_data("a"), "the run", tmp_path, say=heard.append)
+    other.join()
     assert heard == [f"another process stores in {folder}: waiting for it"]
     with locked(folder, heard.append):
         pass
@@ -124,16 +90,13 @@ def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path, monkey
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == set(others)
 
 
+def store_and_die(folder):
+    os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+    baseline.store(folder, "cpu_test", run_data("a"), "x")
+
+
 def test_a_kill_in_the_middle_of_storing_is_cleared_by_the_next(tmp_path):
-    code = (
-        "import os, sys; from pathlib import Path\n"
-        "from perfgate import files; from perfgate.store import baseline\n"
-        "files.os.fsync = lambda handle: os.kill(os.getpid(), 9)\n"
-        "from tests.bench_runs import run_data\n"
-        "baseline.store(Path(sys.argv[1]), 'cpu_test', run_data('a'), 'x')"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
-    assert killed.returncode == -signal.SIGKILL
+    assert forked(store_and_die, (tmp_path,)) == [-signal.SIGKILL]
     folder = tmp_path / "cpu_test"
     (left,) = [path for path in folder.iterdir() if path.name.endswith(".tmp")]
     assert baseline.stored(tmp_path, "cpu_test") == []

@@ -3,9 +3,9 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import replace
 
 import psutil
@@ -13,9 +13,11 @@ import pytest
 
 from perfgate.files import remove_folders
 from perfgate.measure.rounds import OWN, Round
+from perfgate.run import lifeline
 from perfgate.run.processes import Command, WorkerError, WorkerStoppedError, measure_in_process
 from perfgate.run.worker import Channel, ChannelClosedError, NoTurnError, Order, Turns
 from tests.bench_runs import run_data
+from tests.forked import CONTEXT, forked
 
 
 def python(code, tmp_path):
@@ -144,14 +146,11 @@ def test_a_worker_that_cannot_be_started_is_one_line(tmp_path, where):
     assert "\n" not in str(caught.value)
 
 
-STARTER = """
-import sys
-from pathlib import Path
-from perfgate.run.processes import Command, measure_in_process
-from perfgate.run.worker import Order
-command = Command([], Path(sys.argv[1]), (sys.executable, str(Path(sys.argv[1], "worker.py"))))
-measure_in_process(command, Order(), lambda text: print(text, flush=True))
-"""
+def start_worker(folder, said):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a process that nobody has prepared
+    command = Command([], folder, (sys.executable, str(folder / "worker.py")))
+    measure_in_process(command, Order(), said.send)
+
 
 WORKER = """
 import os, time
@@ -167,26 +166,28 @@ while True:  # busy, as measuring is
 def test_a_worker_ends_with_who_started_it(tmp_path, monkeypatch, number):
     (tmp_path / "worker.py").write_text(WORKER)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    command = [sys.executable, "-c", STARTER, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
-        worker = psutil.Process(int(starter.stdout.readline().split()[1]))
-        starter.send_signal(number)
-        # A cancelled one has time to clear up.
-        assert starter.wait(timeout=10) == (143 if number == signal.SIGTERM else -9)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    heard, said = CONTEXT.Pipe(duplex=False)
+    starter = CONTEXT.Process(target=start_worker, args=(tmp_path, said))
+    starter.start()
+    assert heard.poll(timeout=60)
+    worker = psutil.Process(int(heard.recv().split()[1]))
+    os.kill(starter.pid, number)
+    starter.join(timeout=10)  # a cancelled one has time to clear up
+    assert starter.exitcode == (143 if number == signal.SIGTERM else -9)
     worker.wait(timeout=10)
     left = [path.name for path in tmp_path.glob("kan-bench-*")]
     assert len(left) == (number == signal.SIGKILL)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     remove_folders()
     assert not list(tmp_path.glob("kan-bench-*"))
 
 
-def test_a_benchmark_that_takes_for_ever_ends_its_process():
-    code = (
-        "import time; from perfgate.run import lifeline\n"
-        "with lifeline.limit(0.2, 'test_x', 18, lambda text: print(text, flush=True)):\n"
-        "    time.sleep(60)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
-    assert ended.returncode == 18
-    assert "test_x made no progress for 0.2 seconds" in ended.stdout
+def take_for_ever(said):
+    with lifeline.limit(0.2, "test_x", 18, said.write_text):
+        time.sleep(60)
+
+
+def test_a_benchmark_that_takes_for_ever_ends_its_process(tmp_path):
+    said = tmp_path / "said"
+    assert forked(take_for_ever, (said,)) == [18]
+    assert "test_x made no progress for 0.2 seconds" in said.read_text()

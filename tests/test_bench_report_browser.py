@@ -163,9 +163,9 @@ document.getElementById("count").textContent = JSON.stringify(after);
 def test_filter_order_and_choice_follow_the_reader(browser, tmp_path, monkeypatch):
     from perfgate.report import page as module
 
-    original = module._file
+    original = module.file_text
     monkeypatch.setattr(
-        module, "_file", lambda name: original(name) + (ACTIONS if name == "page.js" else "")
+        module, "file_text", lambda name: original(name) + (ACTIONS if name == "page.js" else "")
     )
     loaded = load(browser, tmp_path, page(judged_document(), histories()))
     assert loaded.errors == []

@@ -1,5 +1,6 @@
 """The report as a JSON document, and its published schema."""
 
+import copy
 import json
 import math
 
@@ -201,6 +202,42 @@ def test_a_written_document_is_read_again(tmp_path):
     path = tmp_path / "report.json"
     path.write_text(to_json(judged_document()), encoding="utf-8")
     assert read_document(path) == json.loads(to_json(judged_document()))
+
+
+def mutations():
+    """Each place of a document, and values that may not stand there."""
+
+    def places(part, path):
+        yield path
+        if isinstance(part, dict):
+            for key, value in part.items():
+                yield from places(value, [*path, key])
+        elif isinstance(part, list) and part:
+            yield from places(part[0], [*path, 0])
+
+    whole = json.loads(to_json(DOCUMENTS["two revisions"]()))
+    whole["baseline"] = judged_document()["baseline"]
+    # One of each is enough, and what is compared must be small: there are thousands.
+    for key in ("verdicts", "measurements"):
+        full = max(whole[key], key=lambda part: len(json.dumps(part)))
+        whole[key] = [full]
+    for part in (whole["verdicts"][0]["times"], whole["measurements"][0]["processes"]):
+        del part[1:]
+    for part in (whole["verdicts"][0]["memory"], whole["measurements"][0]["pairs"]):
+        del part[1:]
+    assert VALIDATOR.is_valid(whole)
+    for path in list(places(whole, []))[1:]:
+        for replacement in ("gone", None, -1, 1.5, "text", [None], {"x": []}, True):
+            changed = copy.deepcopy(whole)
+            *above, last = path
+            parent = changed
+            for key in above:
+                parent = parent[key]
+            if replacement != "gone":
+                parent[last] = replacement
+            elif isinstance(parent, dict):
+                del parent[last]
+            yield changed
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,14 @@ def test_a_note_begins_no_block(note):
     assert page.text.count(note) == 2
 
 
+def test_what_the_template_does_not_escape_itself_is_escaped():
+    report = judged(kind="measure")
+    report["datetime"] = "<i>*a* @b</i>"
+    page = Page(summary_markdown(report))
+    assert {"i", "em"}.isdisjoint(page.tags)
+    assert "<i>*a* @b</i> UTC" in page.text
+
+
 def test_nobody_is_called_and_nothing_linked():
     for text in ("@somebody fix #12", "see http://a.b/c", "WWW.a.b", "x@y.z"):
         assert Page(escape(text)).text.strip() == text

@@ -8,6 +8,8 @@ import random
 
 import pytest
 
+from perfgate.ab.run import Comparison
+from perfgate.judge.record import Process
 from perfgate.judge.sequential import CONFIRMING_PAIRS, FEWEST_PAIRS, MOST_PAIRS, Goal, decide
 
 TENTH = Goal(least=0.02, visible=0.10)
@@ -51,12 +53,13 @@ def test_a_loss_since_long_ago_needs_no_gain_to_be_excluded():
 
 def test_more_benchmarks_and_more_looks_widen_the_limit():
     def limit(number, most):
-        names = {f"b{n}": STEADY[:4] for n in range(number)}
+        # So many that their noise is known, however few benchmarks there are.
+        names = {f"b{n}": STEADY * 50 for n in range(number)}
         goals = dict.fromkeys(names, Goal(least=0.0, visible=0.10))
         return decide(names, goals, 0.01, most)["b0"].conclusion.limit
 
     assert limit(1, 4) < limit(1, 12)
-    assert limit(2, 4) != limit(20, 4)
+    assert limit(2, 4) < limit(20, 4)
 
 
 def decision(factors, most_pairs=MOST_PAIRS):
@@ -114,6 +117,46 @@ def simulate(change, generator, sd=0.02, number=16, visible=0.10):
         if not left:
             break
     return [found[n].conclusion.finding for n in factors], [len(f) for f in factors.values()]
+
+
+def test_confirming_pairs_must_show_most_of_the_limit():
+    found = (1.10, 1.11, 1.09) * 3
+    assert finding((*found, 1.10, 1.09)) == "regressed"
+    assert finding((*found, 1.01, 1.01)) == "inconclusive"
+
+
+def test_a_gain_that_noise_may_have_made_is_no_proof_of_no_loss():
+    goal = Goal(least=0.05, visible=0.10, only_slower=True)
+    assert finding((0.8, 1.1), goal) == "inconclusive"
+    assert finding((0.8, 0.82, 0.81, 0.8), goal) == "unchanged"
+
+
+def simulate_one_noisy(change, generator, quiet=0.006, noisy=0.04, number=20):
+    """Findings of a suite of quiet benchmarks and a noisy one, the first, which changed."""
+    comparison = Comparison(None)
+    goals = {str(n): Goal(0.02, 0.10) for n in range(number)}
+    left = list(goals)
+    comparison.compared |= {name: [] for name in left}
+    for _ in range(MOST_PAIRS):
+        for name in left:
+            is_noisy = name == "0"
+            noise = generator.gauss(change * is_noisy, noisy if is_noisy else quiet)
+            comparison.compared[name].append(Process(math.exp(noise), rounds=10))
+        if len(comparison.compared["0"]) >= FEWEST_PAIRS or "0" not in left:
+            left = comparison.decide(goals, 0.01, MOST_PAIRS)
+        if not left:
+            break
+    return {name: d.conclusion.finding for name, d in comparison.decisions.items()}
+
+
+def test_one_noisy_benchmark_among_quiet_ones_raises_no_alarm_and_hides_no_change():
+    generator = random.Random(3)
+    runs = [simulate_one_noisy(0.0, generator) for _ in range(60)]
+    assert sum(not {"regressed", "improved"}.isdisjoint(found.values()) for found in runs) <= 1
+    assert sum(list(found.values()).count("unchanged") for found in runs) >= 0.97 * 60 * 20
+    slow = [simulate_one_noisy(math.log(1.1), generator)["0"] for _ in range(60)]
+    assert slow.count("unchanged") <= 4
+    assert slow.count("regressed") >= 0.75 * 60
 
 
 def test_a_suite_of_unchanged_code_has_an_alarm_in_few_runs_of_a_hundred():

@@ -13,11 +13,14 @@ from perfgate.compare import Stored
 from perfgate.judge.limits import LimitTable
 from perfgate.judge.record import Code
 from perfgate.judge.verdict import Verdict
-from perfgate.run.processes import WorkerError
+from perfgate.run.processes import WorkerError, WorkerStoppedError
 from tests.bench_measurements import LIMITS, measurement, process, run_of
 from tests.git import git
 
 NAMES = ("a", "b", "c")
+
+# With which probability of a false alarm each comparison was made.
+alarms: list[float] = []
 
 
 @pytest.fixture
@@ -36,8 +39,10 @@ def repository(tmp_path):
 def turns(monkeypatch):
     """Comparisons that a test makes up: each factor is what four pairs measured."""
     factors, asked = {}, []
+    alarms.clear()
 
-    def take_turns(contestants, goals, names, false_alarm, most_pairs):
+    def take_turns(contestants, goals, names, false_alarm, most_pairs, with_memory):
+        alarms.append(false_alarm)
         text = (contestants.base.folder / "a.txt").read_text()
         asked.append((text, tuple(names), contestants.head.folder == contestants.folder))
         head = run_of(*(measurement(name=name) for name in names if name in factors))
@@ -156,12 +161,12 @@ def test_code_that_cannot_be_had_is_an_obstacle_with_its_remedy(repository, turn
 def test_a_shallow_clone_is_told_to_fetch(repository, turns, tmp_path):
     git(tmp_path, "clone", "-q", "--depth=1", f"file://{repository}", "shallow")
     found = settled(tmp_path / "shallow", stored(repository, "HEAD~"), opened(a="baseline"))
-    assert "run git fetch --unshallow and then kan-bench ab" in found.obstacles["a"]
+    assert "run git fetch --unshallow and then kan-bench ab" in found.obstacles["a", "baseline"]
 
 
 def test_a_folder_without_git_is_an_obstacle(repository, turns, tmp_path):
     found = settled(tmp_path, stored(repository), opened(a="baseline"))
-    assert "its code cannot be had" in found.obstacles["a"]
+    assert "its code cannot be had" in found.obstacles["a", "baseline"]
 
 
 def test_code_that_breaks_and_benchmarks_that_it_lacks_are_obstacles(
@@ -170,12 +175,78 @@ def test_code_that_breaks_and_benchmarks_that_it_lacks_are_obstacles(
     factors, _ = turns
     factors |= {"a": 1.0}
     found = settled(repository, stored(repository), opened(a="baseline", b="baseline"))
-    assert "does not run this benchmark" in found.obstacles["b"]
+    assert "does not run this benchmark" in found.obstacles["b", "baseline"]
+    assert found.lacking == {"b"}
     assert found.times.keys() == {"a"}
 
-    def broken(*arguments):
+    def broken(*arguments, **options):
         raise WorkerError("a side ended early\nTraceback")
 
     monkeypatch.setattr(settling, "take_turns", broken)
     found = settled(repository, stored(repository), opened(a="baseline"))
-    assert found.obstacles["a"] == "its code cannot be measured here (a side ended early)"
+    why = found.obstacles["a", "baseline"]
+    assert why == "its code cannot be measured here (a side ended early)"
+    assert not found.stopped
+
+
+def test_a_process_that_is_killed_is_told_from_code_that_breaks(repository, turns, monkeypatch):
+    def killed(*arguments, **options):
+        raise WorkerStoppedError("signal 9 ended it")
+
+    monkeypatch.setattr(settling, "take_turns", killed)
+    assert settled(repository, stored(repository), opened(a="baseline")).stopped
+
+
+def test_what_was_decided_before_a_comparison_broke_off_stays(repository, turns, monkeypatch):
+    factors, _ = turns
+    factors |= {"a": 1.2, "b": 1.0}
+    made_up = settling.take_turns
+
+    def breaks_off(*arguments, **options):
+        comparison = made_up(*arguments, **options)
+        comparison.decisions = {"a": comparison.decisions["a"]}
+        comparison.error = WorkerStoppedError("signal 9 ended it")
+        return comparison
+
+    monkeypatch.setattr(settling, "take_turns", breaks_off)
+    found = settled(repository, stored(repository), opened(a="baseline", b="baseline"))
+    assert found.times["a"][0].status == "regressed"
+    assert "broke off (signal 9 ended it)" in found.obstacles["b", "baseline"]
+    assert found.stopped
+
+
+def test_all_comparisons_share_one_probability_of_a_false_alarm(repository, turns):
+    factors, _ = turns
+    factors |= {"a": 1.0, "b": 1.0}
+    settled(repository, stored(repository), opened(a="baseline"))
+    assert alarms == [0.01]
+    alarms.clear()
+    baseline = stored(repository, "HEAD", anchor="HEAD~")
+    settled(repository, baseline, opened(a="baseline", b="anchor"))
+    assert alarms == [0.005, 0.005]
+
+
+def test_the_oldest_baseline_has_a_limit_of_its_own(repository, turns):
+    factors, _ = turns
+    factors |= {"a": 1.03, "b": 1.03}
+    baseline = stored(repository, "HEAD", anchor="HEAD~")
+    found = settled(repository, baseline, opened(a="baseline", b="anchor"))
+    assert found.times["a"][0].status == "regressed"
+    assert found.times["b"][0].status == "unchanged"  # less than 5%
+
+
+def test_the_memory_of_what_has_no_baseline_is_the_bases(repository, turns):
+    factors, _ = turns
+    factors |= {"new": 1.0}
+    baseline = stored(repository)
+    found = settled(
+        repository, baseline, [Verdict("new", "no_baseline", "")],
+        base=git(repository, "rev-parse", "HEAD~"),
+    )  # fmt: skip
+    assert [change.status for change in found.memory["new"]] == ["unchanged"]
+    (verdict,) = (
+        v
+        for v in baseline.judge(run_of(measurement(name="new")), {}, NAMES, found.answers)
+        if v.name == "new"
+    )
+    assert verdict.memory == found.memory["new"]

@@ -68,11 +68,62 @@ def test_the_earlier_code_decides_whatever_stored_times_say(status, ratio):
 
 
 def test_what_could_not_be_compared_says_why():
-    answers = Answers({}, {NAME: "its code cannot be had; run git fetch --unshallow"})
+    why = "its code cannot be had; run git fetch --unshallow"
+    answers = Answers({}, {(NAME, "baseline"): why})
     slow = measurement(1.1, 1.1, 1.1)
     verdict = judge(measurement(*[1.0] * 30), slow, answers=answers)
     assert verdict.status == "inconclusive"
-    assert "it seems changed; its code cannot be had; run git fetch --unshallow" in verdict.cause
+    assert f"it seems changed; against the baseline: {why}" in verdict.cause
+
+
+def test_an_oldest_baseline_that_cannot_be_compared_is_named_beside_the_verdict():
+    answers = in_turns("unchanged")
+    answers.obstacles[NAME, "anchor"] = "its code cannot be had"
+    old = measurement(calibration=None)
+    verdict = judge(old, measurement(), anchor=measurement(), answers=answers)
+    assert verdict.status == "unchanged"
+    assert "against the oldest baseline: its code cannot be had" in verdict.cause
+
+
+def test_what_could_not_be_compared_does_not_hide_a_loss_since_long_ago():
+    answers = in_turns("regressed", against="anchor")
+    answers.obstacles[NAME, "baseline"] = "its code cannot be had"
+    old = measurement(calibration=None)
+    assert judge(old, measurement(), anchor=old, answers=answers).status == "regressed"
+
+
+def test_where_stored_times_say_nothing_the_oldest_baseline_is_asked_too():
+    old = measurement(calibration=None)
+    assert judge(old, measurement(), anchor=old).open == ("baseline", "anchor")
+    assert judge(measurement(), measurement(), anchor=measurement()).open == ()
+    elsewhere = judge(measurement(), measurement(), anchor=measurement(), strange_anchor=True)
+    assert elsewhere.open == ("anchor",)
+
+
+def test_a_stored_change_is_said_though_it_accuses_nobody():
+    verdict = judge(measurement(calibration=None), measurement(3.0, 3.0, 3.0))
+    assert verdict.status == "inconclusive"
+    assert "(stored time over reference +200%)" in verdict.cause
+
+
+def test_what_has_no_baseline_and_whose_base_cannot_be_measured_is_unjudged():
+    def judged(answers):
+        new = measurement(name="new")
+        judge = Judge(run_of(), None, lambda measurement: LIMITS)
+        (verdict,) = judge.judge_run(run_of(new), answers=answers)
+        return verdict
+
+    why = {("new", "baseline"): "its code cannot be measured here"}
+    assert judged(Answers({}, why)).status == "unjudged"
+    assert judged(Answers({}, why, lacking={"new"})).status == "no_baseline"
+
+
+def test_more_processes_of_one_run_know_no_more_of_the_next_one():
+    many = processes(*[1.0] * 30)
+    few = judge(measurement(), measurement()).times[0]
+    assert judge(measurement(processes=many), measurement()).times[0].limit < few.limit
+    inherited = measurement(processes=processes(*[1.0] * 12))
+    assert judge(inherited, measurement()).times[0].limit == few.limit
 
 
 @pytest.mark.parametrize(
@@ -207,9 +258,13 @@ def test_a_busy_machine_makes_no_verdict_on_time_but_one_on_memory():
     assert judge(measurement(), more).status == "regressed"
 
 
-@pytest.mark.parametrize(("visible", "status"), [(0.6, "inconclusive"), (1.4, "unjudged")])
-def test_turns_that_do_not_even_exclude_twice_the_time_judge_nothing(visible, status):
-    change = TimeChange("median_ns", "baseline", "inconclusive", 0.1, 0.5, visible, 3, "c" * 40)
+@pytest.mark.parametrize(
+    ("change", "visible", "status"),
+    [(0.1, 0.6, "inconclusive"), (0.1, 1.4, "unjudged"),
+     (-0.5, 1.4, "inconclusive")],  # a gain, most of which is none of noise
+)  # fmt: skip
+def test_turns_that_do_not_even_exclude_twice_the_time_judge_nothing(change, visible, status):
+    change = TimeChange("median_ns", "baseline", "inconclusive", change, 0.5, visible, 3, "c" * 40)
     assert verdict_of("a", [change]).status == status
     grown = MemoryChange("peak", "regressed", 1, 9000)
     assert verdict_of("a", [change], [grown]).status == "regressed"

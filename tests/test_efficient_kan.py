@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import kan_impls
-from kan_impls import spline_layer
+from kan_impls import splines
 from tests.helpers import (
     FLOAT64,
     assert_close,
@@ -84,7 +84,7 @@ def test_new_knots_are_the_blend_of_uniform_and_adaptive(name, device, count, co
     for feature in range(3):
         expected = adapted_knots_ref(
             to_numpy(x)[:, feature], layer.basis.grid_size, layer.basis.spline_order,
-            layer.grid_eps, margin=0.05,
+            layer.options["grid_eps"], margin=0.05,
         )  # fmt: skip
         np.testing.assert_allclose(to_numpy(layer.grid)[feature], expected, atol=KNOTS)
 
@@ -104,10 +104,10 @@ def test_new_knots_are_sorted_and_cover_the_samples(name, device, dtype):
     np.testing.assert_allclose(to_numpy(phi.sum(-1)), 1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, spline_layer.FIT_BYTES])
+@pytest.mark.parametrize("chunk_bytes", [1, splines.FIT_BYTES])
 @pytest.mark.parametrize("standalone_scale", [True, False])
 def test_update_keeps_a_cubic_polynomial(name, device, monkeypatch, chunk_bytes, standalone_scale):
-    monkeypatch.setattr(spline_layer, "FIT_BYTES", chunk_bytes)
+    monkeypatch.setattr(splines, "FIT_BYTES", chunk_bytes)
     layer = build(name, device, enable_standalone_scale_spline=standalone_scale)
     # Every space of cubic splines contains the cubic polynomials, so that these are
     # representable on the old knots and on the new.
@@ -116,7 +116,7 @@ def test_update_keeps_a_cubic_polynomial(name, device, monkeypatch, chunk_bytes,
     for feature, polynomial in enumerate(([1, 0, -2, 0.5], [0, 3, 1, 1], [-2, 1, 0, 0])):
         coefficients = np.linalg.lstsq(phi, np.polyval(polynomial, at), rcond=None)[0]
         with torch.no_grad():
-            weight = layer.layout.to_published(layer.spline_weight)
+            weight = layer.as_published("weight")
             weight[:, feature] = torch.from_numpy(coefficients)
     x = torch.rand(200, 3, dtype=torch.float64).to(device) * 1.9 - 0.95
     between = torch.linspace(-0.9, 0.9, 37, dtype=torch.float64).to(device)[:, None].expand(-1, 3)

@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from kan_impls import get_variant
+from kan_impls.basis.bspline import BSplineBasis
+from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.frequencies import FrequencyBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import dispatch
 from kan_impls.fused.cost import DECLARED
-from kan_impls.fused.operands import BasisSpec, Operands
+from kan_impls.fused.operands import Needs, Operands
 from perfgate.measure.device_free import Passes, track_passes
 from perfgate.network.case import Case
 
@@ -18,25 +22,29 @@ ROWS, INPUTS, OUTPUTS = 40, 30, 20
 NUM_BASIS = 8
 
 BASES = {
-    "fourier": BasisSpec("fourier"),
-    "uniform_bspline": BasisSpec("uniform_bspline", (3, -2.2, 0.4)),
-    "bspline": BasisSpec("bspline", (3,)),
+    "fourier": FourierBasis(4),
+    "frequencies": FrequencyBasis(4),
+    "uniform_bspline": UniformBSplineBasis(8, 3, -2.2, 2.2),
+    "bspline": BSplineBasis(5, 3),
 }
+# Splines come with scales and a base branch, the others with a bias.
+WITH_BASE = ("uniform_bspline", "bspline")
+PARAMS = {"frequencies": (INPUTS, 4), "bspline": (INPUTS, NUM_BASIS + 4)}
 
 
 def operands_of(kind):
     edges = (INPUTS, OUTPUTS)
     x, weight = torch.empty(ROWS, INPUTS), torch.empty(NUM_BASIS, *edges)
-    if kind == "fourier":
-        return Operands(x, weight, bias=torch.empty(OUTPUTS))
-    knots = torch.empty(INPUTS, NUM_BASIS + 4) if kind == "bspline" else None
-    return Operands(x, weight, torch.empty(edges), torch.empty(edges), knots=knots)
+    params = (torch.empty(PARAMS[kind]),) if kind in PARAMS else ()
+    if kind in WITH_BASE:
+        return Operands(x, weight, torch.empty(edges), torch.empty(edges), params=params)
+    return Operands(x, weight, bias=torch.empty(OUTPUTS), params=params)
 
 
 def costs(kind, needs, form):
     """Of forward and backward, by the operator or by the product form."""
     basis = BASES[kind]
-    rest = (basis.kind, list(basis.options), "product")
+    rest = (basis.text, "product")
 
     def build():
         operands = operands_of(kind)
@@ -47,7 +55,7 @@ def costs(kind, needs, form):
             )
         return Passes(
             lambda: dispatch.forward(operands, basis, "product"),
-            lambda y: dispatch.backward(y, operands, basis, "product", needs),
+            lambda y: dispatch.backward(y, operands, basis, "product", Needs.of(needs)),
         )
 
     found = track_passes(build, declared=DECLARED)
@@ -55,10 +63,12 @@ def costs(kind, needs, form):
 
 
 def possible_needs(kind):
-    """Which operands can need a gradient: x, weight, scale, base weight, bias; never the knots."""
-    there = (True, True, kind != "fourier", kind != "fourier", kind == "fourier")
+    """Which operands can need a gradient: those that there are, but never the knots."""
+    operands = operands_of(kind)
+    there = [tensor is not None for tensor in operands.flat]
+    there[5:] = [bool(BASES[kind].trained)] * len(operands.params)
     choices = itertools.product(*((False, True) if present else (False,) for present in there))
-    return [(*needs, False) for needs in choices if any(needs)]
+    return [needs for needs in choices if any(needs)]
 
 
 @pytest.mark.parametrize("kind", BASES)

@@ -10,9 +10,13 @@ import pytest
 import torch
 
 import kan_impls
+from kan_impls.basis.bspline import BSplineBasis
+from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import cuda, dispatch, jit, kernels
 from kan_impls.fused.jit import CompileError, KernelUnavailable
-from kan_impls.fused.operands import BasisSpec, Operands
+from kan_impls.fused.operands import Operands
+from tests.emulated_layer import Case, compiled, with_kinds
 from tests.emulator.build import Emulator, find_compiler
 from tests.helpers import assert_close, random_like, randomize, run, run_ref
 from tests.reference import efficient_kan_ref, fourier_kan_ref
@@ -43,12 +47,23 @@ def forget(monkeypatch):
     monkeypatch.setattr(dispatch, "_said", set())
 
 
-@pytest.fixture
-def emulated(monkeypatch):
-    """Layers with backend="fused" run the kernels in emulation; the launches are returned."""
+@pytest.fixture(scope="module")
+def emulators():
+    """An emulator of each kernel: at first those of the usual sizes in every mode, since each call
+    of the compiler costs a second more than its kernels."""
     if find_compiler() is None:
         pytest.skip("g++ is not installed: the emulation of the kernels is compiled with it")
-    emulators, launches = {}, []
+    fourier = Case(9, 6, 5, FourierBasis(3), sms=4)
+    grid = UniformBSplineBasis.over(-1, 1, 4, 2)
+    splines = Case(9, 6, 5, grid, base=True, scale=True, sms=4)
+    built = compiled([*with_kinds(fourier), *with_kinds(splines)]).values()
+    return {kernel: emulator for emulator in built for kernel in emulator.kernels}
+
+
+@pytest.fixture
+def emulated(monkeypatch, emulators):
+    """Layers with backend="fused" run the kernels in emulation; the launches are returned."""
+    launches = []
 
     def launch(plan, device):
         launches.append(plan)
@@ -203,9 +218,9 @@ def test_a_repeated_shape_is_planned_once(emulated, monkeypatch):
         (False, {"dtype": torch.float64}),
         (False, {"dtype": torch.float16}),
         (True, {"dtype": torch.bfloat16}),
-        (False, {"basis": BasisSpec("bspline", (3,))}),
-        (True, {"basis": BasisSpec("uniform_bspline", (3, -1.0, 0.1))}),
-        (False, {"basis": BasisSpec("uniform_bspline", (4, -1.0, 0.1))}),
+        (False, {"basis": BSplineBasis(5, 3)}),
+        (True, {"basis": UniformBSplineBasis(10, 3, -1.0, 0.3)}),
+        (False, {"basis": UniformBSplineBasis(10, 4, -1.0, 0.4)}),
         (True, {"arch": 86, "rows": dispatch.MEMORY_BOUND_ROWS}),
         (False, {"arch": 86, "rows": dispatch.MEMORY_BOUND_ROWS + 1}),
         (True, {"arch": 86, "tf32": True}),
@@ -230,11 +245,8 @@ def test_what_runs_on_a_gpu(monkeypatch, set_precision, wanted, change):
         def __init__(self, *shape):
             self.shape = shape
 
-    basis = sizes.get("basis", BasisSpec("fourier"))
-    base = None if basis.kind == "fourier" else OnGpu(1000, sizes["outputs"])
-    operands = Operands(
-        OnGpu(sizes["rows"], 1000), OnGpu(10, 1000, sizes["outputs"]), base_weight=base
-    )
+    basis = sizes.get("basis", FourierBasis(5))
+    operands = Operands(OnGpu(sizes["rows"], 1000), OnGpu(10, 1000, sizes["outputs"]))
     assert dispatch._takes_kernels(operands, basis, "auto") is wanted
     assert not dispatch._takes_kernels(operands, basis, "product")
 
@@ -273,8 +285,6 @@ def test_demanded_kernels_name_what_they_cannot_compute(monkeypatch, options, me
     [
         ({"scale": "bfloat16"}, "differ in dtype"),
         ({"bias": "float64"}, "differ in dtype"),
-        ({"base_weight": None}, "only with them"),
-        ({"kind": "fourier"}, "only with them"),
         (
             {"weight": torch.empty(1, device="meta").expand(6, 6, kernels.MAX_OUTPUTS + 1)},
             "outputs",
@@ -286,9 +296,7 @@ def test_operands_that_the_kernels_would_misread(monkeypatch, change, message):
     forget(monkeypatch)
     monkeypatch.setattr(jit, "available", lambda device: None)
     change = dict(change)
-    basis = BasisSpec("uniform_bspline", (2, -2.0, 0.5))
-    if change.pop("kind", None):
-        basis = BasisSpec("fourier")
+    basis = UniformBSplineBasis(6, 2, -2.0, 2.0)
     edges = torch.zeros(6, 5)
     tensors = {
         "weight": torch.zeros(6, 6, 5),
@@ -311,7 +319,7 @@ def test_a_layer_that_was_left_on_another_device(monkeypatch):
     monkeypatch.setattr(jit, "available", lambda device: None)
     operands = Operands(torch.zeros(4, 6, device="meta"), torch.zeros(6, 6, 5))
     with pytest.raises(ValueError, match="x is on meta and weight on cpu; expected one device"):
-        dispatch._takes_kernels(operands, BasisSpec("fourier"), "fused")
+        dispatch._takes_kernels(operands, FourierBasis(3), "fused")
 
 
 def test_without_kernels_the_product_runs_and_says_so_once(monkeypatch):
@@ -327,10 +335,10 @@ def test_without_kernels_the_product_runs_and_says_so_once(monkeypatch):
     monkeypatch.setattr(dispatch, "_pay", lambda operands: True)
     operands = Operands(x, layer.weight.detach(), bias=layer.bias.detach())
     with pytest.warns(UserWarning, match="the slower product form does: no compiler: install one"):
-        first = dispatch.forward(operands, BasisSpec("fourier"), "auto")
+        first = dispatch.forward(operands, FourierBasis(3), "auto")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        second = dispatch.forward(operands, BasisSpec("fourier"), "auto")
+        second = dispatch.forward(operands, FourierBasis(3), "auto")
     assert torch.equal(first, expected)
     assert torch.equal(second, expected)
 

@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 import kan_impls
+from kan_impls.basis.base import basis_of
 from kan_impls.fused import product
 from perfgate.measure.memory import measure_peaks
 from tests.helpers import (
@@ -260,9 +261,12 @@ def test_the_operators_keep_the_rules_of_pytorch(device, kind):
     )
     arguments = operator_arguments(layer, x)
     torch.library.opcheck(torch.ops.kan_impls.basis_product, arguments)
-    present = [isinstance(value, torch.nn.Parameter) for value in arguments[:6]]
-    plain = [v.detach() if isinstance(v, torch.Tensor) else v for v in arguments]
-    for needs in ([True, *present[1:]], [False, *present[1:]], [True] + 5 * [False]):
+    *single, params, basis, backend = arguments
+    present = [isinstance(value, torch.nn.Parameter) for value in (*single, *params)]
+    plain = [None if v is None else v.detach() for v in single]
+    plain += [[param.detach() for param in params], basis, backend]
+    nothing = [False] * (len(present) - 1)
+    for needs in ([True, *present[1:]], [False, *present[1:]], [True, *nothing]):
         torch.library.opcheck(torch.ops.kan_impls.basis_product_backward, (grad_y, *plain, needs))
 
 
@@ -271,11 +275,11 @@ def operator_arguments(layer, x):
     given = []
 
     def record(operands, basis, backend):
-        given.append((*operands, basis.kind, list(basis.options), backend))
+        given.append((*operands[:-1], list(operands.params), basis.text, backend))
         return x
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(type(layer).forward.__globals__, "basis_product", record)
+        patch.setattr("kan_impls.layer.basis_product", record)
         layer(x)
     return given[0]
 
@@ -393,35 +397,36 @@ def test_runs_without_values(device):
     layer = meta.to_empty(device=device)
     layer.load_state_dict(build(device, "splines", grid_size=5).state_dict())
     x = random_like(layer, 9, IN_FEATURES)
-    assert operator_arguments(layer, x)[6] == "uniform_bspline"
+    assert form(layer, x) == "UniformBSplineBasis"
     assert layer(x).isfinite().all()
 
 
-def form(layer):
+def form(layer, x=None):
     """How the layer evaluates its splines."""
-    return operator_arguments(layer, random_like(layer, 2, IN_FEATURES))[6]
+    x = random_like(layer, 2, IN_FEATURES) if x is None else x
+    return type(basis_of(operator_arguments(layer, x)[-2])).__name__
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("ends", "grid_size"), [((0.1, 700.3), 20), ((-1, 1), 50)], ids=str)
 def test_equally_spaced_knots_take_the_local_form(device, dtype, ends, grid_size):
     layer = build(device, "splines", dtype, grid_range=ends, grid_size=grid_size)
-    assert form(layer) == "uniform_bspline"
+    assert form(layer) == "UniformBSplineBasis"
     step = (ends[1] - ends[0]) / grid_size
     with torch.no_grad():
         layer.grid[2, -1] += 400 * step * torch.finfo(dtype).eps
-    assert form(layer) == "bspline"
+    assert form(layer) == "BSplineBasis"
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"grid_range": (1000, 1001)}, "bspline"),  # of the spacing 1.5e-4 is lost
-        ({"grid_range": (1000, 1001), "dtype": torch.float64}, "uniform_bspline"),
-        ({"grid_range": (1000, 1006)}, "uniform_bspline"),  # integers, which are exact
-        ({"grid_size": 1000}, "bspline"),
-        ({"spline_order": 7, "grid_size": 16}, "uniform_bspline"),
-        ({"spline_order": 8, "grid_size": 16}, "bspline"),
+        ({"grid_range": (1000, 1001)}, "BSplineBasis"),  # of the spacing 1.5e-4 is lost
+        ({"grid_range": (1000, 1001), "dtype": torch.float64}, "UniformBSplineBasis"),
+        ({"grid_range": (1000, 1006)}, "UniformBSplineBasis"),  # integers, which are exact
+        ({"grid_size": 1000}, "BSplineBasis"),
+        ({"spline_order": 7, "grid_size": 16}, "UniformBSplineBasis"),
+        ({"spline_order": 8, "grid_size": 16}, "BSplineBasis"),
     ],
     ids=str,
 )
@@ -435,7 +440,7 @@ def test_in_a_wider_dtype_knots_stay_equally_spaced(device):
     x, grad_y = random_like(layer, 9, IN_FEATURES), random_like(layer, 9, OUT_FEATURES)
     narrow = run(layer, x, grad_y)
     layer.double()
-    assert form(layer) == "uniform_bspline"
+    assert form(layer) == "UniformBSplineBasis"
     assert layer.grid.diff(dim=1).std() < 1e-15
     wide = run(layer, x.double(), grad_y.double())
     assert_close(wide, run_ref(efficient_kan_ref, layer, x, grad_y), BOUNDS[torch.float64])

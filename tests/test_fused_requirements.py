@@ -8,9 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import compiler, cubin_cache, doctor, jit, kernels, requirements
 from kan_impls.fused.__main__ import main
 from kan_impls.fused.compiler import KernelUnavailable
+from kan_impls.fused.kernels import Functions
 from kan_impls.fused.requirements import available
 from tests.fused_helpers import SOURCES, needs_nvrtc
 
@@ -156,8 +159,7 @@ def own_cache(monkeypatch, tmp_path):
 def one_kernel(monkeypatch):
     monkeypatch.setattr(compiler, "sources", lambda: SOURCES)
     names = ["scale<64>", "crowded<64>", "framed<50>"]
-    monkeypatch.setattr("kan_impls.fused.kernels.standard_kernels", lambda: names)
-    monkeypatch.setattr("kan_impls.fused.kernels.kernels_of_all", lambda bases: names)
+    monkeypatch.setattr("kan_impls.fused.kernels.kernels_of_all", lambda functions=None: names)
 
 
 @needs_nvrtc
@@ -216,8 +218,11 @@ def test_warmup_for_an_architecture_fills_the_cache(capsys, own_cache, one_kerne
 @pytest.mark.parametrize(
     ("options", "bases"),
     [
-        ([], ["Fourier<5>", "BSpline<5, 3>"]),
-        (["--fourier", "8", "--bspline", "7", "2"], ["Fourier<8>", "BSpline<7, 2>"]),
+        ([], ["Fourier<5>", "Scaled<WithSilu<BSpline<5, 3>>>"]),
+        (
+            ["--fourier", "8", "--bspline", "7", "2"],
+            ["Fourier<8>", "Scaled<WithSilu<BSpline<7, 2>>>"],
+        ),
     ],
 )
 def test_warmup_takes_the_layers_it_is_told(monkeypatch, options, bases):
@@ -231,7 +236,9 @@ def test_warmup_takes_the_layers_it_is_told(monkeypatch, options, bases):
 
 def _basis(name):
     sizes = [int(size) for size in re.findall(r"\d+", name)]
-    return kernels.fourier(*sizes) if name.startswith("F") else kernels.bspline(*sizes, -1, 1)
+    if name.startswith("F"):
+        return Functions(FourierBasis(*sizes))
+    return Functions(UniformBSplineBasis.over(-1, 1, *sizes), has_base=True, has_scale=True)
 
 
 def test_warmup_that_cannot_says_why(capsys, one_kernel):

@@ -17,6 +17,9 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 import kan_impls
+from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.frequencies import FrequencyBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import compiler, cubin_cache, jit
 from perfgate.network.case import Case
 from perfgate.network.workload import pass_of
@@ -209,15 +212,11 @@ def launched(case):
     for name, buffer in state.tensors.items():
         signed = buffer._bits.view(np.int32 if buffer._bits.itemsize == 4 else np.int16)
         tensors[name] = torch.from_numpy(signed.copy()).cuda()
-        state.tensors[name] = SimpleNamespace(address=tensors[name].data_ptr())
+        read = partial(_values, tensors[name])
+        state.tensors[name] = SimpleNamespace(address=tensors[name].data_ptr(), read=read)
     for launch in state.launches():
         jit.launch(launch, torch.device("cuda", torch.cuda.current_device()))
-    results = {}
-    for done in case.passes:
-        for name in emulated_layer.RESULTS[done]:
-            if name in tensors:
-                results[name] = _values(tensors[name])
-    return results
+    return state.results()
 
 
 def _values(bits):
@@ -247,8 +246,11 @@ def rounding(monkeypatch, own_cache, record_property):
     return same
 
 
-FOURIER = emulated_layer.Case(rows=21, inputs=45, outputs=19, harmonics=5)
-SPLINES = emulated_layer.Case(rows=21, inputs=45, outputs=19, grid=(5, 3), scale=True, bias=False)
+FOURIER = emulated_layer.Case(rows=21, inputs=45, outputs=19, basis=FourierBasis(5))
+FREQUENCIES = emulated_layer.Case(21, 45, 19, FrequencyBasis(5), base=True, scale=True, sets=9)
+SPLINES = emulated_layer.Case(
+    21, 45, 19, UniformBSplineBasis.over(-1, 1, 5, 3), base=True, scale=True, bias=False
+)
 # Two bfloat16 neighbours differ by 2^-8: a sum on the border of two may fall to either side.
 NEIGHBOURS = {"float": 1e-6, "bfloat16": 2**-9}
 
@@ -271,7 +273,9 @@ def test_fourier_launches_have_the_bits_of_their_emulation(
 @gpu
 @needs_emulator
 @pytest.mark.parametrize(
-    "case", [*with_kinds(SPLINES), replace(FOURIER, shift=1), replace(SPLINES, shift=1)], ids=str
+    "case",
+    [*with_kinds(SPLINES), FREQUENCIES, replace(FOURIER, shift=1), replace(SPLINES, shift=1)],
+    ids=str,
 )
 def test_launches_agree_with_their_emulation(own_cache, case):
     expected, actual = _both(case)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from kan_impls.fused import kernels
-from kan_impls.fused.kernels import Device, Element, Launch, Layer, Precision
+from kan_impls.basis.base import Basis
+from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.frequencies import FrequencyBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
+from kan_impls.fused import kernels, problem
+from kan_impls.fused.kernels import Device, Element, Functions, Launch, Layer, Precision
 from tests import emulated_layer
-from tests.emulated_layer import Buffer, Case, errors, with_kinds
+from tests.cases import phi_refs
+from tests.emulated_layer import Buffer, Case, compiled, errors, with_kinds
 from tests.emulator import build
 from tests.emulator.build import EmulationError, Emulator
 from tests.reference import bspline_derivative_ref, bspline_ref, sigmoid_ref
@@ -30,60 +34,71 @@ BFLOAT16 = Element.BFLOAT16
 LIMITS = {ACCURATE: 1e-6, TF32: 1e-3}
 BFLOAT16_LIMIT = 3e-3
 
+
+def splines(size: int, order: int, low: float = -1, high: float = 1) -> UniformBSplineBasis:
+    return UniformBSplineBasis.over(low, high, size, order)
+
+
+# Every basis, alone and with all that may surround it; parameters for all inputs, and of groups.
+WRAPPED = [
+    Case(20, 6, 36, basis, base=base, scale=scale, sets=sets)
+    for basis in phi_refs()
+    for base in (False, True)
+    for scale in (False, True)
+    for sets in ((1, 3, 6) if basis.params else (1,))
+]
+
 # Shapes: one and several blocks of rows, inputs and columns, none of them full; more pipeline
 # stages than the pipeline holds; one and several splits of K.
-SHORT_FOURIER = Case(20, 7, 36, harmonics=3)
-SHORT_SPLINE = Case(20, 7, 40, grid=(3, 2), scale=True, grid_range=(-1.5, 2.0))
+SHORT_FOURIER = Case(20, 7, 36, FourierBasis(3))
+SHORT_SPLINE = Case(20, 7, 40, splines(3, 2, -1.5, 2.0), base=True, scale=True)
 CASES = [
     *with_kinds(SHORT_FOURIER),
     *with_kinds(replace(SHORT_FOURIER, shift=1)),
-    Case(1, 1, 1, harmonics=3),
-    Case(113, 3, 11, harmonics=3, precision=TF32),
-    Case(100, 2, 5, harmonics=3),
-    Case(250, 2, 5, harmonics=3, bias=False),
-    Case(20, 45, 130, harmonics=3, sms=12),  # splits, and 5 stages of outputs
-    Case(20, 45, 130, harmonics=3, sms=1),  # one split of 12 stages
-    Case(20, 45, 136, harmonics=3, sms=12, element=BFLOAT16, precision=TF32),
-    Case(70, 3, 40, harmonics=17),  # 3 chunks, the last one short
-    Case(1100, 1, 5, harmonics=17, passes=("weight_grad",)),  # the sum of each in two parts
-    Case(113, 1, 11, harmonics=17, precision=TF32, shift=1),
-    Case(20, 2, 36, harmonics=17, element=BFLOAT16, precision=TF32),
+    Case(1, 1, 1, FourierBasis(3)),
+    Case(113, 3, 11, FourierBasis(3), precision=TF32),
+    Case(100, 2, 5, FourierBasis(3)),
+    Case(250, 2, 5, FourierBasis(3), bias=False),
+    Case(20, 45, 130, FourierBasis(3), sms=12),  # splits, and 5 stages of outputs
+    Case(20, 45, 130, FourierBasis(3), sms=1),  # one split of 12 stages
+    Case(20, 45, 136, FourierBasis(3), sms=12, element=BFLOAT16, precision=TF32),
+    Case(70, 3, 40, FourierBasis(17)),  # 3 chunks, the last one short
+    Case(1100, 1, 5, FourierBasis(17), only="weight_grad"),  # the sum of each in two parts
+    Case(113, 1, 11, FourierBasis(17), precision=TF32, shift=1),
+    Case(20, 2, 36, FourierBasis(17), element=BFLOAT16, precision=TF32),
     *with_kinds(SHORT_SPLINE),
     *with_kinds(replace(SHORT_SPLINE, scale=False, shift=1)),
-    Case(113, 9, 36, grid=(3, 2), scale=True, bias=False),
-    Case(1, 1, 1, grid=(5, 3), bias=False),
-    Case(20, 16, 36, grid=(5, 3), scale=True, sms=12),
-    Case(20, 3, 100, grid=(14, 3), scale=True),  # 18 functions: 2 chunks, an even number
-    Case(20, 3, 36, grid=(14, 3), scale=True, element=BFLOAT16, precision=TF32),
-    Case(70, 3, 11, grid=(3, 1), scale=True, precision=TF32),
+    Case(113, 9, 36, splines(3, 2), base=True, scale=True, bias=False),
+    Case(1, 1, 1, splines(5, 3), base=True, bias=False),
+    Case(20, 16, 36, splines(5, 3), base=True, scale=True, sms=12),
+    Case(
+        20, 3, 100, splines(14, 3), base=True, scale=True
+    ),  # 18 functions: 2 chunks, an even number
+    Case(20, 3, 36, splines(14, 3), base=True, scale=True, element=BFLOAT16, precision=TF32),
+    Case(70, 3, 11, splines(3, 1), base=True, scale=True, precision=TF32),
+    Case(250, 2, 5, FrequencyBasis(3), base=True),  # rows in turns
+    Case(70, 3, 40, FrequencyBasis(17), sets=3),
+    *with_kinds(Case(20, 7, 36, FrequencyBasis(3), sets=7)),
 ]
 
 # Sums of 10,000 terms: y, the gradients of the weights, the gradient of x.
-LONG_Y = Case(2, 1700, 66, harmonics=3, bias=False, sms=1, passes=("forward",))
-LONG_WEIGHT_GRAD = Case(10_000, 1, 8, harmonics=3, passes=("weight_grad",))
-LONG_INPUT_GRAD = Case(4, 1, 10_000, harmonics=3, passes=("input_grad",))
-LONG_SPLINE_WEIGHT_GRAD = Case(10_000, 1, 8, grid=(3, 1), scale=True, passes=("weight_grad",))
+LONG_Y = Case(2, 1700, 66, FourierBasis(3), bias=False, sms=1, only="forward")
+LONG_WEIGHT_GRAD = Case(10_000, 1, 8, FourierBasis(3), only="weight_grad")
+LONG_INPUT_GRAD = Case(4, 1, 10_000, FourierBasis(3), only="input_grad")
+LONG_SPLINE_WEIGHT_GRAD = Case(
+    10_000, 1, 8, splines(3, 1), base=True, scale=True, only="weight_grad"
+)
 
 # Where faults are planted.
-FAULT_CASE = Case(100, 45, 130, harmonics=3, sms=1)
-FORWARD_FAULT_CASE = replace(FAULT_CASE, rows=20, passes=("forward",))
-
-
-def compiled(cases: Iterable[Case]) -> dict[str, Emulator]:
-    """An emulator for every basis of the cases, compiled side by side."""
-    names: dict[str, dict[str, None]] = {}
-    for case in cases:
-        names.setdefault(case.basis.name, {}).update(dict.fromkeys(case.kernels()))
-    with ThreadPoolExecutor() as pool:
-        built = pool.map(lambda kernels: Emulator(None, list(kernels)), names.values())
-        return dict(zip(names, built, strict=True))
+FAULT_CASE = Case(100, 45, 130, FourierBasis(3), sms=1)
+FORWARD_FAULT_CASE = replace(FAULT_CASE, rows=20, only="forward")
 
 
 @pytest.fixture(scope="module")
 def emulators():
     long = [LONG_Y, LONG_WEIGHT_GRAD, LONG_INPUT_GRAD, LONG_SPLINE_WEIGHT_GRAD]
     long = [replace(case, precision=precision) for case in long for precision in LIMITS]
-    return compiled([*CASES, *long, FAULT_CASE, FORWARD_FAULT_CASE])
+    return compiled([*CASES, *WRAPPED, *long, FAULT_CASE, FORWARD_FAULT_CASE])
 
 
 def limit_of(case: Case, result: str) -> float:
@@ -96,14 +111,14 @@ def check(case: Case, emulator: Emulator, seed: int = 0) -> None:
         assert error <= limit_of(case, result), f"{result} of {case} is off by {error:.1e}"
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [*CASES, *WRAPPED], ids=str)
 def test_results_are_those_of_the_definitions(emulators, case):
-    check(case, emulators[case.basis.name])
+    check(case, emulators[case.functions.name])
 
 
 @pytest.mark.parametrize("case", [CASES[0], SHORT_SPLINE], ids=str)
 def test_results_do_not_depend_on_the_order_of_threads(emulators, case):
-    emulator = emulators[case.basis.name]
+    emulator = emulators[case.functions.name]
     first, *others = (emulated_layer.run(case, emulator, seed) for seed in range(4))
     for other in others:
         for name, value in first.items():
@@ -112,10 +127,10 @@ def test_results_do_not_depend_on_the_order_of_threads(emulators, case):
 
 def test_inputs_beyond_one_axis_of_the_grid(emulators, monkeypatch):
     monkeypatch.setattr(kernels, "MAX_GRID", (2**31 - 1, 3, 65535))
-    case = Case(20, 57, 5, harmonics=3, passes=("input_grad",))
+    case = Case(20, 57, 5, FourierBasis(3), only="input_grad")
     (launch,) = emulated_layer._Run(case).launches()
     assert launch.grid == (1, 3, 3)  # of 8 blocks: the last one is idle
-    check(case, emulators[case.basis.name])
+    check(case, emulators[case.functions.name])
 
 
 @pytest.mark.parametrize("precision", LIMITS, ids=lambda precision: precision.value)
@@ -126,7 +141,7 @@ def test_inputs_beyond_one_axis_of_the_grid(emulators, monkeypatch):
 )
 def test_sums_of_10_000_terms_stay_accurate(emulators, case, precision):
     case = replace(case, precision=precision)
-    check(case, emulators[case.basis.name])
+    check(case, emulators[case.functions.name])
 
 
 # Values of the bases, one thread per x.
@@ -141,7 +156,7 @@ __global__ void evaluate(Problem problem) {
   for (int chunk = 0; chunk < Chunks<Basis>::COUNT; chunk++) {
     int first = Chunks<Basis>::first_pair(chunk);
     Basis phi;
-    phi.start(problem.x[row], first, problem);
+    phi.start(problem.x[row], 0, first, problem);
     for (int h = first; h < first + Chunks<Basis>::SIZE && Chunks<Basis>::inside(h); h++) {
       long long at = row * Basis::NUM_FUNCTIONS + 2 * h;
       problem.workspace[at] = phi.even();
@@ -159,7 +174,7 @@ __global__ void evaluate(Problem problem) {
 template <class Basis>
 __global__ void last_row(Problem problem) {
   const char* row = (const char*)function_row<Basis>(
-      problem, (const float*)problem.weight, (const float*)problem.base,
+      problem, (const float*)problem.weight, (const float*)problem.base_weight,
       Basis::NUM_FUNCTIONS - 1, problem.inputs - 1);
   *(long long*)problem.y = row - (const char*)problem.weight;
 }
@@ -169,19 +184,22 @@ SPLINES = [(5, 1), (5, 2), (5, 3), (300, 3)]
 
 @pytest.fixture(scope="module")
 def evaluator():
-    names = ["Fourier<5>", "Fourier<300>", *(f"BSpline<{g}, {k}>" for g, k in SPLINES)]
+    names = ["Fourier<5>", "Fourier<300>", "Silu", "WithSilu<Fourier<5>>"]
+    names += [f"WithSilu<BSpline<{g}, {k}>>" for g, k in SPLINES]
     return Emulator(EVALUATE, [*(f"evaluate<{name}>" for name in names), "last_row<Fourier<300>>"])
 
 
-def evaluate(evaluator: Emulator, basis: kernels.Basis, x: np.ndarray):
-    """Values and slopes at x (float32), each of shape (x, functions)."""
-    layer = Layer(basis, len(x), 1, 1, Element.FLOAT, ACCURATE, Device(90, 1))
-    shape = (len(x), basis.num_functions)
+def evaluate(evaluator: Emulator, basis: Basis, x: np.ndarray, base: bool = False):
+    """Values and slopes at x (float32), each of shape (x, functions); those of SiLU last."""
+    functions = Functions(basis, base)
+    layer = Layer(functions, len(x), 1, 1, Element.FLOAT, ACCURATE, Device(90, 1))
+    shape = (len(x), functions.count)
     values, slopes = Buffer(shape, Element.FLOAT), Buffer(shape, Element.FLOAT)
     x_buffer = Buffer(x.shape, Element.FLOAT).write(x.astype(np.float64))
     addresses = {"x": x_buffer.address, "workspace": values.address, "grad_x": slopes.address}
-    arguments = kernels._pack(layer, **addresses)
-    evaluator.run(Launch(f"evaluate<{basis.name}>", (-(-len(x) // 64), 1, 1), 64, 0, arguments))
+    arguments = problem.pack(layer, addresses)
+    name = f"evaluate<{functions.name}>"
+    evaluator.run(Launch(name, (-(-len(x) // 64), 1, 1), 64, 0, arguments))
     assert values.guards_intact()
     return values.read(), slopes.read()
 
@@ -195,7 +213,7 @@ def relative(actual, expected):
 def test_harmonics_are_accurate_for_large_angles(evaluator, harmonics, largest):
     rng = np.random.default_rng(0)
     x = rng.uniform(-largest, largest, 200).astype(np.float32)
-    values, slopes = evaluate(evaluator, kernels.fourier(harmonics), x)
+    values, slopes = evaluate(evaluator, FourierBasis(harmonics), x)
     k = np.arange(1, harmonics + 1)
     angle = x.astype(np.float64)[:, None] * k
     cos, sin = np.cos(angle), np.sin(angle)
@@ -207,7 +225,7 @@ def test_harmonics_are_accurate_for_large_angles(evaluator, harmonics, largest):
 
 def test_harmonics_of_no_number_are_not_numbers(evaluator):
     x = np.array([np.nan, np.inf, -np.inf], np.float32)
-    values, slopes = evaluate(evaluator, kernels.fourier(300), x)
+    values, slopes = evaluate(evaluator, FourierBasis(300), x)
     assert np.isnan(values).all()
     assert np.isnan(slopes).all()
 
@@ -220,8 +238,7 @@ def test_splines_are_accurate_on_any_grid(evaluator, size, order, low_high):
     rng = np.random.default_rng(0)
     margin = (order + 1) * step
     x = rng.uniform(low - margin, high + margin, 40).astype(np.float32)
-    basis = kernels.bspline(size, order, low, high)
-    values, slopes = evaluate(evaluator, basis, x)
+    values, slopes = evaluate(evaluator, splines(size, order, low, high), x, base=True)
     knots = low + np.arange(-order, size + order + 1) * step
     exact = x.astype(np.float64)
     near = {i: np.abs(knots[i] + margin / 2 - exact) < 2 * margin for i in range(size + order)}
@@ -233,58 +250,61 @@ def test_splines_are_accurate_on_any_grid(evaluator, size, order, low_high):
                 result[b, i] = spline(i, order, knots, exact[b])
         return result
 
-    assert relative(values[:, 1:], expected(bspline_ref)) <= 5e-7
-    assert relative(slopes[:, 1:], expected(bspline_derivative_ref)) <= 5e-7
+    assert relative(values[:, :-1], expected(bspline_ref)) <= 5e-7
+    assert relative(slopes[:, :-1], expected(bspline_derivative_ref)) <= 5e-7
     gate = 1 / (1 + np.exp(-exact))
-    assert relative(values[:, 0], exact * gate) <= 5e-7
-    assert relative(slopes[:, 0], gate * (1 + exact * (1 - gate))) <= 5e-7
+    assert relative(values[:, -1], exact * gate) <= 5e-7
+    assert relative(slopes[:, -1], gate * (1 + exact * (1 - gate))) <= 5e-7
 
 
 @pytest.mark.parametrize("magnitude", [1e-30, 1e-3, 1, 17, 80, 1e3, 3.4e7, 1.7e9, 1e30])
 def test_the_base_branch_is_accurate_at_any_magnitude(evaluator, magnitude):
     positive = (magnitude * np.linspace(1, 2, 20)).astype(np.float32)
     for x in (positive, -positive):
-        values, slopes = evaluate(evaluator, kernels.bspline(5, 3, -1, 1), x)
+        values, slopes = evaluate(evaluator, splines(5, 3), x, base=True)
         exact = x.astype(np.float64)
         gate, rest = sigmoid_ref(exact), sigmoid_ref(-exact)
         # 1 - gate in float32 lacks half a rounding of 1, which x multiplies: up to 17, where the
         # gate is 1. Absolute below 1e-30, where gate has no more digits.
-        np.testing.assert_allclose(values[:, 0], exact * gate, rtol=1e-6, atol=1e-30)
+        np.testing.assert_allclose(values[:, -1], exact * gate, rtol=1e-6, atol=1e-30)
         expected = gate * (1 + exact * rest)
-        np.testing.assert_allclose(slopes[:, 0], expected, rtol=3e-6, atol=1e-30)
+        np.testing.assert_allclose(slopes[:, -1], expected, rtol=3e-6, atol=1e-30)
 
 
 @pytest.mark.parametrize(("size", "order"), SPLINES[:3])
 def test_splines_end_at_the_last_knot(evaluator, size, order):
     """The intervals are half-open: a knot belongs to the interval on its right."""
-    basis = kernels.bspline(size, order, 0, size)  # knots at the integers
+    basis = splines(size, order, 0, size)  # knots at the integers
     first, last = -order, size + order
     first, last, far = np.array([first, last, 1e30], np.float32)
     below = np.nextafter(np.array([first, last]), -far)
     x = np.array([first, below[0], last, below[1], far, -far])
-    values, slopes = evaluate(evaluator, basis, x)
+    values, slopes = evaluate(evaluator, basis, x, base=True)
     outside = [1, 2, 4, 5]
-    assert (values[outside, 1:] == 0).all()
-    assert (slopes[outside, 1:] == 0).all()
+    assert (values[outside, :-1] == 0).all()
+    assert (slopes[outside, :-1] == 0).all()
     if order == 1:  # a corner
-        assert slopes[0, 1] == 1
-        assert slopes[3, -1] == -1
+        assert slopes[0, 0] == 1
+        assert slopes[3, -2] == -1
 
 
 def test_splines_of_no_number(evaluator):
     x = np.array([np.nan, np.inf, -np.inf, -200], np.float32)
-    values, _ = evaluate(evaluator, kernels.bspline(5, 3, -1, 1), x)
-    assert np.isnan(values[[0, 2], 0]).all()
-    assert values[1, 0] == np.inf
-    assert values[3, 0] == 0
-    assert (values[:, 1:] == 0).all()
+    values, _ = evaluate(evaluator, splines(5, 3), x, base=True)
+    assert np.isnan(values[[0, 2], -1]).all()
+    assert values[1, -1] == np.inf
+    assert values[3, -1] == 0
+    assert (values[:, :-1] == 0).all()
 
 
 def test_weights_of_more_than_2_31_elements_are_addressed(evaluator):
     inputs, outputs = 2**21 + 1, 2**30 + 3
-    layer = Layer(kernels.fourier(300), 1, inputs, outputs, Element.FLOAT, ACCURATE, Device(90, 1))
+    layer = Layer(
+        Functions(FourierBasis(300)), 1, inputs, outputs, Element.FLOAT, ACCURATE, Device(90, 1)
+    )
     offset = np.zeros(1, np.int64)
-    arguments = kernels._pack(layer, x=1, weight=64, y=offset.ctypes.data)
+    addresses = {"x": 1, "weight": 64, "y": offset.ctypes.data}
+    arguments = problem.pack(layer, addresses)
     evaluator.run(Launch("last_row<Fourier<300>>", (1, 1, 1), 1, 0, arguments))
     assert offset[0] == (599 * inputs + inputs - 1) * outputs * 4
 
@@ -369,7 +389,7 @@ def test_planted_faults_are_caught(faulty, name):
 
 @pytest.mark.parametrize("case", [FAULT_CASE, FORWARD_FAULT_CASE, LONG_WEIGHT_GRAD], ids=str)
 def test_without_a_fault_nothing_is_caught(emulators, case):
-    assert is_caught(case, emulators[case.basis.name]) == ""
+    assert is_caught(case, emulators[case.functions.name]) == ""
 
 
 def test_too_little_shared_memory_is_caught(emulators):
@@ -379,22 +399,22 @@ def test_too_little_shared_memory_is_caught(emulators):
     for launch in launches:
         less = launch.shared_bytes - 48  # the last row without the bytes that only space it
         with pytest.raises(EmulationError, match="of shared memory of"):
-            emulators[case.basis.name].run(replace(launch, shared_bytes=less))
+            emulators[case.functions.name].run(replace(launch, shared_bytes=less))
 
 
 # Launch plans
 
 
-def layer_of(rows=100, inputs=1000, outputs=1000, basis=None, sms=132, **kind) -> Layer:
+def layer_of(rows=100, inputs=1000, outputs=1000, functions=None, sms=132, **kind) -> Layer:
     kind = {"element": Element.FLOAT, "precision": ACCURATE, **kind}
-    basis = basis or kernels.fourier(5)
-    return Layer(basis, rows, inputs, outputs, device=Device(90, sms), **kind)
+    functions = functions or Functions(FourierBasis(5))
+    return Layer(functions, rows, inputs, outputs, device=Device(90, sms), **kind)
 
 
 def test_the_reference_layer_fills_the_gpu_once():
-    layer = layer_of()
-    assert kernels.workspace_bytes(layer) == 17 * 100 * 1000 * 4
-    product, reduction = kernels.forward(layer, x=64, weight=64, y=64, workspace=64)
+    plan = kernels.forward(layer_of())
+    assert plan.workspace_bytes == 17 * 100 * 1000 * 4
+    product, reduction = plan.launches
     assert product.kernel == "forward<Fourier<5>, float, ACCURATE, 7, 1>"
     assert product.grid == (1, 16, 17)
     assert reduction.grid == (391, 1, 1)
@@ -403,31 +423,36 @@ def test_the_reference_layer_fills_the_gpu_once():
 @pytest.mark.parametrize("rows", [1, 100, 1000, 10**6])
 @pytest.mark.parametrize("outputs", [1, 1000, 10**5])
 def test_the_workspace_is_bounded(rows, outputs):
-    assert kernels.workspace_bytes(layer_of(rows, 1000, outputs)) <= kernels.WORKSPACE_BYTES
+    layer = layer_of(rows, 1000, outputs)
+    for plan in (kernels.forward(layer), kernels.param_grad(layer, 10)):
+        assert plan.workspace_bytes <= kernels.WORKSPACE_BYTES
+
+
+def plans_of(layer: Layer) -> list[kernels.Plan]:
+    plans = [kernels.forward(layer), kernels.weight_grad(layer), kernels.input_grad(layer)]
+    return [*plans, kernels.param_grad(layer, 5)] if layer.functions.basis.trained else plans
 
 
 @pytest.mark.parametrize("element", Element)
 def test_every_block_fits_every_gpu(element):
-    bases = [kernels.fourier(size) for size in (*range(1, 20), 300)]
-    bases += [kernels.bspline(size, k, -1, 1) for size in (*range(1, 20), 300) for k in (1, 2, 3)]
-    for basis in bases:
+    sizes = (*range(1, 20), 300)
+    functions = [
+        Functions(basis(size)) for size in sizes for basis in (FourierBasis, FrequencyBasis)
+    ]
+    functions += [Functions(splines(size, k), True, True) for size in sizes for k in (1, 2, 3)]
+    for each in functions:
         for rows in (1, 64, 112, 256, 1000):
-            layer = layer_of(rows, basis=basis, element=element, precision=TF32)
-            launches = [
-                *kernels.forward(layer, x=64, weight=64, base=64, y=64, workspace=64),
-                *kernels.weight_grad(layer, x=64, grad_y=64, grad_weight=64, grad_base=64),
-                *kernels.input_grad(layer, x=64, weight=64, base=64, grad_y=64, grad_x=64),
-            ]
+            layer = layer_of(rows, functions=each, element=element, precision=TF32)
+            launches = [launch for plan in plans_of(layer) for launch in plan.launches]
             assert max(launch.shared_bytes for launch in launches) <= 99 * 1024
 
 
 def test_a_layer_launches_only_kernels_that_are_listed():
-    standard = set(kernels.standard_kernels())
-    for rows in (1, 17, 64, 100, 113, 225, 1000):
-        launches = kernels.forward(layer_of(rows), x=64, weight=64, y=64, workspace=64)
-        launches += kernels.input_grad(layer_of(rows), x=64, weight=64, grad_y=64, grad_x=64)
-        launches += kernels.weight_grad(layer_of(rows), x=64, grad_y=64, grad_weight=64)
-        assert {launch.kernel for launch in launches} <= standard
+    listed = set(kernels.kernels_of_all())
+    for functions in kernels.standard_functions():
+        for rows in (1, 17, 64, 100, 113, 225, 1000):
+            plans = plans_of(layer_of(rows, functions=functions))
+            assert {launch.kernel for plan in plans for launch in plan.launches} <= listed
 
 
 def test_mistakes_are_refused():
@@ -435,21 +460,48 @@ def test_mistakes_are_refused():
         layer_of(0)
     with pytest.raises(ValueError, match="expected TF32"):
         layer_of(element=BFLOAT16)
-    with pytest.raises(ValueError, match="no workspace"):
-        kernels.forward(layer_of(), x=64, weight=64, y=64)
+    there = dict.fromkeys(("x", "weight", "y"), 64)
+    with pytest.raises(ValueError, match="workspace has the address 0"):
+        [*kernels.forward(layer_of()).at(there)]
+    there["workspace"] = 64
     with pytest.raises(ValueError, match="weight has the address 0"):
-        kernels.forward(layer_of(), x=64, weight=0, y=64, workspace=64)
-    spline = layer_of(basis=kernels.bspline(5, 3, -1, 1))
-    with pytest.raises(ValueError, match="base has the address 0"):
-        kernels.forward(spline, x=64, weight=64, y=64, workspace=64)
-    with pytest.raises(ValueError, match="takes no scale"):
-        kernels.forward(layer_of(), x=64, weight=64, y=64, workspace=64, scale=64)
+        [*kernels.forward(layer_of()).at({**there, "weight": 0})]
+    spline = layer_of(functions=Functions(splines(5, 3), True, True))
+    with pytest.raises(ValueError, match="base_weight has the address 0"):
+        [*kernels.forward(spline).at({**there, "scale": 64})]
+    with pytest.raises(ValueError, match=r"addresses of .'base'.; expected some of"):
+        [*kernels.forward(layer_of()).at({**there, "base": 64})]
     with pytest.raises(ValueError, match="split the batch or the layer"):
-        kernels.forward(layer_of(1, 1, 2**31 - 1), x=64, weight=64, y=64, workspace=64)
-    with pytest.raises(ValueError, match="1, 2 or 3"):
-        kernels.bspline(5, 4, -1, 1)
-    with pytest.raises(ValueError, match="low < high"):
-        kernels.bspline(5, 3, 1, 1)
+        kernels.forward(layer_of(1, 1, 2**31 - 1))
+
+
+def struct_fields(name: str, file: str) -> list[str]:
+    """Names of the fields of a C++ struct, in order."""
+    text = re.sub(r"//.*", "", (build.CSRC / file).read_text())
+    body = re.search(rf"struct {name} {{(.*?)}};", text, re.DOTALL)[1]
+    declared = re.findall(r"[\w\s*]+?[\s*](\w+)(?:\[\w+\])?\s*(?:;|,)", body)
+    return declared
+
+
+def test_the_struct_of_the_kernels_is_packed_in_its_order():
+    fields = struct_fields("Problem", "problem.cuh")
+    assert fields == [*problem.ADDRESSES, *problem.NUMBERS, "inputs_per_set", "constants"]
+
+
+def test_vectors_are_told_by_the_addresses():
+    def is_vectorized(layer, **addresses):
+        found = dict(
+            zip(
+                problem.NUMBERS[1:],
+                np.frombuffer(problem.pack(layer, addresses)[128:148], np.int32),
+                strict=True,
+            )
+        )
+        return bool(found["vectorized"])
+
+    assert is_vectorized(layer_of(), weight=64, x=4)
+    assert not is_vectorized(layer_of(), weight=68)
+    assert not is_vectorized(layer_of(outputs=1001), weight=64)
 
 
 # Sanitizers: every shape for memory and undefined behaviour, a small one for races.
@@ -476,9 +528,9 @@ def race() -> None:
 
 
 @pytest.mark.sanitizer
-@pytest.mark.parametrize("basis", dict.fromkeys(case.basis.name for case in CASES))
+@pytest.mark.parametrize("basis", dict.fromkeys(case.functions.name for case in CASES))
 def test_memory_and_behaviour_are_defined(basis):
-    indices = [index for index, case in enumerate(CASES) if case.basis.name == basis]
+    indices = [index for index, case in enumerate(CASES) if case.functions.name == basis]
     arguments = ("address,undefined", indices)
     done = build.run_in_subprocess(check_under, *arguments, sanitize="address,undefined")
     assert done.returncode == 0, done.stdout

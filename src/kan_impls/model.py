@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,13 +15,15 @@ class KAN(nn.Module):
     """KAN layers in sequence; their parameters are `layers.0.*`, `layers.1.*` and so on.
 
     Args:
-        layer: the class of the layers, called as `layer(in_features, out_features, **config)`.
+        layer: makes a layer, called as `layer(in_features, out_features, **config)`.
         widths: number of features at the input and after each layer; two or more.
 
     Shapes: `(..., widths[0])` to `(..., widths[-1])`.
     """
 
-    def __init__(self, layer: type[nn.Module], widths: Sequence[int], **config: Any) -> None:
+    def __init__(
+        self, layer: Callable[..., nn.Module], widths: Sequence[int], **config: Any
+    ) -> None:
         super().__init__()
         widths = check_widths(widths)
         self.layers = nn.ModuleList(

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+import importlib
+import pkgutil
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
 from torch import nn
 
-from kan_impls import mlp
+from kan_impls import mlp, variants
 from kan_impls.variant import Variant
-from kan_impls.variants import (
-    efficient_kan,
-    fourier_kan,
-    fused_efficient_kan,
-    fused_fourier_kan,
-)
 
-BUILT_IN = (
-    mlp.VARIANT,
-    efficient_kan.VARIANT,
-    fourier_kan.VARIANT,
-    fused_fourier_kan.VARIANT,
-    fused_efficient_kan.VARIANT,
-)
+# The original comparison; the others follow.
+FIRST = ("mlp", "efficient_kan", "fourier_kan", "fused_fourier_kan")
+
+
+def _built_in() -> tuple[Variant, ...]:
+    """The perceptron, and those of every module of `kan_impls.variants`."""
+    found = [mlp.VARIANT]
+    for module in pkgutil.iter_modules(variants.__path__):
+        found += importlib.import_module(f"{variants.__name__}.{module.name}").VARIANTS
+    return (
+        *(variant for name in FIRST for variant in found if variant.name == name),
+        *(variant for variant in found if variant.name not in FIRST),
+    )
+
+
+BUILT_IN = _built_in()
 
 # An installed package adds variants by entry points of this group, each a `Variant`.
 ENTRY_POINT_GROUP = "kan_impls.variants"
@@ -87,9 +91,9 @@ def create_layer(name: str, in_features: int, out_features: int, **config: Any) 
         ValueError: an unknown name, or a size out of range.
         TypeError: an option that the implementation does not have.
     """
-    layer = get_variant(name).layer
-    _check_options(name, layer, config)
-    return layer(in_features, out_features, **config)
+    variant = get_variant(name)
+    _check_options(variant, config)
+    return variant.layer(in_features, out_features, **config)
 
 
 def create_model(name: str, layers: Sequence[int], **config: Any) -> nn.Module:
@@ -105,15 +109,15 @@ def create_model(name: str, layers: Sequence[int], **config: Any) -> nn.Module:
         TypeError: an option that the implementation does not have.
     """
     variant = get_variant(name)
-    _check_options(name, variant.layer, config)
+    _check_options(variant, config)
     return variant.model(layers, **config)
 
 
-def _check_options(name: str, layer: Callable[..., nn.Module], config: dict[str, Any]) -> None:
-    accepted = list(inspect.signature(layer).parameters)[2:]  # after the two sizes
+def _check_options(variant: Variant, config: dict[str, Any]) -> None:
+    accepted = variant.option_names()
     for option in config:
         if option not in accepted:
             raise TypeError(
-                f"{name} got the option {option!r}; expected some of {', '.join(accepted)}: "
-                "correct its name or leave it out"
+                f"{variant.name} got the option {option!r}; expected some of "
+                f"{', '.join(accepted)}: correct its name or leave it out"
             )

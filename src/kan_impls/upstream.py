@@ -13,7 +13,6 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.optim.swa_utils import AveragedModel
 
 from kan_impls.published import UNCHANGED, Layout
-from kan_impls.spline_layer import SplineLayer
 
 _WRAPPERS = (AveragedModel, DataParallel, DistributedDataParallel)
 
@@ -43,8 +42,8 @@ def load(module: nn.Module, state_dict: Mapping[str, Tensor], layout: str | None
         for key, value in values.items():
             slots[key].tensor.copy_(value)
     for child in module.modules():
-        if isinstance(child, SplineLayer):
-            child.grid_changed()
+        if grid_changed := getattr(child, "grid_changed", None):
+            grid_changed()
 
 
 def export(module: nn.Module, grads: bool = False, layout: str | None = None) -> dict[str, Tensor]:

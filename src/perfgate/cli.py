@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from perfgate import options
 from perfgate.compare import PROCESSES
-from perfgate.judge.sequential import FEWEST_PAIRS, MOST_PAIRS
+from perfgate.judge.sequential import LEAST_PAIRS, MOST_PAIRS
 from perfgate.paths import BASELINES, LAST_RUN, REPORTS
 from perfgate.run.processes import TIMEOUT_SECONDS
 from perfgate.store.calibrate import RUNS
@@ -108,12 +108,12 @@ def _add_ab(commands: Commands[argparse.ArgumentParser]) -> None:
 def _pairs(text: str) -> int:
     """A whole number of at least the fewest pairs that tell of their noise."""
     number = int(text)
-    if number < FEWEST_PAIRS:
+    if number < LEAST_PAIRS:
         raise ValueError(text)
     return number
 
 
-_pairs.__name__ = f"count, {FEWEST_PAIRS} or more"
+_pairs.__name__ = f"count, {LEAST_PAIRS} or more"
 
 
 def _add_pairs(command: argparse.ArgumentParser) -> None:

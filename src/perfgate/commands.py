@@ -41,6 +41,9 @@ def run(options: argparse.Namespace) -> int:
     remove_folders()  # which a killed command left
     try:
         return subcommand(options)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
     except WorkerStoppedError as error:
         _complain(str(error))
         return GateExit.STOPPED
@@ -112,6 +115,10 @@ def _compare_revisions(
         name = f"{base_revision} ({base.commit[:10]})"
     _print_verdicts(outcome.verdicts)
     code = gate_exit((verdict.status for verdict in outcome.verdicts), _failing(options))
+    if outcome.error is not None:
+        _complain(str(outcome.error))
+        if isinstance(outcome.error, WorkerStoppedError) and code is not GateExit.REGRESSED:
+            code = GateExit.STOPPED
     if options.report is not None:
         content = document(
             outcome.head, outcome.verdicts, exit_code=code, kind="ab", base=name,
@@ -157,7 +164,7 @@ def _gate(options: argparse.Namespace) -> int:
     except ReportError as error:
         _complain(str(error))
         return finished.returncode or GateExit.NOTHING_MEASURED
-    return finished.returncode or exit_of(content, failing=_failing(options))
+    return finished.returncode or exit_of(content, failing=_failing(options), needs_time=True)
 
 
 def _report(options: argparse.Namespace) -> int:

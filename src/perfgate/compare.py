@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perfgate.judge.judge import Judge
 from perfgate.judge.limits import LimitTable, limits_of, read_rules
-from perfgate.judge.provenance import Machine
+from perfgate.judge.provenance import Machine, same_machine
 from perfgate.judge.record import Code, Measurement, Run
 from perfgate.judge.verdict import FALSE_ALARM, NO_ANSWERS, Against, Answers, Verdict
 from perfgate.store import baseline
@@ -53,7 +53,14 @@ class Stored:
         ):
             cause = f"the baseline is of {self.run.device_key}, this run of {current.device_key}"
             return [Verdict(name, "incomparable", cause) for name in current.measurements]
-        judge = Judge(self.run, self.anchor, self.limits, partial(_stranger, current.machine))
+        here = current.machine
+        judge = Judge(
+            self.run,
+            self.anchor,
+            self.limits,
+            partial(_stranger, here, self.run.machine if self.run else None),
+            strange_anchor=self.anchor is not None and not same_machine(here, self.anchor.machine),
+        )
         return judge.judge_run(current, absent, left_out, answers)
 
     def code_of(self, name: str, against: Against) -> Code:
@@ -69,12 +76,14 @@ class Stored:
         return any(m.calibration is not None for m in measurements)
 
 
-def _stranger(here: Machine | None, before: Measurement) -> str | None:
+def _stranger(here: Machine | None, there: Machine | None, before: Measurement) -> str | None:
     """Why the times of a benchmark tell nothing on this machine, if they do not."""
     calibration = before.calibration
-    if calibration is None or any(origin.is_of(here) for origin in calibration.origins_of_runs):
+    if calibration is None:
         return None
-    return "its noise was calibrated on another machine"
+    if not any(origin.is_of(here) for origin in calibration.origins_of_runs):
+        return "its noise was calibrated on another machine"
+    return None if same_machine(there, here) else "its baseline was measured on another machine"
 
 
 def load(

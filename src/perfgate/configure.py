@@ -8,7 +8,7 @@ from typing import Any
 
 from perfgate import compare, options
 from perfgate.judge.limits import LimitsError, read_rules
-from perfgate.judge.sequential import FEWEST_PAIRS, MOST_PAIRS
+from perfgate.judge.sequential import LEAST_PAIRS, MOST_PAIRS
 from perfgate.judge.verdict import FALSE_ALARM
 from perfgate.measure.cache import CACHES, Cache, default_cache
 from perfgate.measure.cuda_timing import TIMERS, check_timer
@@ -163,10 +163,10 @@ def _configure_comparison(config: Any, session: Session, wanted: str | None) -> 
             "--benchmark-compare-fail came with the plugin of perfgate; expected its own "
             "limits, which also judge memory and silence: leave the option out"
         )
-    if option.pairs < FEWEST_PAIRS:
+    if option.pairs < LEAST_PAIRS:
         raise OptionError(
-            f"--pairs is {option.pairs}; expected {FEWEST_PAIRS} or more, since one pair tells "
-            "nothing of its noise: correct it"
+            f"--pairs is {option.pairs}; expected {LEAST_PAIRS} or more, since a change must "
+            "show in pairs that had no part in finding it: correct it"
         )
     if not 0 < option.false_alarm < 1:
         raise OptionError(

@@ -16,14 +16,7 @@ from perfgate.session import Session, baselines_of, run_data
 from perfgate.store import baseline, last_run
 
 
-def keep(state: Session, code: int) -> None:
-    """Keep the run for `kan-bench accept`, and write the reports of a run with that exit status."""
-    if state.measured:
-        _keep_run(state)
-    _write_reports(state, code)
-
-
-def _keep_run(state: Session) -> None:
+def keep_run(state: Session) -> None:
     """The run, with its table beside it and beside --benchmark-json."""
     assert state.run is not None
     config = state.config
@@ -54,7 +47,7 @@ def _write_table_beside(asked: Path, table: str, say: Callable[[str], None]) -> 
         say(f"{path} is not written ({error}); the table is in {LAST_RUN.with_suffix('.md')}")
 
 
-def _write_reports(state: Session, code: int) -> None:
+def write_reports(state: Session, code: int) -> None:
     """All reports, and the verdicts into --junitxml."""
     assert state.run is not None
     content = _document(state, state.run, code)

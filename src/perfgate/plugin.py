@@ -28,9 +28,9 @@ from perfgate.fields import FieldError
 from perfgate.files import remove_folders
 from perfgate.handed_over import workload_from
 from perfgate.judge.exit_codes import FAILING, GateExit
-from perfgate.judge.parse import parse_benchmark, process_alone
+from perfgate.judge.parse import CLOCK_SECONDS, parse_benchmark, process_alone
 from perfgate.judge.place import OURS
-from perfgate.keep import keep
+from perfgate.keep import keep_run, write_reports
 from perfgate.measure.environment import describe_environment
 from perfgate.measure.machine import describe_machine
 from perfgate.measure.rounds import OWN, Round
@@ -212,7 +212,7 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
     result = yield
     stats = item.funcargs["benchmark"].stats  # type: ignore[attr-defined]
     if stats is not None:
-        turns.done(Round({OWN: stats.stats.median}))
+        turns.done(Round({OWN: max(stats.stats.median, CLOCK_SECONDS)}))
         next(schedule, None)  # which waits for the end
     return result
 
@@ -309,11 +309,16 @@ def _finish(session: pytest.Session, state: Session) -> None:
             session.exitstatus = pytest.ExitCode.OK  # it was ordered none
         return
     measuring.name_changed_settings(state)
-    state.exit_code = measuring.conclude(state)
+    try:
+        state.exit_code = measuring.conclude(state, keep_run)
+    except KeyboardInterrupt:
+        state.notes.append("interrupted: nothing was judged")
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
+        return
     passed = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     if passed:
         session.exitstatus = state.exit_code
-    keep(state, int(session.exitstatus))
+    write_reports(state, int(session.exitstatus))
     if passed:
         state.notes.append(f"exit status {state.exit_code.value}: {state.exit_code.name.lower()}")
 

@@ -153,23 +153,31 @@ def hand_in(state: Session) -> None:
     write_atomically(Path(state.order.output), text)
 
 
-def conclude(state: Session) -> GateExit:
-    """Measure in the other processes, and judge; the exit status."""
+def conclude(state: Session, keep_run: Callable[[Session], None]) -> GateExit:
+    """Measure in the other processes, and judge; the exit status.
+
+    Args:
+        state: what was measured in this process.
+        keep_run: keeps the run, before it is compared for minutes that may be interrupted.
+    """
     if not state.measured:
         state.notes.append(NOTHING)
         state.run = parse_run(run_data(state))
         return GateExit.NOTHING_MEASURED
+    broken: WorkerError | None = None
     try:
         for number in range(2, state.processes + 1):
             _announce(state, f"process {number} of {state.processes}")
             names = [stats.fullname for stats in state.measured]
             _add_processes(state, measure_again(state, names))
-        state.run = parse_run(run_data(state))
-        return _judge(state) if state.comparing else GateExit.PASSED
     except WorkerError as error:
         state.notes.append(str(error))
-        state.run = parse_run(run_data(state))
-        return GateExit.STOPPED if isinstance(error, WorkerStoppedError) else GateExit.MISSING
+        broken = error
+    state.run = parse_run(run_data(state))
+    keep_run(state)
+    if broken is not None:
+        return GateExit.STOPPED if isinstance(broken, WorkerStoppedError) else GateExit.MISSING
+    return _judge(state) if state.comparing else GateExit.PASSED
 
 
 def _announce(state: Session, text: str) -> None:
@@ -289,7 +297,10 @@ def _judge(state: Session) -> GateExit:
     failing |= {"no_baseline"} if option.require_baseline else set()
     failing |= {"improved"} if option.fail_on_improved else set()
     failing |= {"inconclusive"} if option.fail_on_inconclusive else set()
-    return gate_exit((verdict.status for verdict in state.verdicts), failing)
+    code = gate_exit((verdict.status for verdict in state.verdicts), failing)
+    if settlement.error is not None:
+        state.notes.append(str(settlement.error))
+    return GateExit.STOPPED if settlement.stopped and code is not GateExit.REGRESSED else code
 
 
 def run_data(state: Session) -> dict[str, Any]:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from kan_impls.basis.banded import least_norm_operator
-from kan_impls.basis.block import Block, Scratch, add_slopes
+from kan_impls.basis.base import Basis, Block, Scratch, add_slopes, in_columns, register
 
 
+@register
 @dataclass(frozen=True)
-class BSplineBasis:
+class BSplineBasis(Basis):
     """The `grid_size + spline_order` B-splines over `grid_size` intervals.
 
     Domain: the functions sum to 1 on the grid's range, decay between the range's end
@@ -30,9 +31,33 @@ class BSplineBasis:
     grid_size: int
     spline_order: int
 
+    params = ("knots",)
+
     @property
     def num_basis(self) -> int:
         return self.grid_size + self.spline_order
+
+    @property
+    def param_sizes(self) -> tuple[int, ...]:
+        return (self.num_basis + self.spline_order + 1,)
+
+    @property
+    def cuda(self) -> str:
+        raise NotImplementedError(self.obstacle)
+
+    @property
+    def obstacle(self) -> str:
+        return order_obstacle(self.spline_order) or (
+            "the knots are not equally spaced or not the same for all inputs, as after "
+            "update_grid, far from zero for their spacing, or rounded to 16 bits, and the fused "
+            "kernels know only equally spaced ones: take backend='auto' or 'product', shift and "
+            "scale the inputs, or for 16 bits torch.autocast"
+        )
+
+    @property
+    def elements_per_input(self) -> int:
+        # The buffers of `blocks`, what is true of the knots, and x between the knots.
+        return 5 * (self.num_basis + self.spline_order + 1) + 1
 
     def uniform_knots(self, grid_range: tuple[float, float]) -> Tensor:
         """Equally spaced knots of one feature, shape `(grid_size + 2 * spline_order + 1,)`,
@@ -42,16 +67,17 @@ class BSplineBasis:
         index = torch.arange(-order, self.grid_size + order + 1, device="cpu")
         return low + index.double() * ((high - low) / self.grid_size)
 
-    def value(self, x: Tensor, knots: Tensor) -> Tensor:
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x by the Cox-de Boor recurrence.
 
         Args:
             x: shape `(..., in_features)`.
-            knots: the knots of each feature, in x's dtype.
+            params: the knots of each feature.
 
         Returns:
             Shape `(..., in_features, num_basis)`.
         """
+        knots = params[0].to(x.dtype)
         x = x.unsqueeze(-1)
         phi = ((x >= knots[:, :-1]) & (x < knots[:, 1:])).to(x.dtype)
         # Where all of phi is 0 the factors shall be finite, however far x is: in the backward
@@ -63,6 +89,47 @@ class BSplineBasis:
             falling = (end - x) * _reciprocal(end - knots[:, 1:-order])
             phi = rising * phi[..., :-1] + falling * phi[..., 1:]
         return phi
+
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x,)
+
+    def blocks(
+        self,
+        prepared: Sequence[Tensor],
+        params: Sequence[Tensor],
+        scratch: Scratch,
+        with_slopes: bool = False,
+    ) -> Iterator[Block]:
+        """Yield all functions at once, shape `(num_basis, *x.shape)`.
+
+        The recurrence of `value`, on distances from the knots that are taken once. The slopes are
+        differences of the splines of one order less, each over its support, times the order.
+        """
+        (x,) = prepared
+        order = self.spline_order
+        knots = in_columns(params[0], x)
+        count = knots.shape[0]
+        buffers = scratch.empty(x, (4, count, *x.shape))
+        distance, phi, other, slopes = buffers
+        # Finite distances, as in the recurrence; x below all knots stays below.
+        below = knots[0].nextafter(torch.full_like(knots[0], -torch.inf))
+        torch.sub(x.clamp(below, knots[-1]), knots, out=distance)
+        reached = distance >= 0
+        phi[:-1] = reached[:-1] != reached[1:]
+        for degree in range(1, order + 1):
+            size = count - 1 - degree
+            support = knots[degree:] - knots[:-degree]
+            scaled = phi[: size + 1].mul_(_reciprocal(support))
+            if degree == order and with_slopes:
+                torch.sub(scaled[:-1], scaled[1:], out=slopes[:size])
+            torch.mul(distance[:size], scaled[:-1], out=other[:size])
+            other[:size].addcmul_(distance[degree + 1 :], scaled[1:], value=-1)
+            phi, other = other, phi
+        every = slice(0, self.num_basis)
+        yield Block(every, phi[every], slopes[every] if with_slopes else None)
+
+    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
+        add_slopes(grad_x, block, slots, grad_phi, self.spline_order)
 
     def interpolation_operator(self, knots: Tensor) -> Tensor:
         """The matrix from a function's values at the knots of the range to the coefficients of
@@ -98,71 +165,17 @@ class BSplineBasis:
         return torch.linalg.pinv(phi.transpose(0, 1))
 
 
-@dataclass(frozen=True, eq=False)
-class KnotBSplineBasis:
-    """B-splines together with their knots, as a product takes them.
+MAX_KERNEL_ORDER = 3
 
-    Args:
-        spline: the splines.
-        knots: the knots of each feature.
-    """
 
-    spline: BSplineBasis
-    knots: Tensor
-
-    @property
-    def num_basis(self) -> int:
-        return self.spline.num_basis
-
-    @property
-    def elements_per_input(self) -> int:
-        # The buffers of `blocks`, what is true of the knots, and x between the knots.
-        return 5 * self.knots.shape[1] + 1
-
-    def of_inputs(self, inputs: slice) -> KnotBSplineBasis:
-        return KnotBSplineBasis(self.spline, self.knots[inputs])
-
-    def value(self, x: Tensor) -> Tensor:
-        """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
-        return self.spline.value(x, self.knots.to(x.dtype))
-
-    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (x,)
-
-    def blocks(
-        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
-    ) -> Iterator[Block]:
-        """Yield all functions at once, shape `(num_basis, *x.shape)`.
-
-        The recurrence of `BSplineBasis.value`, on distances from the knots that are taken once. The
-        slopes are differences of the splines of one order less, each over its support, times the
-        order.
-        """
-        (x,) = prepared
-        order = self.spline.spline_order
-        knots = self.knots.to(x.dtype).t().unsqueeze(-1)  # (knots, in_features, 1)
-        count = knots.shape[0]
-        buffers = scratch.empty(x, (4, count, *x.shape))
-        distance, phi, other, slopes = buffers
-        # Finite distances, as in the recurrence; x below all knots stays below.
-        below = knots[0].nextafter(torch.full_like(knots[0], -torch.inf))
-        torch.sub(x.clamp(below, knots[-1]), knots, out=distance)
-        reached = distance >= 0
-        phi[:-1] = reached[:-1] != reached[1:]
-        for degree in range(1, order + 1):
-            size = count - 1 - degree
-            support = knots[degree:] - knots[:-degree]
-            scaled = phi[: size + 1].mul_(_reciprocal(support))
-            if degree == order and with_slopes:
-                torch.sub(scaled[:-1], scaled[1:], out=slopes[:size])
-            torch.mul(distance[:size], scaled[:-1], out=other[:size])
-            other[:size].addcmul_(distance[degree + 1 :], scaled[1:], value=-1)
-            phi, other = other, phi
-        every = slice(0, self.num_basis)
-        yield Block(every, phi[every], slopes[every] if with_slopes else None)
-
-    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
-        add_slopes(grad_x, block, slots, grad_phi, self.spline.spline_order)
+def order_obstacle(spline_order: int) -> str | None:
+    """Why the CUDA kernels cannot compute splines of this order."""
+    if spline_order <= MAX_KERNEL_ORDER:
+        return None
+    return (
+        f"spline_order is {spline_order}, and the fused kernels know 1 to {MAX_KERNEL_ORDER}: "
+        "take backend='auto' or 'product'"
+    )
 
 
 def _reciprocal(width: Tensor) -> Tensor:

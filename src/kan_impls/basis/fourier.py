@@ -11,21 +11,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kan_impls.basis.block import Block, Scratch
+from kan_impls.basis.base import Basis, Block, Scratch, register
 
 # The rounding of exp(ix) is amplified k times in its k-th power; beyond the eighth, powers
 # start again from the exact angle, which keeps the float32 error below 1e-6 at every k.
 MAX_POWER = 8
 
 
+@register
 @dataclass(frozen=True)
-class FourierBasis:
+class FourierBasis(Basis):
     """The cosine and the sine of `grid_size` harmonics, harmonic by harmonic.
 
     Domain: all real numbers; every function has period 2 pi.
     """
 
     grid_size: int
+
+    standard = (({"grid_size": 5}, False, False), ({"grid_size": 300}, False, False))
+
+    @property
+    def cuda(self) -> str:
+        return f"Fourier<{self.grid_size}>"
 
     @property
     def num_basis(self) -> int:
@@ -37,10 +44,7 @@ class FourierBasis:
         # exact powers in float64.
         return (1 + (self.num_basis > self.block_size)) * self.block_size + 10
 
-    def of_inputs(self, inputs: slice) -> FourierBasis:
-        return self
-
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
         angle = x.unsqueeze(-1) * self._harmonics(x)
         return torch.stack((angle.cos(), angle.sin()), dim=-1).flatten(-2)
@@ -63,7 +67,11 @@ class FourierBasis:
         return (x,)
 
     def blocks(
-        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
+        self,
+        prepared: Sequence[Tensor],
+        params: Sequence[Tensor],
+        scratch: Scratch,
+        with_slopes: bool = False,
     ) -> Iterator[Block]:
         """Yield the values at x, some consecutive functions at a time, in buffers that are reused.
 

@@ -11,27 +11,30 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from kan_impls.basis.block import Block, Scratch, add_slopes
+from kan_impls.basis.base import Basis, Block, Scratch, add_slopes, register
 
 
+@register
 @dataclass(frozen=True)
-class SiluBasis:
+class SiluBasis(Basis):
     """One function, SiLU. Domain: all real numbers."""
 
-    num_basis: int = 1
-    elements_per_input: int = 4
+    num_basis = 1
+    cuda = "Silu"
+    elements_per_input = 4
 
-    def of_inputs(self, inputs: slice) -> SiluBasis:
-        return self
-
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
         return F.silu(x).unsqueeze(-1)
 
     def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
         return (x,)
 
     def blocks(
-        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
+        self,
+        prepared: Sequence[Tensor],
+        params: Sequence[Tensor],
+        scratch: Scratch,
+        with_slopes: bool = False,
     ) -> Iterator[Block]:
         (x,) = prepared
         gate = x.sigmoid()

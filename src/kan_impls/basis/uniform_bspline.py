@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kan_impls.basis.block import Block, Scratch, add_slopes
-from kan_impls.basis.bspline import BSplineBasis
+from kan_impls.basis.base import Basis, Block, Scratch, add_slopes, register
+from kan_impls.basis.bspline import BSplineBasis, order_obstacle
 
 
+@register
 @dataclass(frozen=True)
-class UniformBSplineBasis:
+class UniformBSplineBasis(Basis):
     """`num_basis` B-splines of `spline_order` over equally spaced knots.
 
     Domain: the functions sum to 1 between the knots `spline_order` and `num_basis`, decay
@@ -32,23 +33,62 @@ class UniformBSplineBasis:
         num_basis: number of splines.
         spline_order: degree of the pieces, 1 or more.
         first_knot: the first of `num_basis + spline_order + 1` knots.
-        step: distance between two of them.
+        last_knot: the last of them.
     """
 
     num_basis: int
     spline_order: int
     first_knot: float
-    step: float
+    last_knot: float
+
+    standard = tuple(
+        (
+            {
+                "num_basis": size + order,
+                "spline_order": order,
+                "first_knot": -1.0,
+                "last_knot": 1.0,
+            },
+            True,
+            True,
+        )
+        for size, order in ((5, 3), (8, 2), (3, 1))
+    )
+
+    @classmethod
+    def over(
+        cls, low: float, high: float, grid_size: int, spline_order: int
+    ) -> UniformBSplineBasis:
+        """The splines of `grid_size` intervals between low and high."""
+        beyond = spline_order * (high - low) / grid_size
+        return cls(grid_size + spline_order, spline_order, low - beyond, high + beyond)
+
+    @property
+    def step(self) -> float:
+        """Distance between two knots."""
+        return (self.last_knot - self.first_knot) / (self.num_basis + self.spline_order)
+
+    @property
+    def cuda(self) -> str:
+        return f"BSpline<{self.num_basis - self.spline_order}, {self.spline_order}>"
+
+    @property
+    def constants(self) -> tuple[float, ...]:
+        """The middle of the knots, and how many there are in a unit."""
+        intervals = self.num_basis + self.spline_order
+        width = self.last_knot - self.first_knot
+        return (self.first_knot + self.last_knot) / 2, intervals / width
+
+    @property
+    def obstacle(self) -> str | None:
+        return order_obstacle(self.spline_order)
 
     @property
     def elements_per_input(self) -> int:
         # The buffers of `blocks`; position and cell in float64, and what is prepared.
         return 5 * self.num_basis + 8
 
-    def of_inputs(self, inputs: slice) -> UniformBSplineBasis:
-        return self
-
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
         index = torch.arange(
             self.num_basis + self.spline_order + 1, device=x.device, dtype=torch.float64
@@ -65,7 +105,11 @@ class UniformBSplineBasis:
         return cell.to(x.dtype), position.sub_(cell).to(x.dtype)
 
     def blocks(
-        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
+        self,
+        prepared: Sequence[Tensor],
+        params: Sequence[Tensor],
+        scratch: Scratch,
+        with_slopes: bool = False,
     ) -> Iterator[Block]:
         """Yield all functions at once, shape `(num_basis, *x.shape)`."""
         cell, fraction = prepared

@@ -8,7 +8,10 @@ import time
 
 import torch
 
+from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import cubin_cache, doctor, jit, kernels
+from kan_impls.fused.kernels import Functions
 
 # One for each tensor core generation that the kernels were written for: A100, A10 and
 # RTX A5000, H100 and H200.
@@ -61,9 +64,11 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _warmup(options: argparse.Namespace) -> int:
-    bases = [kernels.fourier(size) for size in options.fourier]
-    bases += [kernels.bspline(size, order, -1, 1) for size, order in options.bspline]
-    names = kernels.kernels_of_all(bases or [kernels.fourier(5), kernels.bspline(5, 3, -1, 1)])
+    grids = options.bspline if options.bspline or options.fourier else [(5, 3)]
+    sizes = options.fourier if options.bspline or options.fourier else [5]
+    layers = [Functions(FourierBasis(size)) for size in sizes]
+    layers += [Functions(UniformBSplineBasis.over(-1, 1, *grid), True, True) for grid in grids]
+    names = kernels.kernels_of_all(layers)
     start, failed = time.perf_counter(), len(cubin_cache.failures)
     if options.arch:
         jit.compile_kernels(names, options.arch)
@@ -84,7 +89,7 @@ def _warmup(options: argparse.Namespace) -> int:
 
 
 def _registers(options: argparse.Namespace) -> int:
-    names = kernels.standard_kernels()
+    names = kernels.kernels_of_all()
     columns = [jit.compile_kernels(names, arch) for arch in options.arch]
     print(f"| kernel | {' | '.join(options.arch)} |")
     print("|---|" + "---:|" * len(columns))

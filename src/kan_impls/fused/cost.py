@@ -9,10 +9,12 @@ partial sums of at most `kan_impls.fused.kernels.WORKSPACE_BYTES`, which depend 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from kan_impls.fused.operands import Needs, Operands
 
 
 class Cost(NamedTuple):
@@ -30,51 +32,46 @@ class Cost(NamedTuple):
     bytes_written: int
 
 
-def forward(
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    knots: Tensor | None,
-    *_: Any,
-) -> Cost:
+def forward(*arguments: Any) -> Cost:
     """Of `kan_impls::basis_product`, whose arguments these are: one kernel."""
-    read = _bytes(x, weight, scale, base_weight, bias, knots)
+    *tensors, _, _ = arguments
+    operands = Operands(*tensors)
+    x, weight = operands.x, operands.weight
     written = x.shape[0] * weight.shape[2] * weight.element_size()
-    return Cost(1, _flops(x, weight) + _flops(x, base_weight), read, written)
+    flops = _flops(x, weight) + _flops(x, operands.base_weight)
+    return Cost(1, flops, _bytes(*operands.flat), written)
 
 
-def backward(
-    grad_y: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    knots: Tensor | None,
-    kind: str,
-    options: Sequence[float],
-    backend: str,
-    needs: Sequence[bool],
-) -> Cost:
+def backward(*arguments: Any) -> Cost:
     """Of `kan_impls::basis_product_backward`, whose arguments these are: a kernel for the gradient
-    of x, one for those of the parameters, and the sum of the bias's."""
+    of x, one for those of the weights, one for those of the basis's parameters, and the sum of the
+    bias's."""
+    grad_y, *tensors, _, _, flags = arguments
+    operands, needs = Operands(*tensors), Needs.of(flags)
+    x, weight, scale, base_weight, bias, params = operands
     operators = flops = read = written = 0
-    if needs[0]:
+    if needs.x:
         operators += 1
         flops += _flops(x, weight) + _flops(x, base_weight)
-        read += _bytes(grad_y, x, weight, scale, base_weight, knots)
+        read += _bytes(grad_y, x, weight, scale, base_weight, *params)
         written += _bytes(x)
     own, of_scale, of_base = needs[1:4]
     if own or of_scale or of_base:
         operators += 1
         flops += (_flops(x, weight) if own or of_scale else 0) + of_base * _flops(x, base_weight)
         # The gradient of a scale takes the weights, that of the weights takes the scale.
-        read += _bytes(grad_y, x, weight if of_scale else None, scale if own else None, knots)
+        read += _bytes(grad_y, x, weight if of_scale else None, scale if own else None, *params)
         grads = (weight, own), (scale, of_scale), (base_weight, of_base)
         written += _bytes(*(tensor for tensor, needed in grads if needed))
-    if needs[4]:
+    if any(needs.params):
+        operators += 1
+        # The gradients of the values are those that the gradient of x takes, too.
+        flops += 0 if needs.x else _flops(x, weight)
+        read += _bytes(grad_y, x, weight, scale, *params)
+        written += _bytes(
+            *(param for param, needed in zip(params, needs.params, strict=True) if needed)
+        )
+    if needs.bias:
         operators += 1
         read += _bytes(grad_y)
         written += _bytes(bias)

@@ -20,17 +20,16 @@ These limits are estimates from the rates of data sheets, not measurements.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from kan_impls.basis.base import Basis
 from kan_impls.fused import cuda, jit, kernels, product
 from kan_impls.fused.jit import CompileError, KernelUnavailable
-from kan_impls.fused.kernels import Precision
-from kan_impls.fused.operands import BasisSpec, Operands, terms_of
+from kan_impls.fused.kernels import Functions, Precision
+from kan_impls.fused.operands import Needs, Operands, of_sets, terms_of
 
 Backend = Literal["auto", "fused", "product"]
 
@@ -38,8 +37,6 @@ MAX_ROWS = 512
 FEW_OUTPUTS = 64
 MEMORY_BOUND_ROWS = 32
 SLOW_TF32 = (86, 87, 89, 120, 121)
-
-MAX_KERNEL_ORDER = 3
 
 
 def check_backend(backend: str) -> Backend:
@@ -56,7 +53,7 @@ def check_backend(backend: str) -> Backend:
     return backend  # type: ignore[return-value]
 
 
-def forward(operands: Operands, basis: BasisSpec, backend: str) -> Tensor:
+def forward(operands: Operands, basis: Basis, backend: str) -> Tensor:
     """`y = bias + SiLU(x) base_weight + sum_ki phi_k(x_i) scale_io weight_kio`, `(rows, out)`.
 
     Raises:
@@ -64,16 +61,16 @@ def forward(operands: Operands, basis: BasisSpec, backend: str) -> Tensor:
         ValueError: operands on several devices.
     """
     if _takes_kernels(operands, basis, backend):
-        kernel_basis = _kernel_basis(basis, operands.weight.shape[0])
+        functions = functions_of(operands, basis)
         try:
-            return cuda.forward(operands, kernel_basis)
+            return cuda.forward(operands, functions)
         except (KernelUnavailable, CompileError) as error:
-            _give_up(operands, kernel_basis, backend, error)
+            _give_up(operands, functions, backend, error)
     return product.forward(operands.x, terms_of(operands, basis), operands.bias)
 
 
 def backward(
-    grad_y: Tensor, operands: Operands, basis: BasisSpec, backend: str, needs: Sequence[bool]
+    grad_y: Tensor, operands: Operands, basis: Basis, backend: str, needs: Needs
 ) -> list[Tensor | None]:
     """The gradients of those operands that need one, in their places.
 
@@ -81,34 +78,40 @@ def backward(
         KernelUnavailable: as `forward`.
     """
     if _takes_kernels(operands, basis, backend):
-        kernel_basis = _kernel_basis(basis, operands.weight.shape[0])
+        functions = functions_of(operands, basis)
         try:
-            return cuda.backward(grad_y, operands, kernel_basis, needs)
+            return cuda.backward(grad_y, operands, functions, needs)
         except (KernelUnavailable, CompileError) as error:
-            _give_up(operands, kernel_basis, backend, error)
+            _give_up(operands, functions, backend, error)
     return _product_backward(grad_y, operands, basis, needs)
 
 
 def _product_backward(
-    grad_y: Tensor, operands: Operands, basis: BasisSpec, needs: Sequence[bool]
+    grad_y: Tensor, operands: Operands, basis: Basis, needs: Needs
 ) -> list[Tensor | None]:
-    x, weight, scale, base_weight, bias, _ = needs
     terms = terms_of(operands, basis)
+    of_terms = [
+        (needs.weight, needs.scale, any(needs.params)),
+        (needs.base_weight, False, False),
+    ]
     grad_x, (own, *base) = product.backward(
-        grad_y, operands.x, terms, x, [(weight, scale), (base_weight, False)][: len(terms)]
+        grad_y, operands.x, terms, needs.x, of_terms[: len(terms)]
     )
+    params: list[Tensor | None] = [None] * len(needs.params)
+    if own.params:
+        params = [of_sets(*pair) for pair in zip(own.params, operands.params, strict=True)]
     grad_base = base[0].weight if base else None
     return [
         grad_x,
         own.weight,
         own.scale,
         None if grad_base is None else grad_base.squeeze(0),
-        grad_y.sum(0) if bias else None,
-        None,
+        grad_y.sum(0) if needs.bias else None,
+        *(grad if needed else None for grad, needed in zip(params, needs.params, strict=True)),
     ]
 
 
-def _takes_kernels(operands: Operands, basis: BasisSpec, backend: str) -> bool:
+def _takes_kernels(operands: Operands, basis: Basis, backend: str) -> bool:
     """Whether the kernels are to run.
 
     Raises:
@@ -145,15 +148,15 @@ def _pay(operands: Operands) -> bool:
 
 def _check_devices(operands: Operands) -> None:
     """A kernel would read addresses of another device as its own."""
-    for name, tensor in zip(Operands._fields, operands, strict=True):
-        if tensor is not None and tensor.device != operands.x.device:
+    for name, tensor in operands.named().items():
+        if tensor.device != operands.x.device:
             raise ValueError(
                 f"x is on {operands.x.device} and {name} on {tensor.device}; expected one device: "
                 f"move the layer or its input with .to(...)"
             )
 
 
-def _obstacle(operands: Operands, basis: BasisSpec) -> str | None:
+def _obstacle(operands: Operands, basis: Basis) -> str | None:
     """Why the kernels cannot compute this, or None if they can."""
     dtype = operands.weight.dtype
     parameters = (operands.scale, operands.base_weight, operands.bias)
@@ -164,33 +167,19 @@ def _obstacle(operands: Operands, basis: BasisSpec) -> str | None:
             f"the parameters are {dtype}, and the fused kernels take float32 and bfloat16: convert "
             "them, or take backend='auto' or 'product'"
         )
-    is_fourier = basis.kind == "fourier"
-    if not is_fourier and basis.options[0] > MAX_KERNEL_ORDER:
-        return (
-            f"spline_order is {int(basis.options[0])}, and the fused kernels know 1 to "
-            f"{MAX_KERNEL_ORDER}: take backend='auto' or 'product'"
-        )
-    if basis.kind == "bspline":
-        return (
-            "the knots are not equally spaced or not the same for all inputs, as after "
-            "update_grid, far from zero for their spacing, or rounded to 16 bits, and the fused "
-            "kernels know only equally spaced ones: take backend='auto' or 'product', shift and "
-            "scale the inputs, or for 16 bits torch.autocast"
-        )
-    if (operands.base_weight is None) != is_fourier or (is_fourier and operands.scale is not None):
-        return "the fused kernels have a SiLU branch and scales with splines, and only with them"
+    if basis.obstacle is not None:
+        return basis.obstacle
     if operands.weight.shape[2] > kernels.MAX_OUTPUTS:
         return (
             f"the layer has {operands.weight.shape[2]} outputs, and a launch of the fused kernels "
             f"at most {kernels.MAX_OUTPUTS}: split the layer"
         )
     device = operands.x.device
-    broken = _broken.get((device, _kernel_basis(basis, operands.weight.shape[0])))
-    return broken or _device_obstacle(device)
+    return _broken.get((device, functions_of(operands, basis))) or _device_obstacle(device)
 
 
 _obstacles: dict[torch.device, str | None] = {}
-_broken: dict[tuple[torch.device, kernels.Basis], str] = {}
+_broken: dict[tuple[torch.device, Functions], str] = {}
 _said: set[str] = set()
 
 
@@ -204,11 +193,11 @@ def _device_obstacle(device: torch.device) -> str | None:
     return _obstacles[device]
 
 
-def _give_up(operands: Operands, basis: kernels.Basis, backend: str, error: Exception) -> None:
+def _give_up(operands: Operands, functions: Functions, backend: str, error: Exception) -> None:
     """Remember that the kernels of this basis do not compile or load on this device."""
     if backend == "fused":
         raise error
-    _broken[operands.x.device, basis] = str(error)
+    _broken[operands.x.device, functions] = str(error)
     _say_once(str(error))
 
 
@@ -221,11 +210,6 @@ def _say_once(obstacle: str) -> None:
         )
 
 
-@lru_cache
-def _kernel_basis(basis: BasisSpec, num_basis: int) -> kernels.Basis:
-    if basis.kind == "fourier":
-        return kernels.fourier(num_basis // 2)
-    order, first_knot, step = basis.options
-    grid_size = num_basis - int(order)
-    low = first_knot + order * step
-    return kernels.bspline(grid_size, int(order), low, low + grid_size * step)
+def functions_of(operands: Operands, basis: Basis) -> Functions:
+    """What the kernels evaluate of each input."""
+    return Functions(basis, operands.base_weight is not None, operands.scale is not None)

@@ -51,7 +51,7 @@ def _is_available(device: str) -> bool:
 
 def _compile_one(arch: str) -> tuple[bool, str]:
     """Whether a kernel compiles for `arch`, and the line that says so; not from the cache."""
-    name = kernels.standard_kernels()[0]
+    name = kernels.kernels_of_all()[0]
     start = time.perf_counter()
     try:
         compiler.compile_kernel(name, compiler.target_of(arch))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from kan_impls.basis.base import Basis, basis_of
 from kan_impls.fused import dispatch
-from kan_impls.fused.operands import BasisSpec, Operands, terms_of
+from kan_impls.fused.operands import SCHEMA, Needs, Operands, terms_of
 
 
-def basis_product(operands: Operands, basis: BasisSpec, backend: str = "auto") -> Tensor:
+def basis_product(operands: Operands, basis: Basis, backend: str = "auto") -> Tensor:
     """`y = bias + SiLU(x) base_weight + sum_ki phi_k(x_i) scale_io weight_kio`.
 
     Saves x and the parameters for the backward pass, nothing of the basis. Under autocast
@@ -28,13 +28,14 @@ def basis_product(operands: Operands, basis: BasisSpec, backend: str = "auto") -
         Shape `(..., out_features)`.
 
     Raises:
-        ValueError: knots that require a gradient.
+        ValueError: a parameter of the basis requires a gradient that the product does not have.
     """
-    if operands.knots is not None and operands.knots.requires_grad:
-        raise ValueError(
-            "the knots require a gradient; expected a buffer, because the product has no gradient "
-            "with respect to knots: call grid.requires_grad_(False)"
-        )
+    for name, param in zip(basis.params, operands.params, strict=True):
+        if param.requires_grad and name not in basis.trained:
+            raise ValueError(
+                f"the {name} require a gradient; expected a buffer, because the product has no "
+                f"gradient with respect to {name}: call .requires_grad_(False) of the tensor"
+            )
     operands = _autocast(operands)
     is_compiling = torch.compiler.is_compiling()
     if torch._C._are_functorch_transforms_active():
@@ -44,10 +45,10 @@ def basis_product(operands: Operands, basis: BasisSpec, backend: str = "auto") -
     x = operands.x
     operands = operands._replace(x=x.reshape(-1, x.shape[-1]))
     if is_compiling:
-        y = _forward_op(*operands, basis.kind, list(basis.options), backend)
+        y = _forward_op(*operands, basis.text, backend)
     else:
         # An autograd.Function costs the host a fifth of what a custom operator does.
-        y = _BasisProduct.apply(basis, backend, *operands)
+        y = _BasisProduct.apply(basis, backend, *operands.flat)
     return y.view(*x.shape[:-1], y.shape[-1])
 
 
@@ -60,7 +61,9 @@ def _is_dual(operands: Operands) -> bool:
     """Whether a tensor carries a tangent of `torch.autograd.forward_ad`."""
     if forward_ad._current_level < 0:
         return False
-    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in operands)
+    return any(
+        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in operands.flat
+    )
 
 
 def _autocast(operands: Operands) -> Operands:
@@ -80,7 +83,7 @@ def _autocast(operands: Operands) -> Operands:
     )
 
 
-def _formula(operands: Operands, basis: BasisSpec) -> Tensor:
+def _formula(operands: Operands, basis: Basis) -> Tensor:
     """`basis_product` by PyTorch's own operators: any transform and derivative, and a trace that
     runs without this package, at the price of the basis in memory."""
     x, dtype = operands.x, operands.weight.dtype
@@ -88,22 +91,22 @@ def _formula(operands: Operands, basis: BasisSpec) -> Tensor:
     y: Any = 0 if operands.bias is None else operands.bias
     for term in terms_of(operands, basis):
         weight = term.weight if term.scale is None else term.weight * term.scale
-        phi = term.basis.value(wide).to(dtype)
+        phi = term.basis.value(wide, *term.params).to(dtype)
         y = y + torch.einsum("...ik,kio->...o", phi, weight)
     return y
 
 
 class _BasisProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, basis: BasisSpec, backend: str, *tensors: Tensor | None) -> Tensor:
-        operands = Operands(*tensors)  # type: ignore[arg-type]
+    def forward(ctx: Any, basis: Basis, backend: str, *tensors: Tensor | None) -> Tensor:
+        operands = Operands.of(tensors)
         ctx.save_for_backward(*tensors)
         ctx.basis, ctx.backend = basis, backend
         return dispatch.forward(operands, basis, backend)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        operands, needs = Operands(*ctx.saved_tensors), ctx.needs_input_grad[2:]
+        operands, needs = Operands.of(ctx.saved_tensors), Needs.of(ctx.needs_input_grad[2:])
         if torch.is_grad_enabled() or _is_batched(grad_y):
             grads = _differentiable_backward(grad_y, operands, ctx.basis, needs)
         else:
@@ -118,104 +121,74 @@ def _is_batched(grad_y: Tensor) -> bool:
 
 
 def _differentiable_backward(
-    grad_y: Tensor, operands: Operands, basis: BasisSpec, needs: Sequence[bool]
+    grad_y: Tensor, operands: Operands, basis: Basis, needs: Needs
 ) -> list[Tensor | None]:
     """Autograd's own gradients of the formula, for `create_graph=True` and where `grad_y` is a
     batch of cotangents."""
-    wanted = [v for v, needed in zip(operands, needs, strict=True) if needed and v is not None]
+    pairs = zip(operands.flat, needs.flat, strict=True)
+    wanted = [value for value, needed in pairs if needed and value is not None]
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         y = _formula(operands, basis)
     found = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=again))
-    return [next(found) if needed else None for needed in needs]
+    return [next(found) if needed else None for needed in needs.flat]
 
 
 # What torch.compile sees: two opaque operators, because the blocks' buffers and their
 # reuse are what keeps the memory small, and a traced graph would not keep them.
 
 
-@torch.library.custom_op("kan_impls::basis_product", mutates_args=())
-def _forward_op(
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    knots: Tensor | None,
-    kind: str,
-    options: list[float],
-    backend: str,
-) -> Tensor:
-    operands = Operands(x, weight, scale, base_weight, bias, knots)
-    return dispatch.forward(operands, BasisSpec(kind, tuple(options)), backend)
+@torch.library.custom_op(
+    "kan_impls::basis_product",
+    mutates_args=(),
+    schema=f"({SCHEMA}, str basis, str backend) -> Tensor",
+)
+def _forward_op(*arguments: Any) -> Tensor:
+    *tensors, basis, backend = arguments
+    return dispatch.forward(Operands(*tensors), basis_of(basis), backend)
 
 
 @_forward_op.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    knots: Tensor | None,
-    kind: str,
-    options: list[float],
-    backend: str,
-) -> Tensor:
-    return weight.new_empty(x.shape[0], weight.shape[2])
+def _(*arguments: Any) -> Tensor:
+    operands = Operands(*arguments[: len(Operands._fields)])
+    return operands.weight.new_empty(operands.x.shape[0], operands.weight.shape[2])
 
 
-@torch.library.custom_op("kan_impls::basis_product_backward", mutates_args=())
-def _backward_op(
-    grad_y: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    knots: Tensor | None,
-    kind: str,
-    options: list[float],
-    backend: str,
-    needs: list[bool],
-) -> list[Tensor]:
-    operands = Operands(x, weight, scale, base_weight, bias, knots)
-    grads = dispatch.backward(grad_y, operands, BasisSpec(kind, tuple(options)), backend, needs)
+@torch.library.custom_op(
+    "kan_impls::basis_product_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad_y, {SCHEMA}, str basis, str backend, bool[] needs) -> Tensor[]",
+)
+def _backward_op(*arguments: Any) -> list[Tensor]:
+    grad_y, *tensors, basis, backend, needs = arguments
+    operands = Operands(*tensors)
+    grads = dispatch.backward(grad_y, operands, basis_of(basis), backend, Needs.of(needs))
     return [grad for grad in grads if grad is not None]
 
 
 @_backward_op.register_fake
-def _(
-    grad_y: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor | None,
-    base_weight: Tensor | None,
-    bias: Tensor | None,
-    knots: Tensor | None,
-    kind: str,
-    options: list[float],
-    backend: str,
-    needs: list[bool],
-) -> list[Tensor]:
-    operands = (x, weight, scale, base_weight, bias, knots)
+def _(*arguments: Any) -> list[Tensor]:
+    _, *tensors, _, _, needs = arguments
     return [
         torch.empty_like(value, memory_format=torch.contiguous_format)
-        for value, needed in zip(operands, needs, strict=True)
+        for value, needed in zip(Operands(*tensors).flat, needs, strict=True)
         if needed and value is not None
     ]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[: len(Operands._fields)])
-    ctx.rest = inputs[len(Operands._fields) :]
+    count = len(Operands._fields)
+    ctx.save_for_backward(*Operands(*inputs[:count]).flat)
+    ctx.rest = inputs[count:]
 
 
-def _compiled_backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    needs = list(ctx.needs_input_grad[: len(Operands._fields)])
-    found = iter(_backward_op(grad_y, *ctx.saved_tensors, *ctx.rest, needs))
-    grads = (next(found) if needed else None for needed in needs)
-    return (*grads, *(None for _ in ctx.rest))
+def _compiled_backward(ctx: Any, grad_y: Tensor) -> tuple[Any, ...]:
+    *needs, of_params = ctx.needs_input_grad[: len(Operands._fields)]
+    operands = Operands.of(ctx.saved_tensors)
+    needs += of_params or [False] * len(operands.params)  # nothing if none of them needs one
+    found = iter(_backward_op(grad_y, *operands, *ctx.rest, needs))
+    *grads, params = Operands.of([next(found) if needed else None for needed in needs])
+    return (*grads, list(params), *(None for _ in ctx.rest))
 
 
 _forward_op.register_autograd(_compiled_backward, setup_context=_setup_context)

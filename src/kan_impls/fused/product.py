@@ -6,13 +6,14 @@ weights are scaled, so that the workspace stays within `WORKSPACE_BYTES` at any 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kan_impls.basis.block import Block, BlockBasis, Scratch
+from kan_impls.basis.base import Block, Scratch
+from kan_impls.fused.term import Term, TermGrad
 
 # Large enough for some 130 rows of 1000 inputs and 5 harmonics, where the products run at full
 # speed; small enough to stay in a large cache. A single row of a single input, or of all inputs
@@ -28,47 +29,6 @@ BLOCK_ELEMENTS = 2**17
 
 # Rows that share a copy of staged weights at least: fewer, and copying would be felt.
 STAGED_ROWS = 128
-
-
-@dataclass(frozen=True)
-class Term:
-    """A basis and its weights, `sum_ki phi_k(x_i) scale_io weight_kio`.
-
-    Args:
-        basis: the functions.
-        weight: shape `(num_basis, in_features, out_features)`.
-        scale: shape `(in_features, out_features)`, or None for 1.
-    """
-
-    basis: BlockBasis
-    weight: Tensor
-    scale: Tensor | None = None
-
-    @property
-    def is_staged(self) -> bool:
-        """Whether products take a copy of the weights, and sum their gradient elsewhere: where
-        a scale is to be applied, and where 16 bits are too few for a sum."""
-        return self.scale is not None or self.weight.dtype.itemsize < 4
-
-    def of_inputs(self, inputs: slice) -> Term:
-        """The part of the sum that some of the inputs make."""
-        scale = None if self.scale is None else self.scale[inputs]
-        return Term(self.basis.of_inputs(inputs), self.weight[:, inputs], scale)
-
-    def matrix(self, functions: slice, scratch: Scratch) -> Tensor:
-        """Scaled weights of some functions, shape `(functions * in_features, out_features)`."""
-        weight = self.weight[functions]
-        if self.scale is not None:
-            weight = torch.mul(weight, self.scale, out=scratch.empty(weight, weight.shape))
-        return weight.flatten(0, 1)
-
-
-@dataclass(frozen=True)
-class TermGrad:
-    """The gradients of a term's tensors; None where not needed."""
-
-    weight: Tensor | None
-    scale: Tensor | None
 
 
 class _Memory:
@@ -114,7 +74,7 @@ def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
 
 def _add_forward(total: Tensor, prepared: Sequence[Tensor], term: Term, memory: _Memory) -> None:
     """Add a term to `total`, shape `(rows, out_features)`."""
-    for block in term.basis.blocks(prepared, memory.basis):
+    for block in term.blocks(prepared, memory.basis):
         matrix = term.matrix(block.functions, memory.weights)
         _add_product(total, block.values.flatten(0, 1).t(), matrix)
 
@@ -124,7 +84,7 @@ def backward(
     x: Tensor,
     terms: Sequence[Term],
     needs_grad_x: bool,
-    needs_grads: Sequence[tuple[bool, bool]],
+    needs_grads: Sequence[tuple[bool, bool, bool]],
 ) -> tuple[Tensor | None, list[TermGrad]]:
     """The gradients of `forward` with respect to x and to the terms' tensors.
 
@@ -134,16 +94,11 @@ def backward(
         grad_y: shape `(batch, out_features)`.
         x, terms: as in `forward`.
         needs_grad_x: whether the gradient of x is needed.
-        needs_grads: for each term, whether those of its weight and of its scale are.
+        needs_grads: for each term, whether those of its weight, of its scale and of the
+            parameters of its basis are; those of the parameters are each input's own.
     """
     grad_x = _empty(x) if needs_grad_x else None
-    grads = [
-        TermGrad(
-            _empty(term.weight) if needs_weight else None,
-            _empty(term.scale) if needs_scale and term.scale is not None else None,
-        )
-        for term, (needs_weight, needs_scale) in zip(terms, needs_grads, strict=True)
-    ]
+    grads = [_grads_of(term, *needs) for term, needs in zip(terms, needs_grads, strict=True)]
     layout, memory = _Layout(x, terms), _Memory()
     for term, grad in zip(terms, grads, strict=True):
         cells = _Cells(x, term, layout)
@@ -162,6 +117,22 @@ def backward(
                     grad_x[rows, inputs] += total_x.t()
             part.finish(is_empty=x.shape[0] == 0)
     return grad_x, grads
+
+
+def _grads_of(term: Term, weight: bool, scale: bool, params: bool) -> TermGrad:
+    """Memory for the gradients that are needed."""
+    return TermGrad(
+        _empty(term.weight) if weight else None,
+        _empty(term.scale) if scale and term.scale is not None else None,
+        [
+            param.new_zeros(
+                (term.weight.shape[1], param.shape[1]),
+                dtype=torch.promote_types(param.dtype, torch.float32),
+            )
+            for param in term.params
+            if params
+        ],
+    )
 
 
 def _empty(like: Tensor) -> Tensor:
@@ -192,6 +163,7 @@ class _Part:
         self.term = term.of_inputs(inputs)
         self.grad_weight = None if grad.weight is None else grad.weight[:, inputs]
         self.grad_scale = None if grad.scale is None else grad.scale[inputs]
+        self.grad_params = [param[inputs] for param in grad.params]
         self.total = self.grad_weight
         if term.is_staged and (grad.weight is not None or grad.scale is not None):
             weight = self.term.weight
@@ -203,15 +175,29 @@ class _Part:
     ) -> None:
         """Add what some rows contribute to `grad_x`, shape `(inputs, rows)`, and to the
         gradient of the weights, which the first rows overwrite."""
-        for block in self.term.basis.blocks(prepared, self.memory.basis, grad_x is not None):
-            if grad_x is not None:
-                _add_input_grad(grad_x, block, grad_y, self.term, self.memory)
+        for block in self.term.blocks(prepared, self.memory.basis, grad_x is not None):
+            if grad_x is not None or self.grad_params:
+                self._add_basis_grads(grad_x, prepared, block, grad_y)
             if self.total is not None:
                 # With beta 0 the memory need not be cleared first.
                 target = self.total[block.functions]
                 target = target.view(-1, target.shape[2])  # not a copy, which would be lost
                 beta = 0 if is_first else 1
                 _add_product(target, block.values.flatten(0, 1), grad_y, beta=beta)
+
+    def _add_basis_grads(
+        self, grad_x: Tensor | None, prepared: Sequence[Tensor], block: Block, grad_y: Tensor
+    ) -> None:
+        """Add what one block contributes to the gradients of x and of the basis's parameters."""
+        basis = self.term.basis
+        if grad_x is not None and grad_y.shape[1] == 1 and not self.grad_params:
+            _add_input_grad_of_one_output(grad_x, block, grad_y, self.term, self.memory)
+            return
+        for slots, grad_phi in _grads_of_values(block, grad_y, self.term, self.memory):
+            if self.grad_params:
+                basis.add_param_grads(self.grad_params, prepared, block, slots, grad_phi)
+            if grad_x is not None:
+                basis.add_input_grad(grad_x, block, slots, grad_phi)
 
     def finish(self, is_empty: bool) -> None:
         """Turn the sum over all rows into the gradients."""
@@ -230,28 +216,29 @@ class _Part:
                 self.grad_scale.copy_(own.sum(0))
 
 
-def _add_input_grad(
+def _add_input_grad_of_one_output(
     grad_x: Tensor, block: Block, grad_y: Tensor, term: Term, memory: _Memory
 ) -> None:
-    """Add the contribution of one block to the gradient of x, shape `(in_features, rows)`."""
-    functions = block.functions
-    count = functions.stop - functions.start
-    if grad_y.shape[1] == 1:
-        # The cotangent is then one factor per row: applied last, it is applied once.
-        slope = torch.zeros_like(grad_x)
-        weight = term.matrix(functions, memory.weights).view(-1, grad_x.shape[0], 1)
-        term.basis.add_input_grad(slope, block, slice(0, count), weight.to(grad_x.dtype))
-        grad_x.addcmul_(slope, grad_y.t().to(grad_x.dtype))
-        return
-    step = min(count, max(1, BLOCK_ELEMENTS // max(1, grad_x.numel())))
-    buffer = memory.grad_phi.empty(grad_y, (step, *grad_x.shape))
+    """The cotangent is then one factor per row: applied last, it is applied once."""
+    slope = torch.zeros_like(grad_x)
+    weight = term.matrix(block.functions, memory.weights).view(-1, grad_x.shape[0], 1)
+    term.basis.add_input_grad(slope, block, slice(0, len(weight)), weight.to(grad_x.dtype))
+    grad_x.addcmul_(slope, grad_y.t().to(grad_x.dtype))
+
+
+def _grads_of_values(
+    block: Block, grad_y: Tensor, term: Term, memory: _Memory
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the gradients with respect to the values of a block, some functions at a time."""
+    count, *shape = block.values.shape
+    step = min(count, max(1, BLOCK_ELEMENTS // max(1, math.prod(shape))))
+    buffer = memory.grad_phi.empty(grad_y, (step, *shape))
     for start in range(0, count, step):
         grad_phi = buffer[: count - start]
-        first = functions.start + start
+        first = block.functions.start + start
         part = term.matrix(slice(first, first + grad_phi.shape[0]), memory.weights)
         torch.mm(part, grad_y.t(), out=grad_phi.flatten(0, 1))
-        slots = slice(start, start + grad_phi.shape[0])
-        term.basis.add_input_grad(grad_x, block, slots, grad_phi)
+        yield slice(start, start + grad_phi.shape[0]), grad_phi
 
 
 class _Layout:

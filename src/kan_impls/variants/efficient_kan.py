@@ -1,6 +1,6 @@
-"""efficient-kan: B-splines and a SiLU branch as two matrix products.
+"""efficient-kan: B-splines and a SiLU branch as two matrix products; no bias.
 
-`y = SiLU(x) base_weight^T + sum_ik B_k(x_i) (spline_weight * spline_scaler)_oik`
+`y_o = sum_i SiLU(x_i) base_weight_oi + sum_ik B_k(x_i) (spline_weight * spline_scaler)_oik`
 
 Paper: arXiv 2404.19756. Published implementation: https://github.com/Blealtan/efficient-kan,
 whose parameter names, shapes and initialisation are kept.
@@ -8,49 +8,36 @@ whose parameter names, shapes and initialisation are kept.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import ClassVar
+from kan_impls.basis.bspline import BSplineBasis
+from kan_impls.layer import both_forms
+from kan_impls.published import Stored
+from kan_impls.splines import SplineKAN, SplineLayer, draw, fused_basis
+from kan_impls.variant import Spec
 
-import torch
-from torch import Tensor
-
-from kan_impls.checks import check_input
-from kan_impls.layer import basis_linear, silu_linear
-from kan_impls.published import UNCHANGED, Layout
-from kan_impls.spline_layer import SplineKAN, SplineLayer, functions_per_input
-from kan_impls.variant import Variant
-
-
-class EfficientKANLayer(SplineLayer):
-    """A KAN layer of B-splines with a SiLU base branch, its parameters stored as published.
-
-    Arguments, parameters and behaviour outside the grid: see `SplineLayer`.
-    """
-
-    layout: ClassVar[Layout] = UNCHANGED
-
-    def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.in_features, self.base_weight)
-        # 16-bit knots and differences of them would cost the splines most of their digits.
-        wide = torch.promote_types(x.dtype, torch.float32)
-        phi = self.basis.value(x.to(wide), self.grid.to(wide)).to(x.dtype)
-        return silu_linear(x, self.base_weight) + basis_linear(phi, self._edge_weight())
-
-    def grid_changed(self) -> None:
-        """Nothing: the recurrence takes any knots as they are."""
-
-    def _edge_weight(self) -> Tensor:
-        if self.spline_scaler is None:
-            return self.spline_weight
-        return self.spline_weight * self.spline_scaler.unsqueeze(-1)
-
-
-VARIANT = Variant(
-    name="efficient_kan",
+SPEC = Spec(
     formula="SiLU(x) Wb^T + sum_ik B_k(x_i) (w * s)_oik",
     paper="arXiv 2404.19756",
-    layer=EfficientKANLayer,
-    model=partial(SplineKAN, EfficientKANLayer),
-    functions_per_input=functions_per_input,
+    basis=BSplineBasis,
+    weight=Stored("spline_weight", "o i k", fused="k i o"),
+    base=Stored("base_weight", "o i", fused="i o"),
+    scale=Stored("spline_scaler", "o i", fused="i o", option="enable_standalone_scale_spline"),
+    params={"knots": Stored("grid", "i n", fused="i n")},
+    init=draw,
+    fused_basis=fused_basis,
+    options={
+        "grid_size": 5,
+        "spline_order": 3,
+        "scale_noise": 0.1,
+        "scale_base": 1.0,
+        "scale_spline": 1.0,
+        "enable_standalone_scale_spline": True,
+        "grid_eps": 0.02,
+        "grid_range": (-1, 1),
+    },
+    size="grid_size",
+    layer=SplineLayer,
+    model=SplineKAN,
     reference_config={"grid_size": 5, "spline_order": 3},
 )
+
+VARIANTS = both_forms("efficient_kan", SPEC)

@@ -1,130 +1,71 @@
-"""FourierKAN by its definition, which materialises two (batch, out, in, grid) products.
-
-`y_o = bias_o + sum_i sum_k (a_oik cos(k x_i) + b_oik sin(k x_i)), k = 1..G`
+"""FourierKAN: `y_o = bias_o + sum_i sum_k (a_oik cos(k x_i) + b_oik sin(k x_i)), k = 1..G`.
 
 Published implementation: https://github.com/GistNoesis/FourierKAN, whose parameter names,
-shapes and initialisation are kept. Here to be compared with: `fused_fourier_kan` is the
-same function in a hundredth of the memory.
+shapes and initialisation are kept. The direct form is its definition, which materialises two
+(batch, out, in, grid) products: several times their size in forward and backward. It is here to be
+compared with: the fused form is the same function in a hundredth of the memory.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import ClassVar
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kan_impls.basis.fourier import initial_coefficients
-from kan_impls.checks import check_input, check_size
-from kan_impls.model import KAN
-from kan_impls.published import UNCHANGED, Layout
-from kan_impls.variant import Variant
+from kan_impls.basis.fourier import FourierBasis, initial_coefficients
+from kan_impls.layer import KANLayer, both_forms
+from kan_impls.published import Stored
+from kan_impls.variant import Spec
 
 
-class FourierKANLayer(nn.Module):
-    """A KAN layer of Fourier series, 2 pi-periodic in every input.
-
-    Args:
-        in_features, out_features: sizes of the last dimension of input and output.
-        grid_size: number of harmonics G.
-        bias: whether to add a trained bias.
-        smooth_initialization: divide the initial coefficients of harmonic k by k**2
-            instead of sqrt(G).
-
-    Parameters: `fouriercoeffs` of shape `(2, out_features, in_features, grid_size)`, the
-    cosines' first; `bias` of shape `(1, out_features)`.
-
-    Shapes: `(..., in_features)` to `(..., out_features)`. Memory: several times
-    `batch * out_features * in_features * grid_size` elements in forward and backward.
-
-    Raises:
-        ValueError: a size that is not positive.
-    """
-
-    # Published fused layers store inputs before outputs, and a bias without a row.
-    published: ClassVar = {
-        "fouriercoeffs": (
-            "fouriercoeffs",
-            {
-                "out_in": UNCHANGED,
-                "in_out": Layout(lambda c: c.transpose(1, 2), lambda c: c.transpose(1, 2)),
-            },
-        ),
-        "bias": (
-            "bias",
-            {
-                "out_in": UNCHANGED,
-                "in_out": Layout(lambda bias: bias.squeeze(0), lambda bias: bias.unsqueeze(0)),
-            },
-        ),
-    }
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        grid_size: int = 5,
-        bias: bool = True,
-        smooth_initialization: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.in_features = check_size("in_features", in_features)
-        self.out_features = check_size("out_features", out_features)
-        self.grid_size = check_size("grid_size", grid_size)
-        self.smooth_initialization = smooth_initialization
-        shape = (2, out_features, in_features, grid_size)
-        self.fouriercoeffs = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        if bias:
-            self.bias = nn.Parameter(torch.empty(1, out_features, device=device, dtype=dtype))
-        else:
-            self.register_parameter("bias", None)
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw the coefficients anew and set the bias to 0."""
-        coeffs = self.fouriercoeffs
-        coeffs.copy_(
-            initial_coefficients(
-                self.in_features,
-                self.out_features,
-                self.grid_size,
-                self.smooth_initialization,
-                coeffs.device,
-                coeffs.dtype,
-            )
+def draw(layer: KANLayer) -> None:
+    """Coefficients as `initial_coefficients` draws them, and a bias of 0."""
+    coefficients = layer.as_published("weight")
+    coefficients.copy_(
+        initial_coefficients(
+            layer.in_features,
+            layer.out_features,
+            layer.options["grid_size"],
+            layer.options["smooth_initialization"],
+            coefficients.device,
+            coefficients.dtype,
         )
-        if self.bias is not None:
-            self.bias.zero_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.in_features, self.fouriercoeffs)
-        # In x's dtype an angle k x would be wrong by |k x| roundings: in 16 bits, or at large x,
-        # by whole radians. Of a float32 x it is exact here.
-        harmonics = torch.arange(1, self.grid_size + 1, device=x.device, dtype=torch.float64)
-        angle = (x.double().unsqueeze(-1) * harmonics).unsqueeze(-3)  # (..., 1, in, grid)
-        cosines, sines = self.fouriercoeffs
-        y = (angle.cos().to(x.dtype) * cosines).sum((-2, -1))
-        y = y + (angle.sin().to(x.dtype) * sines).sum((-2, -1))
-        return y if self.bias is None else y + self.bias.squeeze(0)
-
-    def extra_repr(self) -> str:
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"grid_size={self.grid_size}"
-        )
+    )
+    bias = layer.stored("bias")
+    if bias is not None:
+        bias.zero_()
 
 
-VARIANT = Variant(
-    name="fourier_kan",
+def materialised(layer: KANLayer, x: Tensor) -> Tensor:
+    """The published form of the sum."""
+    # In x's dtype an angle k x would be wrong by |k x| roundings: in 16 bits, or at large x,
+    # by whole radians. Of a float32 x it is exact here.
+    grid_size = layer.options["grid_size"]
+    harmonics = torch.arange(1, grid_size + 1, device=x.device, dtype=torch.float64)
+    angle = (x.double().unsqueeze(-1) * harmonics).unsqueeze(-3)  # (..., 1, in, grid)
+    cosines, sines = cast(Tensor, layer.stored("weight"))
+    y = (angle.cos().to(x.dtype) * cosines).sum((-2, -1))
+    y = y + (angle.sin().to(x.dtype) * sines).sum((-2, -1))
+    bias = layer.stored("bias")
+    return y if bias is None else y + bias.squeeze(0)
+
+
+# Published fused layers store inputs before outputs, and a bias without a row.
+SPEC = Spec(
     formula="b + sum_ik (a_oik cos(k x_i) + b_oik sin(k x_i))",
     paper="https://github.com/GistNoesis/FourierKAN",
-    layer=FourierKANLayer,
-    model=partial(KAN, FourierKANLayer),
-    functions_per_input=lambda config: 2 * config.get("grid_size", 5),
+    basis=FourierBasis,
+    weight=Stored(
+        "fouriercoeffs", "2 o i g", fused="(g 2) i o", name="weight", also={"in_out": "2 i o g"}
+    ),
+    bias=Stored("bias", "1 o", fused="o", also={"in_out": "o"}, option="bias"),
+    init=draw,
+    options={"grid_size": 5, "bias": True, "smooth_initialization": False},
+    size="grid_size",
+    direct=materialised,
     reference_config={"grid_size": 5},
     bound="stream",
 )
+
+VARIANTS = both_forms("fourier_kan", SPEC)

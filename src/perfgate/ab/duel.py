@@ -16,6 +16,7 @@ from perfgate.files import temporary_folder
 from perfgate.judge.parse import parse_run
 from perfgate.judge.record import Process, Run
 from perfgate.measure.rounds import OWN, Round
+from perfgate.run import lifeline
 from perfgate.run.processes import Command, WorkerError, WorkerStoppedError, follow, read_output
 from perfgate.run.worker import Channel, ChannelClosedError, Order
 
@@ -68,6 +69,10 @@ class Pair:
     gone: Sequence[str]
     new: Sequence[str]
 
+    @property
+    def sides(self) -> tuple[Run, Run]:
+        return self.base, self.head
+
 
 @dataclass
 class Side:
@@ -91,20 +96,24 @@ class Side:
             raise WorkerError(f"the process of the {self.name} is at {message}; expected {name}")
         return "ready" in message
 
-    def warm_up(self) -> float:
-        """Seconds of its last round of the warm-up, with what is not timed."""
+    def warm_up(self) -> float | None:
+        """Seconds of its last round of the warm-up, with what is not timed; None if it failed."""
         self._send(go=1)
-        return float(self._receive("warm")["warm"])
+        message = self._receive("warm", "finished")
+        return float(message["warm"]) if "warm" in message else None
 
     def stop(self, name: str) -> None:
         """End the benchmark's rounds."""
         self._send(stop=True)
         self._receive("finished")
 
-    def turn(self) -> Round:
-        """A round now."""
+    def turn(self) -> Round | None:
+        """A round now; None if the benchmark failed."""
         self._send(go=1)
-        found = self._receive("round")["round"]
+        message = self._receive("round", "finished")
+        if "finished" in message:
+            return None
+        found = message["round"]
         return Round(found["seconds"], found["disturbance"])
 
     def select(self, names: Sequence[str]) -> None:
@@ -154,7 +163,7 @@ def duel(
     announce: Callable[[str], None],
     base_first: bool = True,
 ) -> Pair:
-    """Measure benchmarks with a pair of fresh processes.
+    """Measure benchmarks with a pair of fresh processes. One that fails on a side is the other's.
 
     Args:
         base, head: how pytest is started on each side.
@@ -167,7 +176,8 @@ def duel(
     Raises:
         WorkerError: a side failed.
     """
-    with contextlib.ExitStack() as stack:
+    lifeline.end_on_sigterm()
+    with _told_of_the_system(), contextlib.ExitStack() as stack:
         folder = stack.enter_context(temporary_folder())
         sides = [
             stack.enter_context(_side(label, command, folder, with_memory))
@@ -186,6 +196,17 @@ def duel(
         gone=sorted(every & collected[0] - collected[1]) + matches.only[0],
         new=sorted(every & collected[1] - collected[0]) + matches.only[1],
     )
+
+
+@contextlib.contextmanager
+def _told_of_the_system() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorkerError(
+            f"the measuring processes cannot be served ({error}); expected a folder for temporary "
+            "files that can be written: free space there, or set TMPDIR to another"
+        ) from error
 
 
 @dataclass
@@ -234,26 +255,42 @@ def _take_all(
     for side in sides:
         side.select(names)
     for number, name in enumerate(names, start=1):
-        ready = [side.wait_for(name) for side in sides]
-        if all(ready):
+        runs = [side.wait_for(name) for side in sides]
+        if all(runs):
             announce(name)
-            # One after the other: two at once would slow each other, and tell of fewer rounds.
-            rounds = plan.rounds(max(side.warm_up() for side in sides))
-            first = (number % 2 == 0) == base_first
-            matches.compared[name] = compare_rounds(_take_turns(sides, rounds, first))
-        for side, only, is_ready in zip(sides, matches.only, ready, strict=True):
-            if is_ready:
+            pairs = _take_turns(sides, plan, (number % 2 == 0) == base_first, runs)
+            if all(runs):
+                matches.compared[name] = compare_rounds(pairs)
+        for side, only, it_runs in zip(sides, matches.only, runs, strict=True):
+            if it_runs:
                 side.stop(name)
-                if not all(ready):
+                if not all(runs):
                     only.append(name)
 
 
-def _take_turns(sides: Sequence[Side], rounds: int, base_first: bool) -> list[tuple[Round, Round]]:
+def _take_turns(
+    sides: Sequence[Side], plan: Plan, base_first: bool, runs: list[bool]
+) -> list[tuple[Round, Round]]:
     """One round of each side in turn, as in base, head, head, base: what a round owes to being the
-    second, with the caches of the first, and to a machine that drifts, then falls on both."""
+    second, with the caches of the first, and to a machine that drifts, then falls on both.
+
+    A side on which the benchmark fails is marked in `runs`, and ends it.
+    """
+    # One after the other: two at once would slow each other, and tell of fewer rounds.
+    seconds = [0.0, 0.0]
+    for index, side in enumerate(sides):
+        found = side.warm_up()
+        runs[index] = found is not None
+        seconds[index] = found or 0.0
     pairs: list[tuple[Round, Round]] = []
-    for _ in range(rounds):
-        measured = {index: sides[index].turn() for index in ((0, 1) if base_first else (1, 0))}
+    for _ in range(plan.rounds(max(seconds)) if all(runs) else 0):
+        measured: dict[int, Round] = {}
+        for index in (0, 1) if base_first else (1, 0):
+            taken = sides[index].turn()
+            if taken is None:
+                runs[index] = False
+                return pairs
+            measured[index] = taken
         pairs.append((measured[0], measured[1]))
         base_first = not base_first
     return pairs

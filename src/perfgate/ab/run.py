@@ -13,7 +13,7 @@ from perfgate.ab.duel import ENVIRONMENT, Pair, Plan, duel
 from perfgate.ab.trees import Tree
 from perfgate.judge.limits import LimitTable, limits_of, read_rules
 from perfgate.judge.record import Process, Run
-from perfgate.judge.sequential import FEWEST_PAIRS, MOST_PAIRS, Decision, Goal, decide
+from perfgate.judge.sequential import LEAST_PAIRS, MOST_PAIRS, Decision, Goal, decide
 from perfgate.judge.verdict import (
     FALSE_ALARM,
     Against,
@@ -23,7 +23,8 @@ from perfgate.judge.verdict import (
     memory_changes,
     verdict_of,
 )
-from perfgate.run.processes import TIMEOUT_SECONDS, Command
+from perfgate.plain_text import one_line
+from perfgate.run.processes import TIMEOUT_SECONDS, Command, WorkerError
 
 # Both revisions see the same minutes of the same machine, so that half the change that a run
 # against the stored baseline must show is seen.
@@ -81,22 +82,43 @@ class Comparison:
         first: the first pair, which measured memory if any did.
         compared: name to the head's time over the base's, of each pair.
         decisions: name to what these say together.
+        lost: names that a later pair could not measure on both sides.
+        error: why a pair after the first could not be measured, if so.
     """
 
     first: Pair
     compared: dict[str, list[Process]] = field(default_factory=dict)
     decisions: Mapping[str, Decision] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    error: WorkerError | None = None
+
+    def obstacle(self, name: str) -> str | None:
+        """Why its pairs ended before they decided, if so."""
+        if name in self.decisions and not self.decisions[name].is_open:
+            return None
+        if name in self.lost:
+            return "it failed on one side after the first pair of processes"
+        if self.error is not None:
+            return (
+                f"the pairs of processes broke off ({one_line(str(self.error).split(chr(10))[0])})"
+            )
+        return None
 
     def add(self, pair: Pair) -> None:
+        self.lost |= {name for name in (*pair.gone, *pair.new) if name in self.compared}
         for name, process in pair.compared.items():
             self.compared.setdefault(name, []).append(process)
 
     def decide(self, goals: Mapping[str, Goal], false_alarm: float, most_pairs: int) -> list[str]:
-        """Judge by all pairs; the names that are still open."""
+        """Judge what is open by all pairs; the names that still are."""
         factors = {name: _factors(processes) for name, processes in self.compared.items()}
-        self.decisions = decide(factors, goals, false_alarm, most_pairs)
+        found = decide(factors, goals, false_alarm, most_pairs)
+        # What was decided once stays so: each look has its share of the errors.
+        kept = {name: d for name, d in self.decisions.items() if not d.is_open}
+        self.decisions = {**found, **kept}
         # Of a benchmark with one pair nothing is decided.
-        return [n for n in factors if n not in self.decisions or self.decisions[n].is_open]
+        undecided = [n for n in factors if n not in self.decisions or self.decisions[n].is_open]
+        return [name for name in undecided if name not in self.lost]
 
     def change(self, name: str, against: Against, commit: str) -> TimeChange:
         """The time of a benchmark over that of the base."""
@@ -111,9 +133,9 @@ class Comparison:
 
 def _factors(pairs: Sequence[Process]) -> list[float]:
     """The head's time over the base's in the pairs that count: those that others disturbed differ
-    by tens of percent, and count only where the rest alone would decide nothing."""
+    by tens of percent, and count only where the rest are too few to find a change."""
     clean = [pair.median_ns for pair in pairs if pair.is_clean]
-    return clean if len(clean) >= FEWEST_PAIRS else [pair.median_ns for pair in pairs]
+    return clean if len(clean) >= LEAST_PAIRS else [pair.median_ns for pair in pairs]
 
 
 def _given_up(decision: Decision) -> str:
@@ -142,7 +164,7 @@ def take_turns(
         with_memory: measure memory as well, in the first pair.
 
     Raises:
-        WorkerError: a process failed.
+        WorkerError: a process of the first pair failed.
     """
     contestants.announce(f"pair 1 of at most {most_pairs}")
     comparison = Comparison(contestants.measure(names, with_memory))
@@ -153,7 +175,11 @@ def take_turns(
         if not left:
             break
         contestants.announce(f"pair {number} of at most {most_pairs}: {len(left)} are not decided")
-        comparison.add(contestants.measure(left))
+        try:
+            comparison.add(contestants.measure(left))
+        except WorkerError as error:
+            comparison.error = error
+            break
         left = comparison.decide(wanted, false_alarm, most_pairs)
     return comparison
 
@@ -166,11 +192,13 @@ class Outcome:
         run: the head's; its figures are those of the head over the base.
         head: the head's own figures, in its first process.
         verdicts: of all benchmarks that either has.
+        error: why the comparison broke off, if it did.
     """
 
     run: Run
     head: Run
     verdicts: Sequence[Verdict]
+    error: WorkerError | None = None
 
 
 def compare_revisions(
@@ -203,6 +231,8 @@ def compare_revisions(
     first, table = comparison.first, limits_table(comparison.first)
 
     def verdict(name: str) -> Verdict:
+        if obstacle := comparison.obstacle(name):
+            return Verdict(name, "unjudged", obstacle)
         change = comparison.change(name, "base", contestants.base.commit)
         before, now = first.base.measurements[name], first.head.measurements[name]
         allowed = table(now).memory_bytes
@@ -210,10 +240,10 @@ def compare_revisions(
             name, [change], memory_changes(before, now, allowed), count_changes(before, now)
         )
 
-    verdicts = [verdict(name) for name in comparison.decisions]
+    verdicts = [verdict(name) for name in comparison.compared]
     return Outcome(
         run_of_pairs(first.head, comparison.compared), first.head,
-        [*verdicts, *_on_one_side(first)],
+        [*verdicts, *_on_one_side(first)], comparison.error,
     )  # fmt: skip
 
 

@@ -12,9 +12,18 @@ from perfgate.ab.trees import RevisionError, is_shallow, tree_of
 from perfgate.compare import Stored
 from perfgate.judge.record import Code, Process
 from perfgate.judge.sequential import MOST_PAIRS, Goal
-from perfgate.judge.verdict import Against, Answers, TimeChange, Verdict
+from perfgate.judge.verdict import (
+    Against,
+    Answers,
+    CountChange,
+    MemoryChange,
+    TimeChange,
+    Verdict,
+    count_changes,
+    memory_changes,
+)
 from perfgate.plain_text import one_line
-from perfgate.run.processes import TIMEOUT_SECONDS, WorkerError
+from perfgate.run.processes import TIMEOUT_SECONDS, WorkerError, WorkerStoppedError
 
 
 @dataclass(frozen=True)
@@ -41,18 +50,28 @@ class Settlement:
     """What the comparisons in turns brought, so far.
 
     Args:
-        times: name to what they found.
-        obstacles: name to why there was none.
-        pairs: name to this code's time over the earlier one's, of each pair of processes.
+        times, obstacles, lacking, memory, counts: see `Answers`.
+        pairs: name to this code's time over the earlier one's, of each pair of processes; over
+            the baseline's rather than the oldest one's.
+        error: why a comparison could not be measured, or broke off.
     """
 
     times: dict[str, list[TimeChange]] = field(default_factory=dict)
-    obstacles: dict[str, str] = field(default_factory=dict)
+    obstacles: dict[tuple[str, Against], str] = field(default_factory=dict)
+    lacking: set[str] = field(default_factory=set)
+    memory: dict[str, Sequence[MemoryChange]] = field(default_factory=dict)
+    counts: dict[str, Sequence[CountChange]] = field(default_factory=dict)
     pairs: dict[str, list[Process]] = field(default_factory=dict)
+    error: WorkerError | None = None
 
     @property
     def answers(self) -> Answers:
-        return Answers(self.times, self.obstacles)
+        return Answers(self.times, self.obstacles, self.lacking, self.memory, self.counts)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a measuring process was killed, or hung."""
+        return isinstance(self.error, WorkerStoppedError)
 
 
 def settle(
@@ -76,24 +95,37 @@ def settle(
     found = Settlement()
     if base is None or not judge_new:
         verdicts = [verdict for verdict in verdicts if verdict.open]
-    for (against, code), names in _questions(verdicts, stored, base).items():
+    questions = _questions(verdicts, stored, base)
+    # All comparisons of a run together have its probability of a false alarm.
+    share = stored.false_alarm / max(1, len(questions))
+    for (against, code), names in questions.items():
         place.announce(
             f"not clear by stored times: {len(names)} benchmarks, measured in turns with "
             f"{code.commit[:10]}"
         )
         if obstacle := _uncommitted(code):
-            found.obstacles |= dict.fromkeys(names, obstacle)
+            _hinder(found, names, against, obstacle)
             continue
         try:
-            _compare(found, names, against, code.commit, stored, place, most_pairs)
+            _compare(found, names, against, code.commit, stored, place, most_pairs, share)
         except RevisionError as error:
-            found.obstacles |= dict.fromkeys(names, _unavailable(place.root, code.commit, error))
+            _hinder(found, names, against, _unavailable(place.root, code.commit, error))
         except WorkerError as error:
+            found.error = error
             said = str(error).partition("\n")
             why = f"its code cannot be measured here ({one_line(said[0])})"
-            found.obstacles |= dict.fromkeys(names, why)
+            _hinder(found, names, against, why)
             place.announce(said[2])
     return found
+
+
+def _hinder(found: Settlement, names: Sequence[str], against: Against, why: str) -> None:
+    found.obstacles |= {(name, _asked(against)): why for name in names}
+
+
+def _asked(against: Against) -> Against:
+    """The base answers in the baseline's place."""
+    return "baseline" if against == "base" else against
 
 
 def _questions(
@@ -119,22 +151,38 @@ def _compare(
     stored: Stored,
     place: Place,
     most_pairs: int,
+    false_alarm: float,
 ) -> None:
     def goals(pair: Pair) -> Mapping[str, Goal]:
         return {name: _goal(stored, pair, name, against) for name in pair.compared}
 
+    known = stored.run.measurements if stored.run else {}
+    new = [name for name in names if name not in known]
     with tree_of(place.root, commit) as base, tree_of(place.root, None) as head:
         contestants = Contestants(
             base, head, place.arguments, place.announce, place.folder, timeout=place.timeout
         )
-        comparison = take_turns(contestants, goals, names, stored.false_alarm, most_pairs)
+        comparison = take_turns(
+            contestants, goals, names, false_alarm, most_pairs, with_memory=bool(new)
+        )
+    found.error = comparison.error or found.error
     for name in names:
-        if name in comparison.decisions:
-            change = comparison.change(name, against, base.commit)
-            found.times.setdefault(name, []).append(change)
-            found.pairs.setdefault(name, []).extend(comparison.compared[name])
+        if name not in comparison.compared:
+            found.lacking.add(name)
+            why = f"the code of {commit[:10]} does not run this benchmark"
         else:
-            found.obstacles[name] = f"the code of {commit[:10]} does not run this benchmark"
+            why = comparison.obstacle(name) or ""
+        if why:
+            _hinder(found, [name], against, why)
+            continue
+        change = comparison.change(name, against, base.commit)
+        found.times.setdefault(name, []).append(change)
+        if against != "anchor" or name not in found.pairs:
+            found.pairs[name] = list(comparison.compared[name])
+        if name in new:
+            before, now = (side.measurements[name] for side in comparison.first.sides)
+            found.memory[name] = memory_changes(before, now, stored.limits(now).memory_bytes)
+            found.counts[name] = count_changes(before, now)
 
 
 def _goal(stored: Stored, pair: Pair, name: str, against: Against) -> Goal:

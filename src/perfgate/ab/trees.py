@@ -57,13 +57,26 @@ def tree_of(root: Path, revision: str | None) -> Iterator[Tree]:
     # The folder of the project in its repository, of which it may be a part.
     inside = _git(root, "rev-parse", "--show-prefix")
     remove_leftovers(root)
-    with temporary_folder(_OURS) as parent:
+    with _temporary_folder() as parent:
         folder = parent / commit[:10]
         try:
             _git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
             yield Tree(folder / inside, commit, revision)
         finally:
             _remove(root, folder)
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(_OURS))
+        except OSError as error:
+            raise RevisionError(
+                f"no folder can be made for its files ({error}); expected one for temporary files "
+                "that can be written: free space there, or set TMPDIR to another"
+            ) from error
+        yield folder
 
 
 def commit_of(root: Path, revision: str) -> str:

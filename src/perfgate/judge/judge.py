@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perfgate.judge.limits import Limits
 from perfgate.judge.noise import Noise, estimate
 from perfgate.judge.record import Figure, Measurement, Run
 from perfgate.judge.rule import Finding, conclude
 from perfgate.judge.verdict import (
+    AGAINST,
     COMPANIONS,
     NO_ANSWERS,
     Against,
@@ -54,8 +55,13 @@ class _Comparison:
     def judge(self, before: Measurement, now: Measurement) -> TimeChange:
         earlier, values = before.values(self.figure), now.values(self.figure)
         change = math.log(self.level(values) / statistics.median(earlier))
+        # Processes of one run are alike: more of them than were calibrated tell no more of it.
+        runs = before.calibration.runs if before.calibration else ()
+        is_calibrated = len(earlier) == len(runs) * self.noise.processes
+        known = len(earlier) if is_calibrated else min(len(earlier), self.noise.processes)
+        error = self.noise.standard_error(known, min(len(values), self.noise.processes))
         found = conclude(
-            change, self.noise.standard_error(len(earlier), len(values)), self.noise.df,
+            change, error, self.noise.df,
             alarm=FALSE_QUESTION, least=self.least, visible=self.visible,
             only_slower=self.only_slower,
         )  # fmt: skip
@@ -74,6 +80,7 @@ class Judge:
         anchor: the oldest kept one, so that many small losses are seen; None for none.
         limits: name to its limits.
         stranger: why the baseline's time of a benchmark tells nothing here; None where it does.
+        strange_anchor: whether the oldest one's times tell nothing here.
     """
 
     def __init__(
@@ -82,7 +89,9 @@ class Judge:
         anchor: Run | None,
         limits: Callable[[Measurement], Limits],
         stranger: Callable[[Measurement], str | None] = lambda measurement: None,
+        strange_anchor: bool = False,
     ) -> None:
+        self.strange_anchor = strange_anchor
         self.accepted = baseline.measurements if baseline else {}
         self.oldest = anchor.measurements if anchor else {}
         self.limits = limits
@@ -125,32 +134,58 @@ class Judge:
             reason = absent_because or "this run does not have it"
             return Verdict(name, "missing", f"in the baseline, but {reason}")
         if before is None:
-            if in_turns:
-                return verdict_of(name, in_turns)
-            remedy = answers.obstacles.get(name, "store one with: kan-bench accept")
-            return Verdict(name, "no_baseline", remedy)
+            return self._judge_new(name, in_turns, answers)
         if obstacle := _incomparable(before, now):
             return Verdict(name, "incomparable", obstacle)
         memory = memory_changes(before, now, self.limits(now).memory_bytes)
         counts = count_changes(before, now)
         doubt = self._doubt(before, now)
         stored = [] if doubt else list(self._times(before, now))
-        if in_turns:
-            return verdict_of(name, [*in_turns, *stored], memory, counts)
-        questions = [change for change in stored if change.status == "inconclusive"]
-        if not doubt and not questions:
-            return verdict_of(name, stored, memory, counts)
-        against: list[Against] = ["baseline"] if doubt else [c.against for c in questions]
-        causes = [doubt] if doubt else [explain(change) for change in questions]
-        if name in answers.obstacles:
-            causes.append(answers.obstacles[name])
+        asked = self._open(before, now, doubt, stored)
+        answered = {"baseline" if c.against == "base" else c.against for c in in_turns}
+        hindered = [
+            f"against {AGAINST[a]}: {answers.obstacles[name, a]}"
+            for a in asked
+            if (name, a) in answers.obstacles
+        ]
+        if not asked or (answered and (name, "baseline") not in answers.obstacles):
+            found = verdict_of(name, [*in_turns, *stored], memory, counts)
+            return replace(found, cause="; ".join([found.cause, *hindered]))
+        causes = [explain(change) for change in in_turns]
+        if doubt:
+            causes.append(doubt + _by_what_is_stored(before, now))
+        causes += [explain(change) for change in stored if change.status == "inconclusive"]
         exact: list[MemoryChange | CountChange] = [*memory, *counts]
         worse = [str(change) for change in exact if change.status == "regressed"]
-        status: Status = "unjudged" if _is_lost(now) else "inconclusive"
+        status: Status = "unjudged" if _is_lost(now) and not answered else "inconclusive"
+        if worse or any(change.status == "regressed" for change in in_turns):
+            status = "regressed"
         return Verdict(
-            name, "regressed" if worse else status, "; ".join([*worse, *causes]), stored, memory,
-            tuple(dict.fromkeys(against)), counts,
+            name, status, "; ".join([*worse, *causes, *hindered]), [*in_turns, *stored], memory,
+            tuple(asked), counts,
         )  # fmt: skip
+
+    def _judge_new(self, name: str, in_turns: Sequence[TimeChange], answers: Answers) -> Verdict:
+        """What has no baseline, by the base if there is one."""
+        if in_turns:
+            memory, counts = answers.memory.get(name, ()), answers.counts.get(name, ())
+            return verdict_of(name, in_turns, memory, counts)
+        obstacle = answers.obstacles.get((name, "baseline"))
+        if obstacle is not None and name not in answers.lacking:
+            return Verdict(name, "unjudged", obstacle)
+        return Verdict(name, "no_baseline", obstacle or "store one with: kan-bench accept")
+
+    def _open(
+        self, before: Measurement, now: Measurement, doubt: str | None,
+        stored: Sequence[TimeChange],
+    ) -> list[Against]:  # fmt: skip
+        """With what its code is to be compared, before its time is judged."""
+        found: list[Against] = ["baseline"] if doubt else []
+        found += [change.against for change in stored if change.status == "inconclusive"]
+        oldest = self.oldest.get(now.name)
+        if (doubt or self.strange_anchor) and oldest and not _incomparable(oldest, now):
+            found.append("anchor")
+        return list(dict.fromkeys(found))
 
     def _doubt(self, before: Measurement, now: Measurement) -> str | None:
         """Why stored times say nothing of the benchmark, if so."""
@@ -171,7 +206,12 @@ class Judge:
             before, now
         )
         oldest = self.oldest.get(now.name)
-        if oldest and oldest.values(figure) and not _incomparable(oldest, now):
+        if (
+            oldest
+            and not self.strange_anchor
+            and oldest.values(figure)
+            and not _incomparable(oldest, now)
+        ):
             drift = _Comparison(figure, "anchor", noise, basis, limits.drift, only_slower=True)
             yield drift.judge(oldest, now)
         # A ratio hides what slows the reference as well. The fastest process tells a slower
@@ -210,6 +250,15 @@ def _noises(measurements: Iterable[Measurement], figure: Figure) -> dict[str, No
         {name: calibration.processes for name, calibration in calibrations.items()},
         {name: calibration.clusters(figure) for name, calibration in calibrations.items()},
     )
+
+
+def _by_what_is_stored(before: Measurement, now: Measurement) -> str:
+    """The change of stored times, which accuses nobody."""
+    figure = _figure(before)
+    then, today = before.median(figure), now.median(figure)
+    if then is None or today is None:
+        return ""
+    return f" (stored {COMPANIONS[figure]} {today / then - 1:+.0%})"
 
 
 def _incomparable(before: Measurement, now: Measurement) -> str | None:

@@ -32,10 +32,11 @@ class Limits:
     """How far a figure may move. Times are relative changes, 0.1 being 10%.
 
     Args:
-        ratio: no smaller change of the time over the reference is called one, however
-            precisely it was measured: another layout of the same code moves it by as much.
-        visible: a change as large as that must be seen with 95% probability, else the
-            verdict is `inconclusive`.
+        ratio: no smaller change is called one, of the stored time over the reference or of the
+            time in turns, however precisely it was measured: another layout of the same code
+            moves it by as much.
+        visible: a change as large as that must be excluded, with an error of 2% at most, else
+            the verdict is `inconclusive`.
         absolute: the same as `ratio` for the time itself, which also shows a slowdown that
             hits the reference too. A busy neighbour alone has made it 2.3 times.
         drift: the same for the change since the oldest kept baseline.

@@ -25,7 +25,7 @@ class Conclusion:
     Args:
         finding: the name of it.
         limit: what unchanged code exceeds hardly ever, as a difference of logarithms.
-        possible: the largest change, up or down, that is not excluded.
+        possible: the largest change that is not excluded, up or down; where only slower counts, up.
     """
 
     finding: Finding
@@ -57,12 +57,13 @@ def conclude(
         only_slower: a gain is no finding.
     """
     limit = max(math.log1p(least), student_quantile(alarm / 2, df) * error)
-    possible = abs(change) + student_quantile(miss, df) * error
+    size = change if only_slower else abs(change)
+    possible = max(0.0, size + student_quantile(miss, df) * error)
     finding: Finding = "inconclusive"
     if change > limit:
         finding = "regressed"
     elif change < -limit and not only_slower:
         finding = "improved"
-    elif possible < math.log1p(visible) or (only_slower and change < 0):
+    elif possible < math.log1p(visible):
         finding = "unchanged"
     return Conclusion(finding, limit, possible)

@@ -24,6 +24,8 @@ FEWEST_PAIRS = 2
 # So many pairs come after those that found a change, and must show such a part of its limit.
 CONFIRMING_PAIRS = 2
 CONFIRMED_PART = 2 / 3
+# Fewer than these can call nothing changed.
+LEAST_PAIRS = FEWEST_PAIRS + CONFIRMING_PAIRS
 # With fewer pairs, the noise is not known well enough to give up, and none may have been left in
 # peace yet.
 LEAST_BEFORE_GIVING_UP = 4
@@ -80,7 +82,10 @@ def decide(
     """
     looks = max(1, most_pairs - FEWEST_PAIRS + 1)
     alarm = false_alarm / (looks * max(1, len(factors)))
-    noises = estimate(factors, dict.fromkeys(factors, 1))
+    noises = {
+        name: _at_least_its_own(noise, factors[name])
+        for name, noise in estimate(factors, dict.fromkeys(factors, 1)).items()
+    }
     return {
         name: _with_outlook(
             _confirmed(factors[name], noise, goals[name], alarm, MISS / looks),
@@ -88,6 +93,12 @@ def decide(
         )
         for name, noise in noises.items()
     }  # fmt: skip
+
+
+def _at_least_its_own(noise: Noise, factors: Sequence[float]) -> Noise:
+    """The noise, and no less than the benchmark's own pairs show: one noisy benchmark among quiet
+    ones is not like them, and two pairs do not tell that."""
+    return replace(noise, sd=max(noise.sd, statistics.stdev(map(math.log, factors))))
 
 
 def _confirmed(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from perfgate.judge.record import Figure, Measurement
@@ -124,11 +125,16 @@ class Answers:
 
     Args:
         times: name to what they found.
-        obstacles: name to why there was none, and what to do.
+        obstacles: name and with what it was to be compared, to why it was not, and what to do.
+        lacking: names that the earlier code does not run.
+        memory, counts: name to exact figures beside the base's, of what has no baseline.
     """
 
     times: Mapping[str, Sequence[TimeChange]]
-    obstacles: Mapping[str, str]
+    obstacles: Mapping[tuple[str, Against], str]
+    lacking: Collection[str] = ()
+    memory: Mapping[str, Sequence[MemoryChange]] = field(default_factory=dict)
+    counts: Mapping[str, Sequence[CountChange]] = field(default_factory=dict)
 
 
 NO_ANSWERS = Answers({}, {})
@@ -157,15 +163,17 @@ def verdict_of(
 
 def _is_unknown(change: TimeChange) -> bool:
     """Whether the turns left it open so far that the time may have doubled."""
-    return (
-        change.status == "inconclusive" and change.commit is not None and change.visible >= UNKNOWN
-    )
+    if change.status != "inconclusive" or change.commit is None:
+        return False
+    measured = math.log1p(change.change)
+    slower = measured + math.log1p(change.visible) - abs(measured)
+    return slower >= math.log1p(UNKNOWN)
 
 
 def explain(change: TimeChange) -> str:
     if change.status != "inconclusive":
         return str(change)
-    if abs(change.change) > change.limit:
+    if abs(math.log1p(change.change)) > math.log1p(change.limit):
         return f"{change}: it seems changed"
     return f"{change}: a change of up to {change.visible:.0%} is not excluded"
 

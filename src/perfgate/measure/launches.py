@@ -27,7 +27,7 @@ def count_launches(run: Callable[[], object], device: torch.device) -> int | Non
         None where the profiler sees nothing of the device, as without the permission to.
     """
     torch.cuda.synchronize(device)
-    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as prof:
+    with profile(activities=[ProfilerActivity.CUDA]) as prof:
         run()
         torch.cuda.synchronize(device)
     on_device = [event for event in prof.profiler.kineto_results.events() if _is_on_device(event)]

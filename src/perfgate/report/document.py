@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from perfgate.judge.exit_codes import GateExit
 from perfgate.judge.record import Run
-from perfgate.judge.verdict import CountChange, MemoryChange, TimeChange, Verdict
+from perfgate.judge.verdict import MemoryChange, TimeChange, Verdict
 from perfgate.report.measured import finite, measurement_entry, plain
 from perfgate.report.schema import violations
 
@@ -108,7 +108,7 @@ def verdict_entry(verdict: Verdict) -> dict[str, Any]:
         "cause": verdict.cause,
         "times": [_time_entry(change) for change in verdict.times],
         "memory": [_memory_entry(change) for change in verdict.memory],
-        "counts": [_count_entry(change) for change in verdict.counts],
+        "counts": [asdict(change) for change in verdict.counts],
     }
 
 
@@ -124,15 +124,6 @@ def _time_entry(change: TimeChange) -> dict[str, Any]:
         "in_turns_with": change.commit,
         "noise_of": change.noise_of or None,
         "given_up": change.given_up or None,
-    }
-
-
-def _count_entry(change: CountChange) -> dict[str, Any]:
-    return {
-        "kind": change.kind,
-        "status": change.status,
-        "before": change.before,
-        "now": change.now,
     }
 
 

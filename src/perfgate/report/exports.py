@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perfgate.judge.record import BESIDE
-from perfgate.report.measured import companions
+from perfgate.report.measured import companions, extremes
 from perfgate.report.words import kind_words
 
 # Lengths that Bencher takes.
@@ -40,19 +40,12 @@ def _series(measurement: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
         value = measurement[figure]
         if value is not None:
             entry = {"unit": unit, "value": value * scale}
-            lowest, highest = _extremes(measurement, figure)
+            lowest, highest = extremes(measurement, figure)
             if highest > lowest:
                 entry["range"] = f"± {(highest - lowest) / 2 * scale:.6g}"
             yield what, entry
     for kind, size in measurement["memory_bytes"].items():
         yield kind_words(kind), {"unit": "bytes", "value": size}
-
-
-def _extremes(measurement: Mapping[str, Any], figure: str) -> tuple[float, float]:
-    """The least and the greatest of all processes."""
-    found = [process.get(figure) for process in measurement["processes"]]
-    values = [value for value in [*found, measurement[figure]] if value is not None]
-    return min(values), max(values)
 
 
 def _extra(document: Mapping[str, Any], measurement: Mapping[str, Any], status: str | None) -> str:
@@ -80,7 +73,7 @@ def _measures(measurement: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, f
     }
     for figure, name in names.items():
         if measurement[figure] is not None:
-            lowest, highest = _extremes(measurement, figure)
+            lowest, highest = extremes(measurement, figure)
             yield name, _metric(measurement[figure], lowest, highest)
     for kind, size in measurement["memory_bytes"].items():
         # The slug that Bencher would make of it.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from perfgate.judge.record import Run
 from perfgate.report.measured import measurement_entry
-from perfgate.report.plot import Plot, Section, Style, log_axis, text
+from perfgate.report.plot import Look, Plot, Section, log_axis, new_figure, text
 from perfgate.report.words import date, pass_words
 
 Entry = Mapping[str, Any]
@@ -29,15 +29,15 @@ def is_growth(case: str) -> bool:
 
 
 def growth_sections(
-    document: Mapping[str, Any], history: Sequence[Run], looks: Mapping[str, Style]
+    document: Mapping[str, Any], history: Sequence[Run], looks: Mapping[str, Look]
 ) -> Iterator[Section]:
     """A section for each thing that grows, of this run or else of the newest one that has it."""
     for what, axis in AXES.items():
-        entries, source = _newest(what, document, history)
+        series, source = _newest(what, document, history)
         plots = [
             plot
-            for pass_name in dict.fromkeys(entry["measured"]["pass"] for entry in entries)
-            for plot in _plots(what, axis, pass_name, entries, looks)
+            for pass_name in dict.fromkeys(entry["measured"]["pass"] for _, entry in series)
+            for plot in _plots(axis, pass_name, series, looks)
         ]
         if plots:
             yield Section(f"Growth with {what}", source, plots)
@@ -45,78 +45,74 @@ def growth_sections(
 
 def _newest(
     what: str, document: Mapping[str, Any], history: Sequence[Run]
-) -> tuple[list[Entry], str]:
+) -> tuple[list[tuple[int, Entry]], str]:
     """The measurements of a series, and a sentence if they are not this run's."""
-    entries = _series(what, document["measurements"])
-    if entries:
-        return entries, ""
+    if series := _series(what, document["measurements"]):
+        return series, ""
     for run in reversed(history):
-        entries = _series(what, [measurement_entry(m) for m in run.measurements.values()])
-        if entries:
-            return entries, f"Not of this run, but of {run.commit[:10]}, {date(run.datetime)}."
+        if series := _series(what, map(measurement_entry, run.measurements.values())):
+            return series, f"Not of this run, but of {run.commit[:10]}, {date(run.datetime)}."
     return [], ""
 
 
-def _series(what: str, measurements: Sequence[Entry]) -> list[Entry]:
-    return [
-        entry
+def _series(what: str, measurements: Iterable[Entry]) -> list[tuple[int, Entry]]:
+    """Sizes, in ascending order, and what was measured of them."""
+    found = [
+        (int(case[2]), entry)
         for entry in measurements
         if {"case", "implementation", "pass"} <= entry["measured"].keys()
-        and (found := _CASE.fullmatch(entry["measured"]["case"]))
-        and found[1] == what
+        and (case := _CASE.fullmatch(entry["measured"]["case"]))
+        and case[1] == what
     ]
+    return sorted(found, key=lambda part: part[0])
 
 
 def _plots(
-    what: str, axis: str, pass_name: str, entries: Sequence[Entry], looks: Mapping[str, Style]
+    axis: str, pass_name: str, series: Sequence[tuple[int, Entry]], looks: Mapping[str, Look]
 ) -> Iterator[Plot]:
-    of_pass = [entry for entry in entries if entry["measured"]["pass"] == pass_name]
     peak = "forward_peak_bytes" if pass_name == "forward" else "backward_peak_bytes"
-    times, sizes = {}, {}
-    for entry in of_pass:
-        place = (entry["measured"]["implementation"], _size(entry))
-        times[place] = (entry["median_ns"] or 0) / 1e6
-        sizes[place] = entry["memory_bytes"].get(peak, 0) / 1e6
+    times: dict[str, dict[int, float]] = {}
+    sizes: dict[str, dict[int, float]] = {}
+    for size, entry in series:
+        if entry["measured"]["pass"] == pass_name:
+            name = entry["measured"]["implementation"]
+            times.setdefault(name, {})[size] = (entry["median_ns"] or 0) / 1e6
+            sizes.setdefault(name, {})[size] = entry["memory_bytes"].get(peak, 0) / 1e6
     words = pass_words(pass_name)
     yield from _lines(f"{words}: time", axis, "median time, ms", times, looks)
     yield from _lines(f"{words}: peak memory", axis, "memory, MB of 10⁶ bytes", sizes, looks)
-
-
-def _size(entry: Entry) -> int:
-    found = _CASE.fullmatch(entry["measured"]["case"])
-    assert found is not None
-    return int(found[2])
 
 
 def _lines(
     title: str,
     axis: str,
     unit: str,
-    values: Mapping[tuple[str, int], float],
-    looks: Mapping[str, Style],
+    values: Mapping[str, Mapping[int, float]],
+    looks: Mapping[str, Look],
 ) -> Iterator[Plot]:
-    lines: dict[str, list[tuple[int, float]]] = {}
-    for (name, size), value in sorted(values.items(), key=lambda item: item[0][1]):
-        if size > 0 and value > 0:
-            lines.setdefault(name, []).append((size, value))
+    """One plot, or none if nothing of it can be on a logarithmic axis."""
+    lines = {
+        name: {size: value for size, value in values[name].items() if size > 0 and value > 0}
+        for name in looks
+        if name in values
+    }
+    lines = {name: line for name, line in lines.items() if line}
     if not lines:
         return
-    data = [
-        {
-            "type": "scatter", "mode": "lines+markers", "name": text(name),
-            "x": [size for size, _ in line],
-            "y": [value for _, value in line],
-            "line": {"color": looks[name].colour, "dash": looks[name].dash, "width": 2},
-            "marker": {"color": looks[name].colour, "symbol": looks[name].symbol, "size": 8},
-            "hovertemplate": "%{fullData.name} at %{x:,}: %{y:,.4~g}<extra></extra>",
-        }
-        for name, line in sorted(lines.items(), key=lambda item: list(looks).index(item[0]))
-    ]  # fmt: skip
+    sizes = sorted({size for line in lines.values() for size in line})
+    figures = [value for line in lines.values() for value in line.values()]
+    figure = new_figure(
+        _HEIGHT, xaxis=log_axis(axis, sizes, tickvals=sizes), yaxis=log_axis(unit, figures)
+    )
+    for name, line in lines.items():
+        figure.add_scatter(
+            name=text(name), x=list(line), y=list(line.values()), mode="lines+markers",
+            hovertemplate="%{fullData.name} at %{x:,}: %{y:,.4~g}<extra></extra>",
+            **looks[name],
+        )  # fmt: skip
     ends = "; ".join(
-        f"{name} from {line[0][1]:.3g} at {line[0][0]:,} to {line[-1][1]:.3g} at {line[-1][0]:,}"
+        f"{name} from {line[min(line)]:.3g} at {min(line):,} to {line[max(line)]:.3g} at "
+        f"{max(line):,}"
         for name, line in lines.items()
     )
-    sizes = sorted({size for line in lines.values() for size, _ in line})
-    figures = [value for line in lines.values() for _, value in line]
-    layout = {"xaxis": log_axis(axis, sizes, ticks=sizes), "yaxis": log_axis(unit, figures)}
-    yield Plot(title, f"{title} ({unit}) over {axis}: {ends}.", data, layout, _HEIGHT)
+    yield Plot(title, f"{title} ({unit}) over {axis}: {ends}.", figure)

@@ -2,116 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
 from perfgate.judge.record import Run
 from perfgate.report.measured import measurement_entry
-from perfgate.report.plot import GREY, Plot, Section, linear_axis, text
-from perfgate.report.rows import decisive
-from perfgate.report.words import STATUSES, kind_words, short_names, status_words
+from perfgate.report.plot import COLOURS, GREY, SYMBOLS, Plot, Section, look, new_figure, text
+from perfgate.report.rows import decisive, rank
+from perfgate.report.words import kind_words, short_names, status_words
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 Entry = Mapping[str, Any]
 
 _HEIGHT = 560
-_TIME_COLOUR = "#0072B2"
-_MEMORY_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00")
-_MEMORY_SYMBOLS = ("square", "diamond", "triangle-up", "cross")
-_FIGURES = {
-    "ratio": "time over the reference's",
-    "median_ns": "median time, ms",
-}
+# What is drawn, by what it is called and what makes it of the unit's size.
+_FIGURES = {"ratio": ("time over the reference's", 1.0), "median_ns": ("median time, ms", 1e-6)}
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A run of the history."""
+
+    commit: str
+    datetime: str
+    entries: Mapping[str, Entry]
+    begins_anew: bool
 
 
 def history_section(document: Mapping[str, Any], history: Sequence[Run]) -> Section | None:
     """A plot for each benchmark of this run, the worst first; None without stored runs."""
-    earlier = [run for run in history if not _is_same(run, document)]
+    now = (document["commit"], document["datetime"])
+    # A report that is made again, after its run was accepted, has it in its history.
+    earlier = [run for run in history if (run.commit, run.datetime) != now]
     if not earlier or document["kind"] == "ab" or not document["measurements"]:
         return None
-    runs = [_Point(run.commit, run.datetime, _entries(run), run.anchor) for run in earlier]
-    runs.append(_this(document))
+    runs = [_stored(run) for run in earlier]
+    entries = {entry["name"]: entry for entry in document["measurements"]}
+    runs.append(_Point(*now, entries, document["new_history_because"] is not None))
     verdicts = {verdict["name"]: verdict for verdict in document["verdicts"]}
-    names = sorted(
-        (entry["name"] for entry in document["measurements"]),
-        key=lambda name: -STATUSES.index(verdicts[name]["status"]) if name in verdicts else 0,
-    )
+    names = sorted(entries, key=lambda name: -rank(verdicts[name]) if name in verdicts else 0)
     short = short_names(names)
+    since = _accepted(runs, document["baseline"] or {})
     words = (
         "Each point is a stored baseline, the last one is this run. The band is what a run may "
         "differ from its baseline; the dashed lines of memory are the baseline's."
     )
-    plots = [_plot(name, short[name], runs, document, verdicts.get(name)) for name in names]
+    plots = [_plot(name, short[name], runs, since, verdicts.get(name)) for name in names]
     return Section("History", words, plots, choose=True)
 
 
-class _Point:
-    """A run of the history."""
-
-    def __init__(
-        self, commit: str, datetime: str, entries: Mapping[str, Entry], anchor: str | None
-    ) -> None:
-        self.label = f"{text(commit[:7])}<br>{text(datetime[:10])}"
-        self.identity = (commit, datetime)
-        self.entries = entries
-        self.anchor = anchor
+def _stored(run: Run) -> _Point:
+    entries = {name: measurement_entry(m) for name, m in run.measurements.items()}
+    return _Point(run.commit, run.datetime, entries, run.anchor is not None)
 
 
-def _is_same(run: Run, document: Mapping[str, Any]) -> bool:
-    """A report that is made again, after its run was accepted, has it in its history."""
-    return (run.commit, run.datetime) == (document["commit"], document["datetime"])
-
-
-def _entries(run: Run) -> dict[str, Entry]:
-    return {name: measurement_entry(m) for name, m in run.measurements.items()}
-
-
-def _this(document: Mapping[str, Any]) -> _Point:
-    entries = {entry["name"]: entry for entry in document["measurements"]}
-    because = document["new_history_because"]
-    return _Point(document["commit"], document["datetime"], entries, because)
+def _accepted(runs: Sequence[_Point], source: Mapping[str, Any]) -> int:
+    """The place of the baseline that this run was compared with; else of the run before."""
+    identity = (source.get("commit"), source.get("datetime"))
+    places = [place for place, run in enumerate(runs[:-1])
+              if (run.commit, run.datetime) == identity]  # fmt: skip
+    return places[-1] if places else len(runs) - 2
 
 
 def _plot(
     name: str,
     short: str,
     runs: Sequence[_Point],
-    document: Mapping[str, Any],
+    since: int,
     verdict: Mapping[str, Any] | None,
 ) -> Plot:
-    found = [(index, run.entries[name]) for index, run in enumerate(runs) if name in run.entries]
-    figure = _figure(found[-1][1], verdict)
-    accepted = _accepted(runs, document)
+    found = {place: run.entries[name] for place, run in enumerate(runs) if name in run.entries}
+    time, entry = _compared(verdict), runs[-1].entries[name]
+    shown = _figure(entry, time)
+    figure = _empty(runs, _FIGURES[shown][0])
+    values = _add_time(figure, found, shown)
+    _add_memory(figure, found)
+    _add_limits(figure, entry, shown, time, (since - 0.3, len(runs) - 0.7))
+    _add_beginnings(figure, runs)
     status = status_words(verdict["status"]) if verdict else "not judged"
-    layout = {
-        "xaxis": {
-            "title": {"text": "run: commit and date"}, "anchor": "y2", "automargin": True,
-            "tickmode": "array", "tickvals": [*range(len(runs))],
-            "ticktext": [run.label for run in runs],
-            "range": [-0.5, len(runs) - 0.5],
-        },
-        "yaxis": linear_axis(_FIGURES[figure], domain=[0.56, 1]),
-        "yaxis2": linear_axis("memory, MB of 10⁶ bytes", domain=[0, 0.44], rangemode="tozero"),
-        "shapes": [
-            *_band(found[-1][1], figure, verdict, accepted, len(runs) - 1),
-            *_memory_lines(found[-1][1], accepted, len(runs) - 1),
-            *_anchors(runs),
-        ],
-    }  # fmt: skip
-    values = [entry[figure] for _, entry in found if entry[figure] is not None]
     alt = (
-        f"History of {short} ({status}): {_FIGURES[figure]} in {len(found)} runs, "
-        f"{', '.join(f'{value * _scale(figure):.3g}' for value in values[-8:])}; and its memory."
+        f"History of {short} ({status}): {_FIGURES[shown][0]} in {len(found)} runs, "
+        f"{', '.join(f'{value:.3g}' for value in values[-8:])}; and its memory."
     )
-    data = [_time_trace(found, figure), *_memory_traces(found)]
-    return Plot(f"{short} ({status})", alt, data, layout, _HEIGHT)
-
-
-def _figure(entry: Entry, verdict: Mapping[str, Any] | None) -> str:
-    """What was compared; else the first ratio that there is."""
-    time = _compared(verdict)
-    if time is not None and entry[time["figure"]] is not None:
-        return str(time["figure"])
-    return next((figure for figure in _FIGURES if entry[figure] is not None), "median_ns")
+    return Plot(f"{short} ({status})", alt, figure)
 
 
 def _compared(verdict: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -127,78 +104,88 @@ def _compared(verdict: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return decisive({**verdict, "times": stored})
 
 
-def _scale(figure: str) -> float:
-    return 1e-6 if figure == "median_ns" else 1
+def _figure(entry: Entry, time: Mapping[str, Any] | None) -> str:
+    """What was compared; else the first figure that there is."""
+    wanted = ([] if time is None else [time["figure"]]) + [*_FIGURES]
+    return next((figure for figure in wanted if entry[figure] is not None), "median_ns")
 
 
-def _time_trace(found: Sequence[tuple[int, Entry]], figure: str) -> dict[str, Any]:
-    scale = _scale(figure)
-    known = [(index, entry[figure] * scale) for index, entry in found if entry[figure] is not None]
-    return {
-        "type": "scatter", "mode": "lines+markers", "name": _FIGURES[figure],
-        "x": [index for index, _ in known], "y": [value for _, value in known],
-        "line": {"color": _TIME_COLOUR, "width": 2}, "marker": {"size": 9}, "showlegend": False,
-        "hovertemplate": "%{y:.4~g}<extra></extra>",
-    }  # fmt: skip
+def _empty(runs: Sequence[_Point], title: str) -> Figure:
+    """Axes for time above those for memory, over the runs."""
+    labels = [f"{text(run.commit[:7])}<br>{text(run.datetime[:10])}" for run in runs]
+    return new_figure(
+        _HEIGHT,
+        xaxis={
+            "title": {"text": "run: commit and date"}, "anchor": "y2",
+            "tickvals": [*range(len(runs))], "ticktext": labels, "range": [-0.5, len(runs) - 0.5],
+        },
+        yaxis={"title": {"text": title}, "domain": [0.56, 1]},
+        yaxis2={
+            "title": {"text": "memory, MB of 10⁶ bytes"}, "domain": [0, 0.44],
+            "rangemode": "tozero",
+        },
+    )  # fmt: skip
 
 
-def _memory_traces(found: Sequence[tuple[int, Entry]]) -> Iterator[dict[str, Any]]:
-    kinds = dict.fromkeys(kind for _, entry in found for kind in entry["memory_bytes"])
-    for number, kind in enumerate(kinds):
-        known = [(index, entry["memory_bytes"].get(kind)) for index, entry in found]
-        yield {
-            "type": "scatter", "mode": "lines+markers", "name": text(kind_words(kind)),
-            "yaxis": "y2",
-            "x": [index for index, size in known if size is not None],
-            "y": [size / 1e6 for _, size in known if size is not None],
-            "customdata": [f"{size:,}" for _, size in known if size is not None],
-            "line": {"color": _MEMORY_COLOURS[number % 4], "width": 2},
-            "marker": {"size": 8, "symbol": _MEMORY_SYMBOLS[number % 4]},
-            "hovertemplate": "%{fullData.name}: %{customdata} B<extra></extra>",
-        }  # fmt: skip
+def _add_time(figure: Figure, found: Mapping[int, Entry], shown: str) -> list[float]:
+    """The values that are drawn, in the unit of the axis."""
+    title, scale = _FIGURES[shown]
+    known = {place: entry[shown] for place, entry in found.items() if entry[shown] is not None}
+    values = [value * scale for value in known.values()]
+    figure.add_scatter(
+        name=title, x=list(known), y=values, mode="lines+markers", showlegend=False,
+        hovertemplate="%{y:.4~g}<extra></extra>", **look(COLOURS[0], "circle"),
+    )  # fmt: skip
+    return values
 
 
-def _accepted(runs: Sequence[_Point], document: Mapping[str, Any]) -> int | None:
-    """The place of the baseline that this run was compared with."""
-    source = document["baseline"] or {}
-    identity = (source.get("commit"), source.get("datetime"))
-    places = [index for index, run in enumerate(runs[:-1]) if run.identity == identity]
-    return places[-1] if places else None
+def _add_memory(figure: Figure, found: Mapping[int, Entry]) -> None:
+    kinds = dict.fromkeys(kind for entry in found.values() for kind in entry["memory_bytes"])
+    styles = zip(cycle(COLOURS[1:]), cycle(SYMBOLS), strict=False)
+    for kind, style in zip(kinds, styles, strict=False):
+        sizes = {
+            place: entry["memory_bytes"][kind]
+            for place, entry in found.items()
+            if kind in entry["memory_bytes"]
+        }
+        figure.add_scatter(
+            name=text(kind_words(kind)), yaxis="y2", mode="lines+markers",
+            x=list(sizes), y=[size / 1e6 for size in sizes.values()],
+            customdata=[f"{size:,}" for size in sizes.values()],
+            hovertemplate="%{fullData.name}: %{customdata} B<extra></extra>", **look(*style),
+        )  # fmt: skip
 
 
-def _band(
-    entry: Entry, figure: str, verdict: Mapping[str, Any] | None, accepted: int | None, now: int
-) -> Iterator[dict[str, Any]]:
-    """The limits around the baseline's figure, from its run to this one."""
-    before = (entry["baseline"] or {}).get(figure)
-    time = _compared(verdict)
-    if not before or time is None or time["limit_fraction"] is None or time["figure"] != figure:
-        return
-    middle, factor = before * _scale(figure), 1 + time["limit_fraction"]
-    yield {
-        "type": "rect", "xref": "x", "yref": "y",
-        "x0": (now - 1 if accepted is None else accepted) - 0.3, "x1": now + 0.3,
-        "y0": middle / factor, "y1": middle * factor,
-        "fillcolor": GREY, "opacity": 0.25, "line": {"width": 0}, "layer": "below",
-    }  # fmt: skip
+def _add_limits(
+    figure: Figure,
+    entry: Entry,
+    shown: str,
+    time: Mapping[str, Any] | None,
+    span: tuple[float, float],
+) -> None:
+    """What a run may differ from the baseline, and the baseline's memory, from its run to this."""
+    before = entry["baseline"] or {}
+    middle = (before.get(shown) or 0) * _FIGURES[shown][1]
+    across = {"x0": span[0], "x1": span[1], "layer": "below"}
+    if middle and time and time["figure"] == shown and time["limit_fraction"] is not None:
+        factor = 1 + time["limit_fraction"]
+        figure.add_shape(
+            type="rect", y0=middle / factor, y1=middle * factor, fillcolor=GREY, opacity=0.25,
+            line_width=0, **across,
+        )  # fmt: skip
+    for size in before.get("memory_bytes", {}).values():
+        figure.add_shape(
+            type="line", yref="y2", y0=size / 1e6, y1=size / 1e6,
+            line={"color": GREY, "width": 1, "dash": "dash"}, **across,
+        )  # fmt: skip
 
 
-def _memory_lines(entry: Entry, accepted: int | None, now: int) -> Iterator[dict[str, Any]]:
-    for size in (entry["baseline"] or {}).get("memory_bytes", {}).values():
-        yield {
-            "type": "line", "xref": "x", "yref": "y2",
-            "x0": (now - 1 if accepted is None else accepted) - 0.3, "x1": now + 0.3,
-            "y0": size / 1e6, "y1": size / 1e6,
-            "line": {"color": GREY, "width": 1, "dash": "dash"}, "layer": "below",
-        }  # fmt: skip
-
-
-def _anchors(runs: Sequence[_Point]) -> Iterator[dict[str, Any]]:
-    """Where a new history begins."""
-    for index, run in enumerate(runs):
-        if run.anchor is not None and index > 0:
-            yield {
-                "type": "line", "xref": "x", "yref": "paper", "x0": index - 0.5,
-                "x1": index - 0.5, "y0": 0, "y1": 1, "line": {"color": GREY, "width": 2},
-                "label": {"text": "new history", "textposition": "end", "textangle": 0},
-            }  # fmt: skip
+def _add_beginnings(figure: Figure, runs: Sequence[_Point]) -> None:
+    """A line where a new history begins."""
+    for place, run in enumerate(runs):
+        if run.begins_anew and place > 0:
+            figure.add_shape(
+                type="line", x0=place - 0.5, x1=place - 0.5, yref="paper", y0=0, y1=1,
+                line={"color": GREY, "width": 2},
+                label={"text": "new history", "textposition": "end", "textangle": 0},
+            )  # fmt: skip

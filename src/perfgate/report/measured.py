@@ -58,6 +58,13 @@ def companions(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     return [key.removeprefix(BESIDE) for key in keys]
 
 
+def extremes(entry: Mapping[str, Any], figure: str) -> tuple[float, float]:
+    """The least and the greatest of a figure that an entry has, over all of its processes."""
+    found = [process.get(figure) for process in entry["processes"]]
+    values = [value for value in [*found, entry[figure]] if value is not None]
+    return min(values), max(values)
+
+
 def _process(process: Process) -> dict[str, Any]:
     return {
         "median_ns": not_negative(process.median_ns),

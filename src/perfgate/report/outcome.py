@@ -6,8 +6,9 @@ their completeness stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
 from perfgate.judge.verdict import Status
@@ -35,7 +36,10 @@ def read_whole(folder: Path) -> Document:
 
 
 def exit_of(
-    content: Document, expected: Iterable[str] = (), failing: Iterable[Status] = FAILING
+    content: Document,
+    expected: Iterable[str] = (),
+    failing: Iterable[Status] = FAILING,
+    needs_time: bool = False,
 ) -> int:
     """The exit status that the verdicts of a report mean.
 
@@ -43,6 +47,7 @@ def exit_of(
         content: the report.
         expected: the benchmarks that must have a verdict, such as those of the baseline.
         failing: the verdicts that are not to pass.
+        needs_time: an unclear time that was compared with no earlier code is not to pass.
 
     Returns:
         the worst of what the verdicts say, what the report says of its run, and `MISSING` where a
@@ -52,7 +57,16 @@ def exit_of(
         return int(content["exit"]["code"])
     judged = {verdict["name"]: verdict["status"] for verdict in content["verdicts"]}
     found = gate_exit(judged.values(), failing)
+    if found is GateExit.PASSED and needs_time and any(map(_is_uncompared, content["verdicts"])):
+        return GateExit.UNJUDGED
     measured = {measurement["name"] for measurement in content["measurements"]}
     if found is GateExit.PASSED and (measured | set(expected)) - judged.keys():
         return GateExit.MISSING
     return found
+
+
+def _is_uncompared(verdict: Mapping[str, Any]) -> bool:
+    """Whether its time is unclear, and no earlier code was measured beside it."""
+    return verdict["status"] == "inconclusive" and not any(
+        change["in_turns_with"] for change in verdict["times"]
+    )

@@ -9,12 +9,11 @@ const color = (name) => getComputedStyle(document.documentElement).getPropertyVa
 
 function themed(plot) {
   const axis = {
-    gridcolor: color("--line"), linecolor: color("--line"), zerolinecolor: color("--line"),
-    ticks: "outside", tickcolor: color("--line"),
+    gridcolor: color("--line"), linecolor: color("--line"), tickcolor: color("--line"),
+    ticks: "outside", automargin: true, zeroline: false,
   };
   const layout = {
     ...plot.layout,
-    height: plot.height,
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: color("--text"), family: getComputedStyle(document.body).fontFamily, size: 13 },
@@ -42,7 +41,7 @@ const shown = new Map();
 
 function draw(place, plot) {
   shown.set(place, plot);
-  place.style.height = `${plot.height}px`;
+  place.style.height = `${plot.layout.height}px`;
   Plotly.react(place, plot.data, themed(plot), config);
 }
 

@@ -6,13 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perfgate.report.words import (
-    STATUSES,
-    byte_change,
-    one_line,
-    percent,
-    short_names,
-)
+from perfgate.report.words import STATUSES, byte_change, one_line, percent, short_names
 
 
 @dataclass(frozen=True)
@@ -20,15 +14,15 @@ class Row:
     """One verdict, as text; empty where there is nothing to say.
 
     Args:
-        status: the judgement.
+        verdict: as the document holds it.
+        time: the comparison of time that decided, or the first; empty where there is none.
+        growth: bytes, of the kind of memory that decided, or of that which changed most.
         name, short: pytest's node id, and what is left of it where the rest is obvious.
-        change, limit, visible: of the time comparison that decided, or the first.
-        memory: the change of the kind of memory that decided, or the largest.
-        processes: how many count.
-        cause: why.
     """
 
-    status: str
+    verdict: Mapping[str, Any]
+    time: Mapping[str, Any]
+    growth: int | None
     name: str
     short: str
     change: str
@@ -36,7 +30,13 @@ class Row:
     visible: str
     memory: str
     processes: str
+    status: str
     cause: str
+
+
+def rank(verdict: Mapping[str, Any]) -> int:
+    """The greater, the worse."""
+    return STATUSES.index(verdict["status"])
 
 
 def rows(verdicts: Iterable[Mapping[str, Any]], worst_first: bool) -> list[Row]:
@@ -44,7 +44,7 @@ def rows(verdicts: Iterable[Mapping[str, Any]], worst_first: bool) -> list[Row]:
     found = list(verdicts)
     short = short_names(verdict["name"] for verdict in found)
     sign = -1 if worst_first else 1
-    ranked = sorted(found, key=lambda verdict: sign * STATUSES.index(verdict["status"]))
+    ranked = sorted(found, key=lambda verdict: sign * rank(verdict))
     return [_row(verdict, short[verdict["name"]]) for verdict in ranked]
 
 
@@ -56,29 +56,28 @@ def decisive(verdict: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _row(verdict: Mapping[str, Any], short: str) -> Row:
-    time = decisive(verdict) or {}
+    time, growth = decisive(verdict) or {}, _growth(verdict)
     return Row(
-        status=verdict["status"],
+        verdict=verdict,
+        time=time,
+        growth=growth,
         name=one_line(verdict["name"]),
         short=one_line(short),
         change=percent(time.get("change_fraction"), sign=True),
         limit=percent(time.get("limit_fraction")),
         visible=percent(time.get("visible_fraction")),
-        memory=_memory(verdict),
+        memory="" if growth is None else byte_change(0, growth),
         processes=str(time.get("processes", "")),
+        status=verdict["status"],
         cause=one_line(verdict["cause"]),
     )
 
 
-def _memory(verdict: Mapping[str, Any]) -> str:
+def _growth(verdict: Mapping[str, Any]) -> int | None:
     changes = verdict["memory"]
     agreeing = [change for change in changes if change["status"] == verdict["status"]]
-    largest = max(
-        agreeing or changes,
-        key=lambda change: abs(change["now_bytes"] - change["before_bytes"]),
-        default=None,
-    )
-    return "" if largest is None else byte_change(largest["before_bytes"], largest["now_bytes"])
+    grown = [change["now_bytes"] - change["before_bytes"] for change in agreeing or changes]
+    return max(grown, key=abs, default=None)
 
 
 def samples(measurement: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -7,23 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from perfgate.judge.record import Measurement, Run
 from perfgate.report.measured import not_negative, whole, work_entry
-from perfgate.report.words import factor
+from perfgate.report.words import PASSES, factor
 
-_RESULT_COLUMNS = (
-    "implementation",
-    "forward ms",
-    "backward ms",
-    "backward+dx ms",
-    "step ms",
-    "forward MB",
-    "backward MB",
-    "saved MB",
-    "parameters",
-    "trainable",
-)
-# Over each companion; and at the end.
-_RATIO_COLUMNS = ("fwd", "bwd", "bwd+dx", "step")
-_FLOOR_COLUMNS = ("fwd floor", "bwd floor")
+# How columns call the passes; ratios are shorter.
+_SHORT = ("fwd", "bwd", "bwd+dx", "step")
+_MEMORY = {
+    "forward MB": "forward_peak_bytes",
+    "backward MB": "backward_peak_bytes",
+    "saved MB": "saved_bytes",
+}
 
 LEGEND = """\
 Times are medians. Memory is the peak above the level before the forward pass, in MB of
@@ -36,17 +28,10 @@ taken once for each size; it exceeds 100% where the machine was slower then."""
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An aligned Markdown table; the first column to the left, the others to the right."""
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    from tabulate import tabulate
 
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = zip(cells, widths, strict=True)
-        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|" + "|".join(
-        [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
-    )
-    return "\n".join([line(columns), rule + "|", *map(line, rows)])
+    sides = ["left", *["right"] * (len(columns) - 1)]
+    return str(tabulate(rows, columns, "pipe", colalign=sides, disable_numparse=True))
 
 
 def results_markdown(run: Run) -> str:
@@ -67,9 +52,8 @@ def results_markdown(run: Run) -> str:
     for (case, batch), implementations in cases.items():
         all_of = [m for passes in implementations.values() for m in passes.values()]
         beside = list(dict.fromkeys(name for m in all_of for name in m.beside()))
-        ratios = [f"{part}/{name}" for name in beside for part in _RATIO_COLUMNS]
         rows = [_result_row(name, passes, beside) for name, passes in implementations.items()]
-        table = markdown_table([*_RESULT_COLUMNS, *ratios, *_FLOOR_COLUMNS], rows)
+        table = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
         parts.append(f"### {case}, batch {batch}\n\n{table}")
     parts.append(LEGEND)
     return "\n\n".join(parts) + "\n"
@@ -84,44 +68,24 @@ def is_results_table(text: str) -> bool:
 
 def _result_row(
     implementation: str, passes: Mapping[str, Measurement], beside: Sequence[str]
-) -> list[str]:
-    forward = passes.get("forward")
-    backward = passes.get("backward")
-    with_dx = passes.get("backward_with_input_grad")
-    step = passes.get("training_step")
+) -> dict[str, str]:
+    """Cells by their columns; empty where nothing was measured."""
+    of_pass = [passes.get(name) for name in PASSES]
     any_pass = next(iter(passes.values()))
-    memory = (backward or any_pass).memory
-    name = implementation
-    if version := any_pass.info.get("package_version"):
-        name += f" {version}"
-    return [
-        name,
-        *(_ms(measurement) for measurement in (forward, backward, with_dx, step)),
-        *(
-            _mb(memory.get(kind))
-            for kind in ("forward_peak_bytes", "backward_peak_bytes", "saved_bytes")
-        ),
-        f"{whole(any_pass.info.get('parameters')) or 0:,}",
-        f"{whole(any_pass.info.get('trainable_parameters')) or 0:,}",
-        *(_ratio(m, name) for name in beside for m in (forward, backward, with_dx, step)),
-        *(_fraction(measurement) for measurement in (forward, backward)),
-    ]
-
-
-def _ms(measurement: Measurement | None) -> str:
-    return "" if measurement is None else f"{measurement.median_ns / 1e6:.2f}"
-
-
-def _mb(size: int | None) -> str:
-    return "" if size is None else f"{size / 1e6:.2f}"
-
-
-def _ratio(measurement: Measurement | None, name: str) -> str:
-    """Over a companion, which itself has none."""
-    return "" if measurement is None else factor(measurement.beside().get(name))
-
-
-def _fraction(measurement: Measurement | None) -> str:
-    fraction = None if measurement is None else measurement.info.get("floor_fraction")
-    known = not_negative(fraction)
-    return "" if known is None else f"{known:.0%}"
+    memory, info = passes.get("backward", any_pass).memory, any_pass.info
+    version = info.get("package_version")
+    row = {"implementation": f"{implementation} {version}" if version else implementation}
+    for column, measurement in zip(PASSES.values(), of_pass, strict=True):
+        row[f"{column} ms"] = f"{measurement.median_ns / 1e6:.2f}" if measurement else ""
+    for column, kind in _MEMORY.items():
+        row[column] = f"{memory[kind] / 1e6:.2f}" if kind in memory else ""
+    row["parameters"] = f"{whole(info.get('parameters')) or 0:,}"
+    row["trainable"] = f"{whole(info.get('trainable_parameters')) or 0:,}"
+    for name in beside:  # which itself has no ratio
+        for column, measurement in zip(_SHORT, of_pass, strict=True):
+            ratios = measurement.beside() if measurement else {}
+            row[f"{column}/{name}"] = factor(ratios.get(name))
+    for column, measurement in zip(_SHORT[:2], of_pass, strict=False):
+        fraction = not_negative(measurement.info.get("floor_fraction")) if measurement else None
+        row[f"{column} floor"] = "" if fraction is None else f"{fraction:.0%}"
+    return row

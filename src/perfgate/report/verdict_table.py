@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from perfgate.judge.verdict import Verdict
 from perfgate.plain_text import printable
@@ -15,7 +15,7 @@ WIDTH = 100
 _GAP = "  "
 # The limit of two pairs is wide, and stands in the causes; what is not excluded is what counts.
 _COLUMNS = ("verdict", "benchmark", "change", "at most", "memory", "processes")
-_LEFT = 2  # columns that are aligned to the left
+_ALIGNED = ("left", "left", "right", "right", "right", "right")
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
@@ -27,29 +27,32 @@ def verdict_lines(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
     found = rows(map(verdict_entry, verdicts), worst_first=False)
     if not found:
         return []
-    cells = [_cells(row) for row in found]
-    widths = [max(map(len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
-    widths[1] = min(widths[1], WIDTH - sum(widths) + widths[1] - len(_GAP) * (len(widths) - 1))
-    lines = [("", _line(_COLUMNS, widths))]
-    for index, row in enumerate(found):
-        lines.append((row.status, _line(cells[index], widths)))
-        following = found[index + 1] if index + 1 < len(found) else None
+    header, *aligned = _aligned(found)
+    lines = [("", header)]
+    margin = " " * (max(len(status_words(row.status)) for row in found) + len(_GAP))
+    for row, following, line in zip(found, [*found[1:], None], aligned, strict=True):
+        lines.append((row.status, line))
         shared = following and (following.status, following.cause) == (row.status, row.cause)
         if row.status != "unchanged" and not shared:
-            lines += [(row.status, line) for line in _cause(row.cause, widths[0])]
+            cause = textwrap.wrap(row.cause, WIDTH, initial_indent=margin, subsequent_indent=margin)
+            lines += [(row.status, line) for line in cause]
     return [(status, printable(line)) for status, line in lines]
+
+
+def _aligned(found: Sequence[Row]) -> list[str]:
+    """A header and a line for each row; names take the room that the other columns leave."""
+    from tabulate import tabulate
+
+    cells = [_COLUMNS, *map(_cells, found)]
+    widths = [max(map(len, column)) + len(_GAP) for column in zip(*cells, strict=True)]
+    room = WIDTH - sum(widths) + widths[1]
+    lines = [(status, _cut(name, room), *figures) for status, name, *figures in cells]
+    table = tabulate(lines, tablefmt="plain", colalign=_ALIGNED, disable_numparse=True)
+    return str(table).splitlines()
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (status_words(row.status), row.short, row.change, row.visible, row.memory, row.processes)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [
-        _cut(cell, width).ljust(width) if index < _LEFT else cell.rjust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return _GAP.join(padded).rstrip()
 
 
 def _cut(text: str, width: int) -> str:
@@ -58,11 +61,6 @@ def _cut(text: str, width: int) -> str:
         return text
     tail = (width - 1) * 2 // 3
     return text[: width - 1 - tail] + "…" + text[len(text) - tail :]
-
-
-def _cause(text: str, indentation: int) -> Iterator[str]:
-    margin = " " * indentation + _GAP
-    return iter(textwrap.wrap(text, WIDTH, initial_indent=margin, subsequent_indent=margin))
 
 
 def verdict_summary(verdicts: Sequence[Verdict]) -> str:

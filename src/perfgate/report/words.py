@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -82,11 +83,15 @@ def unjudged(document: Mapping[str, Any]) -> int:
     return sum(status in ("inconclusive", "unjudged", "no_baseline") for status in statuses)
 
 
+def counts(statuses: Iterable[str]) -> list[tuple[str, int]]:
+    """Each status that there is and how often, the worst first."""
+    found = Counter(statuses)
+    return [(status, found[status]) for status in reversed(STATUSES) if found[status]]
+
+
 def count_words(statuses: Iterable[str]) -> str:
-    """How many of each, the worst first."""
-    found = list(statuses)
-    counts = [(found.count(status), status) for status in reversed(STATUSES)]
-    return ", ".join(f"{count} {status_words(status)}" for count, status in counts if count)
+    """The same in words."""
+    return ", ".join(f"{count} {status_words(status)}" for status, count in counts(statuses))
 
 
 def milliseconds(ns: float | None) -> str:

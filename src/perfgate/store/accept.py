@@ -48,6 +48,12 @@ def accept(
             f"{source} was disturbed in every process of {', '.join(busy)}: their memory is "
             "stored, and their time will be judged by this code, in turns"
         )
+    if run.commit == "unversioned" or run.dirty:
+        what = "without a git commit" if run.commit == "unversioned" else "with uncommitted work"
+        say(
+            f"{source} was measured {what}: its code cannot be measured again, so that a time that "
+            "stored figures leave open will be inconclusive; commit and measure to avoid it"
+        )
     # What is kept of the present baseline is read under the lock under which it is replaced:
     # of two that merge at once, the second keeps what the first one stored.
     with baseline.changing(baselines, run.device_key, say) as folder:

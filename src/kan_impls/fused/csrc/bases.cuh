@@ -1,20 +1,35 @@
 // Bases: each a struct that starts at a pair of functions of one x and steps to the next pair.
 //
 //   NUM_FUNCTIONS            all functions; pair h holds functions 2h (even) and 2h + 1 (odd)
-//   HAS_BASE                 function 0 is SiLU, whose weights are `base` and take no scale
-//   start(x, pair, problem)  goes to a pair, with full accuracy
+//   start(x, input, pair, problem)  goes to a pair, with full accuracy
 //   next()                   steps to the next pair
 //   even(), odd()            the values of the pair
 //   even_slope(), odd_slope()   their derivatives by x
+//   NUM_PARAMS, param_grads(even, odd, add)  of a basis with trained parameters: how many numbers
+//                            an input has, and add(number, derivative by it), where even and odd
+//                            are the derivatives by the values of the pair
 //
-// Where the number of functions is odd, the last odd value is arbitrary but finite for finite
-// x: its weights read as zero.
+// Where the number of functions is odd, the last odd value is arbitrary but finite for finite x,
+// and so is a pair more, where SiLU follows: the weights read as zero.
 #pragma once
 #include "problem.cuh"
 
-// A pipeline stage holds at most MAX_PAIRS pairs, which bounds shared memory and registers for
+// What a basis is without the wrappers at the end of this file.
+struct Plain {
+  static const bool HAS_BASE = false;   // the last function is SiLU, whose weights are base_weight
+  static const bool HAS_SCALE = false;  // all weights but those take a scale
+};
+
+template <class Basis>
+__device__ __forceinline__ bool is_base(int function) {
+  return Basis::HAS_BASE && function == Basis::NUM_FUNCTIONS - 1;
+}
+
+// A pipeline stage holds at most MAX_CHUNK pairs, which bounds shared memory and registers for
 // any number of functions; every chunk of a long basis has about the same length.
-template <class Basis, int MAX_PAIRS = 8>
+const int MAX_CHUNK = 8;
+
+template <class Basis, int MAX_PAIRS = MAX_CHUNK>
 struct Chunks {
   static const int PAIRS = (Basis::NUM_FUNCTIONS + 1) / 2;
   static const int COUNT = (PAIRS + MAX_PAIRS - 1) / MAX_PAIRS;
@@ -31,12 +46,11 @@ struct Chunks {
 
 // The weights of one function and input: a row of outputs; null outside the layer.
 template <class Basis, class T>
-__device__ __forceinline__ T* function_row(const Problem& problem, T* weight, T* base, int function,
-                                           long long input) {
+__device__ __forceinline__ T* function_row(const Problem& problem, T* weight, T* base_weight,
+                                           int function, long long input) {
   if (function >= Basis::NUM_FUNCTIONS || input >= problem.inputs) return nullptr;
-  if (Basis::HAS_BASE && function == 0) return base + input * problem.outputs;
-  long long row = (long long)(function - (Basis::HAS_BASE ? 1 : 0)) * problem.inputs + input;
-  return weight + row * problem.outputs;
+  if (is_base<Basis>(function)) return base_weight + input * problem.outputs;
+  return weight + ((long long)function * problem.inputs + input) * problem.outputs;
 }
 
 // a * b rounded once. A plain product could be fused into the sum that uses it, and its
@@ -76,15 +90,14 @@ __device__ __forceinline__ void sincos_reduced(float angle, float angle_low, flo
 
 // cos(kx), sin(kx) for k = 1 to G.
 template <int G>
-struct Fourier {
+struct Fourier : Plain {
   static const int NUM_FUNCTIONS = 2 * G;
-  static const bool HAS_BASE = false;
 
   float cos_1, sin_1;  // of x: one step
   float cos_k, sin_k;
   float k;
 
-  __device__ __forceinline__ void start(float x, int pair, const Problem&) {
+  __device__ __forceinline__ void start(float x, long long, int pair, const Problem&) {
     k = (float)(pair + 1);
     // From here neighbouring floats are 2^15 apart and reductions leave no digit: any point of the
     // circle is as good, but NaN where x is infinite.
@@ -111,40 +124,33 @@ struct Fourier {
   __device__ __forceinline__ float odd_slope() const { return k * cos_k; }
 };
 
-// SiLU, then the G + ORDER B-splines of a uniform grid of G intervals, extended by ORDER knots
-// on either side. Only ORDER + 1 neighbours differ from zero; `values` and `slopes` hold them in
+// The G + ORDER B-splines of a uniform grid of G intervals, extended by ORDER knots on either
+// side. Constants: the middle of the grid, and knots in a unit. Only ORDER + 1 neighbours differ from zero; `values` and `slopes` hold them in
 // whole pairs, zero around them.
 template <int G, int ORDER>
-struct BSpline {
-  static const int NUM_FUNCTIONS = 1 + G + ORDER;
-  static const bool HAS_BASE = true;
+struct BSpline : Plain {
+  static const int NUM_FUNCTIONS = G + ORDER;
   static const int SLOTS = (ORDER + 1) / 2 + 1;  // pairs that ORDER + 1 neighbours can touch
 
   float values[2 * SLOTS], slopes[2 * SLOTS];
-  float silu, silu_slope;
   int first;  // the pair of values[0]
   int current;
 
-  __device__ __forceinline__ void start(float x, int pair, const Problem& problem) {
+  __device__ __forceinline__ void start(float x, long long, int pair, const Problem& problem) {
     current = pair;
-    silu = silu_slope = 0.f;
-    if (pair == 0) start_silu(x);
-
     float cell, u;
     locate(x, problem, cell, u);
     bool inside = cell >= 0.f && cell < (float)(G + 2 * ORDER);  // false for NaN
-    // The splines that are not zero are cell - ORDER to cell; SiLU moves them up by one.
-    int function = (inside ? (int)cell : 0) - ORDER + 1;
-    first = inside ? function >> 1 : NUM_FUNCTIONS;
-    fill(u, (function & 1) != 0, problem.inverse_step);
+    // The splines that are not zero are cell - ORDER to cell.
+    int function = (inside ? (int)cell : 0) - ORDER;
+    first = inside ? function >> 1 : NUM_FUNCTIONS + 2;  // no pair comes so far
+    fill(u, (function & 1) != 0, problem.constants[1].high);
   }
 
   __device__ __forceinline__ void next() { current++; }
-  __device__ __forceinline__ float even() const { return current == 0 ? silu : pick(values, 0); }
+  __device__ __forceinline__ float even() const { return pick(values, 0); }
   __device__ __forceinline__ float odd() const { return pick(values, 1); }
-  __device__ __forceinline__ float even_slope() const {
-    return current == 0 ? silu_slope : pick(slopes, 0);
-  }
+  __device__ __forceinline__ float even_slope() const { return pick(slopes, 0); }
   __device__ __forceinline__ float odd_slope() const { return pick(slopes, 1); }
 
  private:
@@ -157,24 +163,19 @@ struct BSpline {
     return value;
   }
 
-  __device__ __forceinline__ void start_silu(float x) {
-    float sigmoid = __fdividef(1.f, 1.f + expf(-x));
-    silu = x * sigmoid;
-    silu_slope = sigmoid * fmaf(x, 1.f - sigmoid, 1.f);
-  }
-
   // The knot interval `cell` that holds x, counted from the first knot, and x's place u in it,
   // 0 to 1. x is measured from the middle of the grid, in two floats, so that u keeps its
   // accuracy on fine grids.
   static __device__ __forceinline__ void locate(float x, const Problem& problem, float& cell,
                                                 float& u) {
     const float MIDDLE = 0.5f * G + ORDER;
-    float distance = x - problem.center;
+    const Constant &center = problem.constants[0], &inverse_step = problem.constants[1];
+    float distance = x - center.high;
     float back = distance - x;
-    float distance_low = (x - (distance - back)) - (problem.center + back) - problem.center_low;
-    float place = rounded_product(distance, problem.inverse_step);
-    float place_low = fmaf(distance, problem.inverse_step, -place);
-    place_low += distance_low * problem.inverse_step + distance * problem.inverse_step_low;
+    float distance_low = (x - (distance - back)) - (center.high + back) - center.low;
+    float place = rounded_product(distance, inverse_step.high);
+    float place_low = fmaf(distance, inverse_step.high, -place);
+    place_low += distance_low * inverse_step.high + distance * inverse_step.low;
     cell = floorf(place + MIDDLE);
     u = (place - (cell - MIDDLE)) + place_low;
     float shift = floorf(u);  // -1 or 1 where the rounding crossed a knot
@@ -208,4 +209,105 @@ struct BSpline {
       slopes[n] = (odd_start ? slope_before : slope_here) * inverse_step;
     }
   }
+};
+
+// cos(fx), sin(fx) for G frequencies, which are params0.
+template <int G>
+struct Frequencies : Plain {
+  static const int NUM_FUNCTIONS = 2 * G;
+  static const int NUM_PARAMS = G;
+
+  const float* frequencies;
+  float x, cosine, sine;
+  int current;
+
+  __device__ __forceinline__ void start(float x_, long long input, int pair,
+                                        const Problem& problem) {
+    frequencies = param_row<0, G>(problem, input);
+    x = x_;
+    go_to(pair);
+  }
+  __device__ __forceinline__ void next() { go_to(current + 1); }
+
+  __device__ __forceinline__ float even() const { return cosine; }
+  __device__ __forceinline__ float odd() const { return sine; }
+  __device__ __forceinline__ float even_slope() const { return -frequency() * sine; }
+  __device__ __forceinline__ float odd_slope() const { return frequency() * cosine; }
+
+  template <class Add>
+  __device__ __forceinline__ void param_grads(float even, float odd, Add add) const {
+    add(current, x * (odd * cosine - even * sine));
+  }
+
+ private:
+  __device__ __forceinline__ float frequency() const { return frequencies[min(current, G - 1)]; }
+
+  __device__ __forceinline__ void go_to(int pair) {
+    current = pair;
+    float angle = rounded_product(frequency(), x);
+    sincos_reduced(angle, fmaf(frequency(), x, -angle), sine, cosine);
+  }
+};
+
+// SiLU(x) = x sigmoid(x).
+struct Silu : Plain {
+  static const int NUM_FUNCTIONS = 1;
+
+  float value, slope;
+
+  __device__ __forceinline__ void start(float x, long long, int, const Problem&) {
+    float sigmoid = __fdividef(1.f, 1.f + expf(-x));
+    value = x * sigmoid;
+    slope = sigmoid * fmaf(x, 1.f - sigmoid, 1.f);
+  }
+  __device__ __forceinline__ void next() {}
+  __device__ __forceinline__ float even() const { return value; }
+  __device__ __forceinline__ float odd() const { return 0.f; }
+  __device__ __forceinline__ float even_slope() const { return slope; }
+  __device__ __forceinline__ float odd_slope() const { return 0.f; }
+};
+
+// The functions of a basis, and SiLU as the last one.
+template <class Basis>
+struct WithSilu : Basis {
+  static const bool HAS_BASE = true;
+  static const int NUM_FUNCTIONS = Basis::NUM_FUNCTIONS + 1;
+  static const int LAST_PAIR = Basis::NUM_FUNCTIONS / 2, PARITY = Basis::NUM_FUNCTIONS % 2;
+
+  Silu silu;
+  int at;  // the pair
+
+  __device__ __forceinline__ void start(float x, long long input, int pair,
+                                        const Problem& problem) {
+    Basis::start(x, input, pair, problem);
+    at = pair;
+    silu.value = silu.slope = 0.f;
+    if (LAST_PAIR < pair + MAX_CHUNK) silu.start(x, input, pair, problem);
+  }
+  __device__ __forceinline__ void next() { Basis::next(), at++; }
+
+  __device__ __forceinline__ float even() const { return is_silu(0) ? silu.value : Basis::even(); }
+  __device__ __forceinline__ float odd() const { return is_silu(1) ? silu.value : Basis::odd(); }
+  __device__ __forceinline__ float even_slope() const {
+    return is_silu(0) ? silu.slope : Basis::even_slope();
+  }
+  __device__ __forceinline__ float odd_slope() const {
+    return is_silu(1) ? silu.slope : Basis::odd_slope();
+  }
+  template <class Add>
+  __device__ __forceinline__ void param_grads(float even, float odd, Add add) const {
+    if (is_silu(0)) return;  // the only function of its pair
+    Basis::param_grads(even, is_silu(1) ? 0.f : odd, add);
+  }
+
+ private:
+  __device__ __forceinline__ bool is_silu(int parity) const {
+    return PARITY == parity && at == LAST_PAIR;
+  }
+};
+
+// A basis, with or without SiLU, whose weights take a scale.
+template <class Basis>
+struct Scaled : Basis {
+  static const bool HAS_SCALE = true;
 };

@@ -16,7 +16,7 @@ struct ForwardTile {
   static const int BLOCKS = COLUMNS / 32;  // a warp takes 32 columns with one load of 4
   static const int STAGES = 4;
   static const int SCALE_ROW = 2 * Chunks<Basis>::SIZE * INPUTS;
-  static const int STAGE_ROWS = SCALE_ROW + (Basis::HAS_BASE ? INPUTS : 0);
+  static const int STAGE_ROWS = SCALE_ROW + (Basis::HAS_SCALE ? INPUTS : 0);
   static const int STRIDE = COLUMNS + 32 / sizeof(T);  // 32 bytes more: no bank conflicts
   static const int STAGE_SIZE = STAGE_ROWS * STRIDE;
 };
@@ -27,12 +27,11 @@ __device__ __forceinline__ void load_forward_stage(const Problem& problem, T* ti
   typedef ForwardTile<Basis, T> Tile;
   int first_input = stage / Chunks<Basis>::COUNT * Tile::INPUTS;
   int first_function = 2 * Chunks<Basis>::first_pair(stage % Chunks<Basis>::COUNT);
-  const T *weight = (const T*)problem.weight, *base = (const T*)problem.base;
+  const T *weight = (const T*)problem.weight, *base = (const T*)problem.base_weight;
   auto row_start = [&](int row) -> const T* {
     long long input = first_input + row % Tile::INPUTS;
-    if (Basis::HAS_BASE && row >= Tile::SCALE_ROW) {
-      bool there = problem.scale != nullptr && input < problem.inputs;
-      return there ? (const T*)problem.scale + input * problem.outputs : nullptr;
+    if (Basis::HAS_SCALE && row >= Tile::SCALE_ROW) {
+      return input < problem.inputs ? (const T*)problem.scale + input * problem.outputs : nullptr;
     }
     return function_row<Basis>(problem, weight, base, first_function + row / Tile::INPUTS, input);
   };
@@ -57,16 +56,18 @@ struct ForwardWarp {
   }
 
   // Adds one stage. x[m][r] is the thread's input in row g + 8r of its m-th tile of 16 rows.
-  __device__ __forceinline__ void add_stage(const Problem& problem, const T* tile, int chunk,
-                                            const float (&x)[TILES][2]) {
+  __device__ __forceinline__ void add_stage(const Problem& problem, const T* tile, long long input,
+                                            int chunk, const float (&x)[TILES][2]) {
     const int first_pair = Chunks<Basis>::first_pair(chunk);
     Basis phi[TILES][2];
     KAN_UNROLL for (int m = 0; m < TILES; m++) {
-      KAN_UNROLL for (int r = 0; r < 2; r++) phi[m][r].start(x[m][r], first_pair, problem);
+      KAN_UNROLL for (int r = 0; r < 2; r++) phi[m][r].start(x[m][r], input, first_pair, problem);
     }
     const T* mine = tile + lane.t * Tile::STRIDE + 4 * lane.g;
     float scale[Tile::BLOCKS][4];
-    if (Basis::HAS_BASE) load_scale(problem, mine, scale);
+    KAN_UNROLL for (int j = 0; j < Tile::BLOCKS; j++) {
+      if (Basis::HAS_SCALE) load4(scale[j], mine + Tile::SCALE_ROW * Tile::STRIDE + 32 * j);
+    }
 
     KAN_NO_UNROLL for (int h = 0; h < Chunks<Basis>::SIZE; h++) {
       if (!Chunks<Basis>::inside(first_pair + h)) break;
@@ -81,9 +82,9 @@ struct ForwardWarp {
         load4(even, mine + 2 * h * Tile::INPUTS * Tile::STRIDE + 32 * j);
         load4(odd, mine + (2 * h + 1) * Tile::INPUTS * Tile::STRIDE + 32 * j);
         KAN_UNROLL for (int c = 0; c < 4; c++) {
-          if (Basis::HAS_BASE) {
-            even[c] *= first_pair + h == 0 ? 1.f : scale[j][c];  // SiLU's weights take no scale
-            odd[c] *= scale[j][c];
+          if (Basis::HAS_SCALE) {
+            even[c] *= is_base<Basis>(2 * (first_pair + h)) ? 1.f : scale[j][c];
+            odd[c] *= is_base<Basis>(2 * (first_pair + h) + 1) ? 1.f : scale[j][c];
           }
           float v[2] = {even[c], odd[c]};
           Operand<2> b = operand<PRECISION>(v);
@@ -91,17 +92,6 @@ struct ForwardWarp {
             add_product<PRECISION>(total[m][j][c], a[m], b);
           }
         }
-      }
-    }
-  }
-
-  __device__ __forceinline__ void load_scale(const Problem& problem, const T* mine,
-                                             float (&scale)[Tile::BLOCKS][4]) {
-    KAN_UNROLL for (int j = 0; j < Tile::BLOCKS; j++) {
-      if (problem.scale != nullptr) {
-        load4(scale[j], mine + Tile::SCALE_ROW * Tile::STRIDE + 32 * j);
-      } else {
-        KAN_UNROLL for (int c = 0; c < 4; c++) scale[j][c] = 1.f;
       }
     }
   }
@@ -147,8 +137,11 @@ __global__ void __launch_bounds__(WARPS * 32, TILES == 1 ? 2 : 1) forward(const 
 
   ForwardWarp<Basis, T, PRECISION, TILES> sum;
   float x[TILES][2];
+  auto input_of = [&](int stage) {
+    return (long long)(stage / CHUNKS) * Tile::INPUTS + sum.lane.t;
+  };
   auto load_inputs = [&](int stage) {
-    long long input = (long long)(stage / CHUNKS) * Tile::INPUTS + sum.lane.t;
+    long long input = input_of(stage);
     KAN_UNROLL for (int m = 0; m < 2 * TILES; m++) {
       x[m / 2][m % 2] = stage < end ? load_x(problem, row + sum.lane.g + 8 * m, input) : 0.f;
     }
@@ -169,7 +162,7 @@ __global__ void __launch_bounds__(WARPS * 32, TILES == 1 ? 2 : 1) forward(const 
     KAN_UNROLL for (int m = 0; m < 2 * TILES; m++) now[m / 2][m % 2] = x[m / 2][m % 2];
     load_inputs(stage + 1);
     const T* tile = tiles + (stage - begin) % Tile::STAGES * Tile::STAGE_SIZE;
-    sum.add_stage(problem, tile, stage % CHUNKS, now);
+    sum.add_stage(problem, tile, input_of(stage), stage % CHUNKS, now);
   }
 
   if (problem.splits == 1) {

@@ -1,3 +1,4 @@
+// The gradient by the values of the basis, and from it that of x:
 // d x[b,i] = sum_f phi'_f(x[b,i]) * (sum_o grad_y[b,o] W[f,i,o]): rows x inputs, K = outputs.
 #pragma once
 #include "bases.cuh"
@@ -21,7 +22,7 @@ struct InputGradTile {
   static const int STAGES = 3;
   // Rows of a stage: weights (group, pair, input, parity), scale (input), grad_y (row).
   static const int SCALE_ROW = GROUPS * Chunks<Basis>::SIZE * 8;
-  static const int GRAD_ROW = SCALE_ROW + (Basis::HAS_BASE ? INPUTS : 0);
+  static const int GRAD_ROW = SCALE_ROW + (Basis::HAS_SCALE ? INPUTS : 0);
   static const int STAGE_ROWS = GRAD_ROW + ROWS;
   // Without bank conflicts: 8 rows and 4 threads reach different banks, 8 threads (16 bytes each)
   // or 16 threads (8 bytes each) at a time.
@@ -43,13 +44,12 @@ __device__ __forceinline__ void load_input_grad_stage(const Problem& problem, T*
       long long b = first_row + row - Tile::GRAD_ROW;
       return b < problem.rows ? (const T*)problem.grad_y + b * problem.outputs : nullptr;
     }
-    if (Basis::HAS_BASE && row >= Tile::SCALE_ROW) {
+    if (Basis::HAS_SCALE && row >= Tile::SCALE_ROW) {
       long long input = first_input + row - Tile::SCALE_ROW;
-      bool there = problem.scale != nullptr && input < problem.inputs;
-      return there ? (const T*)problem.scale + input * problem.outputs : nullptr;
+      return input < problem.inputs ? (const T*)problem.scale + input * problem.outputs : nullptr;
     }
     int group = row / (8 * Chunks<Basis>::SIZE), pair = row / 8 % Chunks<Basis>::SIZE;
-    return function_row<Basis>(problem, (const T*)problem.weight, (const T*)problem.base,
+    return function_row<Basis>(problem, (const T*)problem.weight, (const T*)problem.base_weight,
                                first_function + 2 * pair + row % 2,
                                first_input + 4 * group + row % 8 / 2);
   };
@@ -59,17 +59,15 @@ __device__ __forceinline__ void load_input_grad_stage(const Problem& problem, T*
 }
 
 template <class Basis, class T, Precision PRECISION, int WARPS>
-struct InputGradWarp {
+struct ValueGradWarp {
   typedef InputGradTile<Basis, T, WARPS> Tile;
   static const int SIZE = Chunks<Basis>::SIZE;
   float total[SIZE][4];  // (row g, even), (g, odd), (g + 8, even), (g + 8, odd)
-  float grad[2];         // of input t in rows g and g + 8, over the chunks so far
   int row_tile, group;
   Lane lane;
 
-  __device__ __forceinline__ InputGradWarp() {
+  __device__ __forceinline__ ValueGradWarp() {
     row_tile = threadIdx.x / 32 % WARPS, group = threadIdx.x / 32 / WARPS;
-    grad[0] = grad[1] = 0.f;
     clear();
   }
 
@@ -96,16 +94,16 @@ struct InputGradWarp {
   __device__ __forceinline__ void add_products(const Problem& problem, const T* stage,
                                                int first_pair, const Operand<4> (&a)[4]) {
     float scale[8] = {1.f, 1.f, 1.f, 1.f, 1.f, 1.f, 1.f, 1.f};
-    if (Basis::HAS_BASE && problem.scale != nullptr) {
+    if (Basis::HAS_SCALE) {
       load_halves(scale, stage + (Tile::SCALE_ROW + 4 * group + lane.g / 2) * Tile::STRIDE);
     }
     KAN_UNROLL for (int h = 0; h < SIZE; h++) {
       if (!Chunks<Basis>::inside(first_pair + h)) break;
       float weight[8];
       load_halves(weight, stage + ((group * SIZE + h) * 8 + lane.g) * Tile::STRIDE);
-      if (Basis::HAS_BASE) {
-        bool is_silu = first_pair + h == 0 && lane.g % 2 == 0;  // its weights take no scale
-        KAN_UNROLL for (int n = 0; n < 8; n++) weight[n] *= is_silu ? 1.f : scale[n];
+      if (Basis::HAS_SCALE) {
+        bool scaled = !is_base<Basis>(2 * (first_pair + h) + lane.g % 2);
+        KAN_UNROLL for (int n = 0; n < 8; n++) weight[n] *= scaled ? scale[n] : 1.f;
       }
       // The stage on its own first: a long sum of few large parts is more accurate.
       float part[4] = {0.f, 0.f, 0.f, 0.f};
@@ -125,38 +123,47 @@ struct InputGradWarp {
     }
   }
 
-  // Multiplies the sums of a chunk by the derivatives, and clears them.
-  __device__ __forceinline__ void finish_chunk(const Problem& problem, int first_pair,
-                                               long long block_row, long long block_input) {
-    KAN_UNROLL for (int r = 0; r < 2; r++) {
-      Basis phi;
-      phi.start(load_x(problem, row(block_row, r), input(block_input)), first_pair, problem);
-      KAN_UNROLL for (int h = 0; h < SIZE; h++) {
-        if (!Chunks<Basis>::inside(first_pair + h)) break;
-        grad[r] = fmaf(phi.even_slope(), total[h][2 * r], grad[r]);
-        if (2 * (first_pair + h) + 1 < Basis::NUM_FUNCTIONS) {
-          grad[r] = fmaf(phi.odd_slope(), total[h][2 * r + 1], grad[r]);
-        }
-        phi.next();
-      }
-    }
-    clear();
-  }
-
-  __device__ __forceinline__ void store(const Problem& problem, long long block_row,
-                                        long long block_input) {
-    KAN_UNROLL for (int r = 0; r < 2; r++) {
-      if (row(block_row, r) < problem.rows && input(block_input) < problem.inputs) {
-        problem.grad_x[row(block_row, r) * problem.inputs + input(block_input)] = grad[r];
-      }
-    }
-  }
-
   __device__ __forceinline__ long long row(long long block_row, int r) const {
     return block_row + 16 * row_tile + lane.g + 8 * r;
   }
   __device__ __forceinline__ long long input(long long block_input) const {
     return block_input + 4 * group + lane.t;
+  }
+};
+
+template <class Basis, class T, Precision PRECISION, int WARPS>
+struct InputGradWarp : ValueGradWarp<Basis, T, PRECISION, WARPS> {
+  static const int SIZE = Chunks<Basis>::SIZE;
+  float grad[2];  // of input t in rows g and g + 8, over the chunks so far
+
+  __device__ __forceinline__ InputGradWarp() { grad[0] = grad[1] = 0.f; }
+
+  // Multiplies the sums of a chunk by the derivatives, and clears them.
+  __device__ __forceinline__ void finish_chunk(const Problem& problem, int first_pair,
+                                               long long block_row, long long block_input) {
+    KAN_UNROLL for (int r = 0; r < 2; r++) {
+      Basis phi;
+      long long own = this->input(block_input);
+      phi.start(load_x(problem, this->row(block_row, r), own), own, first_pair, problem);
+      KAN_UNROLL for (int h = 0; h < SIZE; h++) {
+        if (!Chunks<Basis>::inside(first_pair + h)) break;
+        grad[r] = fmaf(phi.even_slope(), this->total[h][2 * r], grad[r]);
+        if (2 * (first_pair + h) + 1 < Basis::NUM_FUNCTIONS) {
+          grad[r] = fmaf(phi.odd_slope(), this->total[h][2 * r + 1], grad[r]);
+        }
+        phi.next();
+      }
+    }
+    this->clear();
+  }
+
+  __device__ __forceinline__ void store(const Problem& problem, long long block_row,
+                                        long long block_input) {
+    KAN_UNROLL for (int r = 0; r < 2; r++) {
+      if (this->row(block_row, r) < problem.rows && this->input(block_input) < problem.inputs) {
+        problem.grad_x[this->row(block_row, r) * problem.inputs + this->input(block_input)] = grad[r];
+      }
+    }
   }
 };
 
@@ -168,21 +175,13 @@ constexpr int input_grad_blocks() {
   return PRECISION == ACCURATE && THREADS > 128 || THREADS > 256 ? 1 : 2;
 }
 
-// Grid: (blocks of rows, blocks of inputs in y and z).
-template <class Basis, class T, Precision PRECISION, int WARPS>
-__global__ void __launch_bounds__(InputGradTile<Basis, T, WARPS>::THREADS,
-                                  input_grad_blocks<Basis, T, PRECISION, WARPS>())
-    input_grad(const Problem problem) {
+// All stages of a block, through an InputGradWarp or its like.
+template <class Warp, class Basis, class T, int WARPS>
+__device__ __forceinline__ Warp add_all_stages(const Problem& problem, T* stages,
+                                               long long block_row, long long first_input) {
   typedef InputGradTile<Basis, T, WARPS> Tile;
   const int CHUNKS = Chunks<Basis>::COUNT;
-  DYNAMIC_SHARED(shared);
-  T* stages = (T*)shared;
-
-  long long first_input = ((long long)blockIdx.z * gridDim.y + blockIdx.y) * Tile::INPUTS;
-  long long block_row = (long long)blockIdx.x * Tile::ROWS;
   int tiles = (problem.outputs + Tile::OUTPUTS - 1) / Tile::OUTPUTS;
-  if (first_input >= problem.inputs) return;  // the whole block
-
   Cursor<Tile::STAGES> loaded = {0, 0, 0};
   auto load_stage = [&]() {
     if (loaded.chunk < CHUNKS) {
@@ -195,7 +194,7 @@ __global__ void __launch_bounds__(InputGradTile<Basis, T, WARPS>::THREADS,
   };
 
   for (int ahead = 0; ahead < Tile::STAGES - 1; ahead++) load_stage();
-  InputGradWarp<Basis, T, PRECISION, WARPS> sum;
+  Warp sum;  // not earlier: its zeros would take registers
   for (Cursor<Tile::STAGES> at = {0, 0, 0}; at.chunk < CHUNKS;) {
     copy_wait<Tile::STAGES - 2>();
     __syncthreads();  // this stage is there, and the one before it free for the next load
@@ -205,5 +204,20 @@ __global__ void __launch_bounds__(InputGradTile<Basis, T, WARPS>::THREADS,
     at.advance(tiles);
     if (at.tile == 0) sum.finish_chunk(problem, first_pair, block_row, first_input);
   }
+  return sum;
+}
+
+// Grid: (blocks of rows, blocks of inputs in y and z).
+template <class Basis, class T, Precision PRECISION, int WARPS>
+__global__ void __launch_bounds__(InputGradTile<Basis, T, WARPS>::THREADS,
+                                  input_grad_blocks<Basis, T, PRECISION, WARPS>())
+    input_grad(const Problem problem) {
+  typedef InputGradTile<Basis, T, WARPS> Tile;
+  DYNAMIC_SHARED(shared);
+  long long first_input = ((long long)blockIdx.z * gridDim.y + blockIdx.y) * Tile::INPUTS;
+  long long block_row = (long long)blockIdx.x * Tile::ROWS;
+  if (first_input >= problem.inputs) return;  // the whole block
+  typedef InputGradWarp<Basis, T, PRECISION, WARPS> Warp;
+  Warp sum = add_all_stages<Warp, Basis, T, WARPS>(problem, (T*)shared, block_row, first_input);
   sum.store(problem, block_row, first_input);
 }

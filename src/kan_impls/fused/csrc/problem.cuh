@@ -2,35 +2,49 @@
 #pragma once
 #include "primitives.cuh"
 
-// y[b,o] = bias[o] + sum_i ( SiLU(x[b,i]) * base[i,o]
+// The sum of two floats.
+struct Constant {
+  float high, low;
+};
+
+// y[b,o] = bias[o] + sum_i ( SiLU(x[b,i]) * base_weight[i,o]
 //                          + sum_f phi_f(x[b,i]) * scale[i,o] * weight[f,i,o] )
-// All tensors are contiguous. x, grad_x and the workspace are float32, the rest has the
-// element type of the kernel. A null scale means 1, a null bias 0; a basis without SiLU reads
-// neither base nor scale. Mirrored by `_pack` in kernels.py.
+// All tensors are contiguous. x, params, grad_x, grad_params and the workspace are float32, the
+// rest has the element type of the kernel. A null bias means 0. Packed by problem.py, by name.
 struct Problem {
-  const float* x;      // (rows, inputs)
-  const void* weight;  // (functions, inputs, outputs)
-  const void* base;    // (inputs, outputs)
-  const void* scale;   // (inputs, outputs)
-  const void* bias;    // (outputs)
+  const float* x;           // (rows, inputs)
+  const void* weight;       // (functions, inputs, outputs)
+  const void* scale;        // (inputs, outputs)
+  const void* base_weight;  // (inputs, outputs)
+  const void* bias;         // (outputs)
+  const float* params0;     // of the basis: (sets, its size)
+  const float* params1;
   const void* grad_y;  // (rows, outputs)
   void* y;             // (rows, outputs)
   float* workspace;    // (splits, rows, outputs)
-  void* grad_weight;   // as weight, and so on
-  void* grad_base;
+  float* grad_x;       // as x, and so on
+  void* grad_weight;
   void* grad_scale;
-  float* grad_x;
+  void* grad_base_weight;
+  float* grad_params;  // (parts, inputs, sizes of all params)
   long long rows;
   int inputs;
   int outputs;
-  int splits;            // forward: partial sums over K
-  int stages_per_split;  // forward: pipeline stages of one partial sum
-  int vectorized;        // every tensor starts, and every row of outputs ends, at 16 bytes
-  // B-splines: the middle of the grid and the knots per unit, each as a sum of two floats.
-  float center, center_low;
-  float inverse_step, inverse_step_low;
+  int splits;                // forward: partial sums over K
+  int stages_per_split;      // forward: pipeline stages of one partial sum
+  int vectorized;            // every tensor starts, and every row of outputs ends, at 16 bytes
+  int inputs_per_set[2];     // of params0 and params1: neighbouring inputs that share a row
+  Constant constants[4];     // of the basis
 };
-static_assert(sizeof(Problem) == 144, "kernels.py packs 144 bytes");
+static_assert(sizeof(Problem) == 192, "problem.py packs 192 bytes");
+
+// The row of params0 (N = 0) or params1 that belongs to an input, of SIZE numbers. Past the last
+// input it is that of the last one: what is computed there is finite, and meets zeros.
+template <int N, int SIZE>
+__device__ __forceinline__ const float* param_row(const Problem& problem, long long input) {
+  long long own = min(input, (long long)problem.inputs - 1) / problem.inputs_per_set[N];
+  return (N == 0 ? problem.params0 : problem.params1) + own * SIZE;
+}
 
 struct bfloat16 {
   unsigned short bits;

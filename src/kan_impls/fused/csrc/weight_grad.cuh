@@ -62,9 +62,9 @@ struct WeightGradWarp {
 
   // Adds 8 rows of grad_y, with x of this thread's input in rows t and t + 4.
   __device__ __forceinline__ void add_rows(const Problem& problem, const T* grad_y, int stride,
-                                           int first_pair, const float (&x)[2]) {
+                                           int first_pair, long long input, const float (&x)[2]) {
     Basis phi[2];
-    KAN_UNROLL for (int r = 0; r < 2; r++) phi[r].start(x[r], first_pair, problem);
+    KAN_UNROLL for (int r = 0; r < 2; r++) phi[r].start(x[r], input, first_pair, problem);
     float upper[4], lower[4];
     load4(upper, grad_y + lane.t * stride + 4 * lane.g);
     load4(lower, grad_y + (lane.t + 4) * stride + 4 * lane.g);
@@ -89,22 +89,22 @@ struct WeightGradWarp {
     KAN_UNROLL for (int side = 0; side < 2; side++) {
       int column = first_column + 4 * (2 * lane.t + side);
       float scale[4] = {1.f, 1.f, 1.f, 1.f};
-      bool scaled = Basis::HAS_BASE && problem.scale != nullptr && input < problem.inputs;
+      bool scaled = Basis::HAS_SCALE && input < problem.inputs;
       if (scaled) {
         const T* row = (const T*)problem.scale + input * problem.outputs;
         load_row(problem, scale, row, column);
       }
       KAN_UNROLL for (int n = 0; n < 2 * SIZE; n++) {
         int function = 2 * first_pair + n;
-        T* row = function_row<Basis>(problem, (T*)problem.grad_weight, (T*)problem.grad_base,
+        T* row = function_row<Basis>(problem, (T*)problem.grad_weight, (T*)problem.grad_base_weight,
                                      function, input);
         if (row == nullptr) continue;
         float sum[4];
         KAN_UNROLL for (int c = 0; c < 4; c++) sum[c] = total[n / 2][c][n % 2 * 2 + side];
-        if (scaled && function > 0) {
+        if (scaled && !is_base<Basis>(function)) {
           float weight[4];
           const T* from = function_row<Basis>(problem, (const T*)problem.weight,
-                                              (const T*)problem.base, function, input);
+                                              (const T*)problem.base_weight, function, input);
           load_row(problem, weight, from, column);
           KAN_UNROLL for (int c = 0; c < 4; c++) {
             scale_total[4 * side + c] = fmaf(weight[c], sum[c], scale_total[4 * side + c]);
@@ -119,7 +119,7 @@ struct WeightGradWarp {
 
   __device__ __forceinline__ void store_scale(const Problem& problem, long long input,
                                               int first_column) {
-    if (problem.scale == nullptr || input >= problem.inputs) return;
+    if (input >= problem.inputs) return;
     KAN_UNROLL for (int side = 0; side < 2; side++) {
       float sum[4];
       KAN_UNROLL for (int c = 0; c < 4; c++) sum[c] = scale_total[4 * side + c];
@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem probl
       float now[2] = {x[0], x[1]};
       bool last = step + 8 >= rows;
       load_inputs(last ? (long long)at.tile * Tile::ROWS : first_row + step + 8);
-      sum.add_rows(problem, stage + step * Tile::STRIDE, Tile::STRIDE, first_pair, now);
+      sum.add_rows(problem, stage + step * Tile::STRIDE, Tile::STRIDE, first_pair, input, now);
     }
     if (at.tile == 0) {
       if (!first_part) sum.template add_parts<THREADS>(parts);
@@ -200,5 +200,5 @@ __global__ void __launch_bounds__(WARPS * 32, 2) weight_grad(const Problem probl
       sum.template move_part<THREADS>(parts, first_part);
     }
   }
-  if (Basis::HAS_BASE) sum.store_scale(problem, input, column);
+  if (Basis::HAS_SCALE) sum.store_scale(problem, input, column);
 }

@@ -1,0 +1,252 @@
+"""Everything that anybody asks of a basis: the protocol, the registry, and the memory of blocks.
+
+A basis is a frozen dataclass whose fields are its options. It owns its definition, its fast form
+and what the CUDA kernels need to know of it; nothing elsewhere names it.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+BASES: dict[str, type[Basis]] = {}
+
+AnyBasis = TypeVar("AnyBasis", bound="type[Basis]")
+
+
+def register(basis: AnyBasis) -> AnyBasis:
+    """Let `basis_of` know a frozen dataclass by its name."""
+    BASES[basis.__name__] = basis
+    return basis
+
+
+@lru_cache(maxsize=4096)
+def basis_of(text: str) -> Basis:
+    """The basis whose `text` this is.
+
+    Raises:
+        ValueError: no basis has this name.
+    """
+    call = ast.parse(text, mode="eval").body
+    if not isinstance(call, ast.Call) or getattr(call.func, "id", None) not in BASES:
+        raise ValueError(
+            f"the basis is {text!r}; expected one of {', '.join(BASES)} with its options: import "
+            "the module that registers it, or correct its name"
+        )
+    options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    return BASES[call.func.id](**options)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive functions of a basis at some points.
+
+    Args:
+        functions: which ones.
+        values: shape `(functions, *x.shape)`.
+        slopes: their derivatives, where the basis does not have them from the values.
+    """
+
+    functions: slice
+    values: Tensor
+    slopes: Tensor | None = None
+
+
+class Scratch:
+    """Memory for one tensor at a time, taken once: fresh pages cost more than filling them."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+        self._views: dict[tuple[object, ...], Tensor] = {}
+
+    def empty(self, like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """An uninitialised contiguous tensor on the device of `like`, and of its dtype if none
+        is given; it is valid until the next call."""
+        key = (*shape, dtype or like.dtype)
+        if key not in self._views:
+            self._views[key] = self._view(like, shape, dtype or like.dtype)
+        return self._views[key]
+
+    def _view(self, like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        size = math.prod(shape) * dtype.itemsize
+        if self._memory is None or self._memory.numel() < size:
+            self._views.clear()
+            self._memory = torch.empty(size, dtype=torch.uint8, device=like.device)
+        return self._memory[:size].view(dtype).view(shape)
+
+
+class Basis(ABC):
+    """`num_basis` functions of one variable, the same for all inputs but for their parameters.
+
+    The fast form takes x in columns, shape `(in_features, rows)`, in float32 or float64: the
+    values of a function are then one contiguous matrix, and those of a block one contiguous
+    operand. What can be computed of x alone is prepared once, for all inputs; the functions follow
+    for some of them.
+
+    A parameter is a tensor of shape `(sets, size)`: 1 set for all inputs, one for each input, or
+    one for each group of neighbouring inputs, of equal sizes. The fast form takes parameters of
+    shape `(in_features, size)`, or `(1, size)`.
+
+    Attributes:
+        params: names of the parameters.
+        trained: those of them that may require a gradient.
+        standard: options, whether there is a base branch, whether there are scales, of the layers
+            whose kernels are compiled ahead.
+    """
+
+    params: ClassVar[tuple[str, ...]] = ()
+    trained: ClassVar[tuple[str, ...]] = ()
+    standard: ClassVar[tuple[tuple[Mapping[str, Any], bool, bool], ...]] = ()
+
+    text: str  # name and options: what an operator can take as an argument, see `basis_of`
+    num_basis: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", repr(self))
+
+    @property
+    @abstractmethod
+    def cuda(self) -> str:
+        """The struct of csrc/bases.cuh, such as `"Fourier<5>"`."""
+
+    @property
+    def param_sizes(self) -> tuple[int, ...]:
+        """How many numbers of each of `params` a set of inputs has."""
+        return ()
+
+    @property
+    def constants(self) -> tuple[float, ...]:
+        """Numbers that the struct reads, at most 4, each as a sum of two floats."""
+        return ()
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the CUDA kernels cannot compute this basis, with the remedy."""
+        return None
+
+    @property
+    @abstractmethod
+    def elements_per_input(self) -> int:
+        """Elements, of x's dtype, that the fast form holds at most for one element of x,
+        derivatives included."""
+
+    @abstractmethod
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
+        """Values by formulas that autograd can differentiate, any number of times:
+        shape `(..., in_features)` to `(..., in_features, num_basis)`."""
+
+    @abstractmethod
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What `blocks` needs of x, each of the shape of x."""
+
+    @abstractmethod
+    def blocks(
+        self,
+        prepared: Sequence[Tensor],
+        params: Sequence[Tensor],
+        scratch: Scratch,
+        with_slopes: bool = False,
+    ) -> Iterator[Block]:
+        """Yield the values, block by block, in buffers that are reused, of `scratch` or not."""
+
+    @abstractmethod
+    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
+        """Add what some functions contribute to the gradient of x, in place.
+
+        Args:
+            grad_x: shape of x.
+            block: the block that holds the functions, made with `with_slopes`.
+            slots: their positions in the block.
+            grad_phi: the gradients with respect to their values, shape `(slots, in_features,
+                rows)`, or `(slots, in_features, 1)` where it is the same for all rows; its
+                memory may be used.
+        """
+
+    def add_param_grads(
+        self,
+        grads: Sequence[Tensor],
+        prepared: Sequence[Tensor],
+        block: Block,
+        slots: slice,
+        grad_phi: Tensor,
+    ) -> None:
+        """Add what some functions contribute to the gradients of the parameters, in place.
+
+        Only a basis with `trained` parameters has to.
+
+        Args:
+            grads: one for each of `params`, shape `(in_features, size)`.
+            prepared: of x.
+            block, slots, grad_phi: as in `add_input_grad`, but of every row, and to be kept.
+        """
+        raise NotImplementedError(f"{self.text} has no trained parameters")
+
+
+def add_slopes(
+    grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor, scale: float = 1
+) -> None:
+    """`Basis.add_input_grad` of a basis whose derivatives are `scale * block.slopes`.
+
+    Each slope is used once: the products take its memory.
+    """
+    assert block.slopes is not None
+    grad_x.add_(block.slopes[slots].mul_(grad_phi).sum(0), alpha=scale)
+
+
+def in_columns(param: Tensor, x: Tensor) -> Tensor:
+    """A parameter as it meets x in columns: shape `(size, in_features or 1, 1)`, in x's dtype."""
+    return param.to(x.dtype).t().unsqueeze(-1)
+
+
+class Pointwise(Basis):
+    """A basis by its values and slopes alone: the fast form is derived from them.
+
+    `functions` and `slopes` take x of any shape and parameters that broadcast with it, of a shape
+    `(size, ...)`; they put the functions first.
+    """
+
+    # Tensors as large as all values that `functions` and `slopes` hold at once, results included.
+    tensors_at_once: ClassVar[int] = 4
+
+    @abstractmethod
+    def functions(self, x: Tensor, *params: Tensor) -> Tensor:
+        """The definition: values of shape `(num_basis, *x.shape)`."""
+
+    @abstractmethod
+    def slopes(self, x: Tensor, *params: Tensor) -> Tensor:
+        """The derivatives by x, shape `(num_basis, *x.shape)`."""
+
+    @property
+    def elements_per_input(self) -> int:
+        return self.tensors_at_once * self.num_basis + 1
+
+    def value(self, x: Tensor, *params: Tensor) -> Tensor:
+        shaped = (p.to(x.dtype).t().view(-1, *(1,) * (x.ndim - 1), p.shape[0]) for p in params)
+        return self.functions(x, *shaped).movedim(0, -1)
+
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x,)
+
+    def blocks(
+        self,
+        prepared: Sequence[Tensor],
+        params: Sequence[Tensor],
+        scratch: Scratch,
+        with_slopes: bool = False,
+    ) -> Iterator[Block]:
+        (x,) = prepared
+        shaped = [in_columns(param, x) for param in params]
+        values = self.functions(x, *shaped).contiguous()
+        slopes = self.slopes(x, *shaped) if with_slopes else None
+        yield Block(slice(0, self.num_basis), values, slopes)
+
+    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
+        add_slopes(grad_x, block, slots, grad_phi)
