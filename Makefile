@@ -101,7 +101,9 @@ wheel: $(READY) ## build the wheel, and import it in an empty environment
 	build/wheel-env/bin/kan-bench --help > build/kan-bench-help.txt
 
 gpu-check: ## on a GPU: its tests, sanitizers and times, within 8 minutes; no network, no .venv
-	PYTHONPATH=src $(PYTHON) benchmarks/gpu_check.py --out gpu-check
+	@PYTHONPATH=src:benchmarks timeout --foreground -k 5 478 $(PYTHON) -m pytest benchmarks/test_gpu_check.py -m gpu_check \
+	  -p gpu_record --record=gpu-check/gpu-check.json -p no:cacheprovider --benchmark-enable \
+	  --benchmark-max-time=0.2 --timer=events --worker-timeout=60 --device=cuda
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) build dist gate refresh .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

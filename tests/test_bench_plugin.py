@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kan_impls import get_variant
-from perfgate import session
+from perfgate import configure, session
 from perfgate.ab.run import Comparison
 from perfgate.ab.settle import Settlement
 from perfgate.cli import main
@@ -23,6 +23,8 @@ from perfgate.judge.parse import parse_process, parse_run
 from perfgate.judge.place import OURS
 from perfgate.judge.record import Process
 from perfgate.judge.sequential import Goal, decide
+from perfgate.measure.cuda_timing import TIMERS
+from perfgate.measure.timing import Timer
 from perfgate.network import floor
 from perfgate.network.case import Case
 from perfgate.network.passes import ModulePass
@@ -51,7 +53,7 @@ def test_small(measure, name):
 MEASURE_AGAIN = session.measure_again  # which most tests replace
 
 
-class Clock:
+class Clock(Timer):
     """All clocks are one, and move by 8 ms at each reading: so long lasts what lies between."""
 
     now = 0.0
@@ -139,8 +141,7 @@ def turns(monkeypatch):
 @pytest.fixture
 def project(pytester, monkeypatch, others):
     """A folder with two benchmarks, and a clock that makes every round last equally long."""
-    for module in (runner, floor):
-        monkeypatch.setattr(module, "SynchronizedTimer", Clock)
+    monkeypatch.setitem(TIMERS, "wall", Clock)
     monkeypatch.setattr(runner, "witness_of", lambda device: Script())
     floor.measure_floor.cache_clear()
     pytester.makeconftest(CONFTEST)
@@ -426,6 +427,18 @@ def test_another_case_is_incomparable(project):
     result = project.runpytest("--benchmark-compare")
     assert result.ret == 13
     result.stdout.fnmatch_lines(["*incomparable*", "*batch was 8 and is 9*"])
+
+
+def test_another_timer_is_incomparable(project, monkeypatch):
+    monkeypatch.setitem(TIMERS, "events", Clock)
+    monkeypatch.setattr(configure, "check_timer", lambda name, device: None)
+    measure_and_accept(project)
+    result = project.runpytest("--benchmark-compare", "--timer=events")
+    assert result.ret == GateExit.INCOMPARABLE == 13
+    result.stdout.fnmatch_lines(["*incomparable*", "*timer*events*"])
+    assert {entry["extra_info"][OURS]["measured"]["timer"] for entry in last_run(project)} == {
+        "events"
+    }
 
 
 def test_another_device_is_incomparable(project):

@@ -40,6 +40,8 @@ def plain(project):  # noqa: F811
         (["--benchmark-only", "--report="], "its value is empty"),
         (["--benchmark-only", "--report=test_small.py"], "is a file; expected a folder"),
         (["--benchmark-only", "--device="], "the device is ''"),
+        (["--benchmark-only", "--device=cpu", "--timer=events"], "expected a CUDA device"),
+        (["--benchmark-only", "--timer="], "invalid choice"),
         (["--benchmark-only", "--processes="], "invalid int value"),
         (["--benchmark-compare", "--pairs=-1"], "expected 4 or more"),
         (["--benchmark-compare", "--false-alarm=nan"], "expected a probability"),

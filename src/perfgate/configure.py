@@ -11,6 +11,7 @@ from perfgate.judge.limits import LimitsError, read_rules
 from perfgate.judge.sequential import LEAST_PAIRS, MOST_PAIRS
 from perfgate.judge.verdict import FALSE_ALARM
 from perfgate.measure.cache import CACHES, Cache, default_cache
+from perfgate.measure.cuda_timing import TIMERS, check_timer
 from perfgate.measure.environment import resolve_device
 from perfgate.measure.rounds import Budget, Schedule
 from perfgate.paths import BASELINES, REPORTS
@@ -38,6 +39,11 @@ def declare(parser: Any) -> None:
     group.addoption(
         "--cache", choices=CACHES,
         help="caches before each timed window; default: cold on a GPU, warm on a CPU",
+    )  # fmt: skip
+    group.addoption(
+        "--timer", choices=TIMERS, default="wall",
+        help="what times each window: the wall clock; CUDA events, which leave the host's launches "
+        "out; or CUDA events around the replay of a CUDA graph; default: %(default)s",
     )  # fmt: skip
     group.addoption(
         "--processes", type=int, metavar="N",
@@ -103,6 +109,7 @@ def session_of(config: Any) -> Session:
     option = config.option
     try:
         device = resolve_device(option.device)
+        check_timer(option.timer, device)
         wanted = options.wanted_baseline(option.benchmark_compare)
     except ValueError as error:
         raise OptionError(str(error)) from error
@@ -209,7 +216,7 @@ def _runner(config: Any, session: Session) -> Runner:
     return Runner(
         session.device, cache, new_schedule, only_times=bool(order and order.only_times),
         keep_rounds=bool(order and order.keep_rounds),
-        in_turns=session.channel is not None,
+        in_turns=session.channel is not None, timer_name=config.option.timer,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from perfgate.measure import memory
+from perfgate.measure.timing import Timer
 from perfgate.network.case import PASSES, Case, Pass
 from perfgate.network.passes import ModulePass, Peaks
 from perfgate.network.workload import check_memory, pass_of
@@ -64,6 +65,7 @@ def workload_from(
     device: torch.device,
     peaks: Peaks,
     checks_memory: bool = True,
+    timer: Timer | None = None,
 ) -> Workload:
     """The workload that the arguments of `measure` mean.
 
@@ -72,6 +74,7 @@ def workload_from(
         device: where.
         peaks: what passes of the run took so far.
         checks_memory: refuse a case that would not fit.
+        timer: what the floor of a case is timed by.
 
     Raises:
         TypeError, ValueError: they mean none.
@@ -86,7 +89,7 @@ def workload_from(
             )
         if checks_memory:
             check_memory(work, device)
-        return pass_of(work, wanted, device, beside, peaks)  # type: ignore[arg-type]
+        return pass_of(work, wanted, device, beside, peaks, timer)  # type: ignore[arg-type]
     if isinstance(work, nn.Module):
         if not isinstance(argument, Tensor):
             raise TypeError(

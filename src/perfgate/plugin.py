@@ -184,7 +184,7 @@ def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
         try:
             workload = workload_from(
                 work, argument, pass_name, beside, loss, runner.device, session.peaks,
-                checks_memory=not runner.only_times,
+                checks_memory=not runner.only_times, timer=runner.timer,
             )  # fmt: skip
             benchmark.group = workload.group
             runner.measure(benchmark, workload)

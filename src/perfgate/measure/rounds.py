@@ -13,7 +13,7 @@ from typing import Protocol
 
 from perfgate.judge.record import Process
 from perfgate.measure.evidence import Witness
-from perfgate.measure.timing import Timed
+from perfgate.measure.timing import Timed, Timer
 
 # Runs before the rounds are counted: lazy initialisation, thread pools, the allocator's
 # first pages.
@@ -82,14 +82,14 @@ class Contest:
     Args:
         own: the implementation.
         companions: what it is compared with.
-        timer: a clock in seconds.
+        timer: a clock, which times each of them.
         witness: what tells a disturbed round.
         flush: what comes before each timed window.
     """
 
     own: Timed
     companions: Mapping[str, Timed]
-    timer: Callable[[], float]
+    timer: Timer
     witness: Witness
     flush: Callable[[], None]
     _forwards: bool = field(default=True, init=False)
@@ -127,7 +127,7 @@ class Contest:
         works = [*self.companions.items(), (OWN, self.own)]
         seconds, disturbances = {}, []
         for name, work in works if self._forwards else reversed(works):
-            seconds[name] = work.time_once(self.timer, self._before_window)
+            seconds[name] = self.timer.time(work, self._before_window)
             disturbances.append(self.witness.end(seconds[name]))
         self._forwards = not self._forwards
         return Round(seconds, next(filter(None, disturbances), None))

@@ -1,4 +1,4 @@
-"""Wall time up to the end of the device's work."""
+"""Clocks, what they time, and wall time up to the end of the device's work."""
 
 from __future__ import annotations
 
@@ -8,8 +8,46 @@ from collections.abc import Callable, Sequence
 import torch
 
 
-class SynchronizedTimer:
-    """A clock in seconds that is read when the device has finished what was launched."""
+class Timed:
+    """Work that is timed once in every round.
+
+    Args:
+        run: what is timed.
+        prepare: what comes before it, untimed.
+        release: what comes after it, untimed.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[], object],
+        prepare: Callable[[], None] = lambda: None,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.run = run
+        self.prepare = prepare
+        self.release = release
+
+
+class Timer:
+    """A clock in seconds, which also times one run of a work. Another way to time is a subclass."""
+
+    def __call__(self) -> float:
+        return time.perf_counter()
+
+    def time(self, work: Timed, before: Callable[[], None] = lambda: None) -> float:
+        """Seconds of one run; `before` is called at the edge of the timed window."""
+        work.prepare()
+        before()
+        start = self()
+        result = work.run()
+        seconds = self() - start
+        del result
+        work.release()
+        return seconds
+
+
+class SynchronizedTimer(Timer):
+    """A clock that is read when the device has finished what was launched."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -41,36 +79,3 @@ class ReplayTimer:
     def __call__(self) -> float:
         # A benchmark that did not come from here, such as a plain one, is timed by the clock.
         return self._readings.pop() if self._readings else time.perf_counter()
-
-
-class Timed:
-    """Work that is timed once in every round.
-
-    Args:
-        run: what is timed.
-        prepare: what comes before it, untimed.
-        release: what comes after it, untimed.
-    """
-
-    def __init__(
-        self,
-        run: Callable[[], object],
-        prepare: Callable[[], None] | None = None,
-        release: Callable[[], None] | None = None,
-    ) -> None:
-        self.run = run
-        self.prepare = prepare
-        self.release = release
-
-    def time_once(self, timer: Callable[[], float], before: Callable[[], None]) -> float:
-        """Seconds of one run; `before` is called at the edge of the timed window."""
-        if self.prepare is not None:
-            self.prepare()
-        before()
-        start = timer()
-        result = self.run()
-        seconds = timer() - start
-        del result
-        if self.release is not None:
-            self.release()
-        return seconds

@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from torch import nn
 
+Precision = Literal["accurate", "tf32", "bf16"]
+Mode = Literal["eager", "compiled", "graph"]
 Pass = Literal["forward", "backward", "backward_with_input_grad", "training_step"]
 
 # `backward` is that of a network whose input needs no gradient, as in training;
@@ -66,6 +68,10 @@ class Case:
         batch: number of rows of the input.
         widths: number of features at the input and after each layer.
         config: options of the implementation.
+        backend: the form that the implementation is asked for; its own choice if None.
+        precision: of float32 products: `accurate`, `tf32`, or bfloat16 by autocast; as torch is
+            set if None.
+        mode: `eager`, `compiled` by torch.compile, or replayed as a CUDA `graph`.
     """
 
     name: str
@@ -73,6 +79,25 @@ class Case:
     batch: int
     widths: Sequence[int]
     config: Mapping[str, Any] = field(default_factory=dict)
+    backend: str | None = None
+    precision: Precision | None = None
+    mode: Mode = "eager"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the implementation's model is built with."""
+        return {**self.config, **({} if self.backend is None else {"backend": self.backend})}
+
+    @property
+    def label(self) -> str:
+        """The implementation, and how it is run where that is not the usual way."""
+        return " ".join([self.variant.name, *map(str, self._unusual().values())])
+
+    def _unusual(self) -> dict[str, Any]:
+        """The fields that say how it is run, but for the usual way: figures that were stored
+        before these fields were there go on being comparable."""
+        ways = {"backend": self.backend, "precision": self.precision, "mode": self.mode}
+        return {name: way for name, way in ways.items() if way not in (None, "eager")}
 
     def describe(self) -> dict[str, Any]:
         """What must be equal for two measurements to be comparable."""
@@ -82,6 +107,7 @@ class Case:
             "batch": self.batch,
             "widths": list(self.widths),
             "config": dict(self.config),
+            **self._unusual(),
         }
 
     def products(self, pass_name: Pass) -> list[Product]:

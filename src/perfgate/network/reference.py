@@ -9,6 +9,7 @@ from torch import Tensor
 
 from perfgate.measure.timing import Timed
 from perfgate.network.case import FLOAT_BYTES, Case, Pass, Product
+from perfgate.network.precision import element_of, products_in
 
 # A materialising implementation streams gigabytes; a reference of this size already sees
 # the same allocator, page faults and memory bus.
@@ -20,14 +21,24 @@ def like_kind_reference(case: Case, pass_name: Pass, device: torch.device) -> Ti
 
     For `product` the pass's own matrix products; for `stream` the same pass over some rows of a
     product that is materialised and summed. Results are allocated anew in each run, as the
-    implementation's are.
+    implementation's are. The products have the precision of the case.
     """
     if case.variant.bound == "stream":
         stream = _Stream(case, pass_name, device)
         return Timed(stream.run, stream.prepare, stream.release)
-    random = _random_on(device)
-    operands = [(random(m, k), random(k, n)) for m, k, n in case.products(pass_name)]
-    return Timed(lambda: [left @ right for left, right in operands])
+    random, element = _random_on(device), element_of(case.precision)
+    operands = [
+        (random(m, k).to(element), random(k, n).to(element)) for m, k, n in case.products(pass_name)
+    ]
+
+    def multiply() -> list[Tensor]:
+        return [left @ right for left, right in operands]
+
+    def multiply_as_set() -> list[Tensor]:
+        with products_in(case.precision):
+            return multiply()
+
+    return Timed(multiply if case.precision is None else multiply_as_set)
 
 
 class _Stream:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -16,10 +17,11 @@ from perfgate.measure import device_free, memory
 from perfgate.measure.allocator import return_freed_memory
 from perfgate.measure.costs import Formula
 from perfgate.measure.rounds import REFERENCE
-from perfgate.measure.timing import Timed
+from perfgate.measure.timing import Timed, Timer
 from perfgate.network.case import Case, Pass
 from perfgate.network.floor import measure_floor
 from perfgate.network.passes import ModulePass, Peaks
+from perfgate.network.precision import GraphPass, PrecisePass
 from perfgate.network.reference import STREAM_BYTES, like_kind_reference, rows_within
 from perfgate.workload import NotEnoughMemoryError
 
@@ -30,6 +32,7 @@ def pass_of(
     device: torch.device,
     beside: Case | None = None,
     peaks: Peaks | None = None,
+    timer: Timer | None = None,
 ) -> ModulePass:
     """A pass of a case.
 
@@ -40,11 +43,17 @@ def pass_of(
         case: the network and the shape.
         pass_name: which pass is timed.
         device: where.
-        beside: the case that is shown beside it, by the name of its implementation; None for none.
+        beside: the case that is shown beside it, by its label; None for none.
         peaks: what other passes of the case took.
+        timer: what the floor is timed by; by default the wall clock.
+
+    Raises:
+        ValueError: a CUDA graph is asked for on another device.
     """
     torch.manual_seed(0)
-    model = case.variant.model(case.widths, device=device, **case.config)
+    model = case.variant.model(case.widths, device=device, **case.options)
+    if case.mode == "compiled":
+        model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     x = torch.rand(case.batch, case.widths[0], device=device) * 2 - 1
     target = target_of(x).expand(-1, case.widths[-1])
     fewer = _in_few_rows(case)
@@ -53,12 +62,12 @@ def pass_of(
         found = {REFERENCE: like_kind_reference(case, pass_name, device)}
         if beside is not None and beside != case:
             other = pass_of(beside, pass_name, device)
-            found[beside.variant.name] = Timed(other.run, other.prepare, other.release)
+            found[beside.label] = Timed(other.run, other.prepare, other.release)
         return found
 
     def facts(median_ns: float) -> dict[str, float]:
         products, num_bytes = case.products(pass_name), case.compulsory_bytes(pass_name)
-        floor = measure_floor(device, tuple(products), num_bytes)
+        floor = measure_floor(device, tuple(products), num_bytes, case.precision, timer)
         return {
             "flops": case.flops(pass_name),
             "floor_product_ns": floor.product_ns,
@@ -66,7 +75,12 @@ def pass_of(
             "floor_fraction": floor.ns / median_ns,
         }
 
-    return ModulePass(
+    kind: Callable[..., ModulePass] = ModulePass
+    if case.mode == "graph":
+        kind = partial(GraphPass, precision=case.precision)
+    elif case.precision is not None:
+        kind = partial(PrecisePass, precision=case.precision)
+    return kind(
         model, x, pass_name, lambda y: F.mse_loss(y, target), target,
         group=f"{case.name} {pass_name}",
         description={
@@ -106,7 +120,9 @@ def estimate_bytes(case: Case) -> int:
     """
 
     def build_and_run() -> None:
-        workload = pass_of(case, "backward_with_input_grad", torch.device("cpu"))
+        # Fake tensors know neither graphs nor compiled models, and a backend may know no CPU.
+        usual = replace(case, mode="eager", backend=None)
+        workload = pass_of(usual, "backward_with_input_grad", torch.device("cpu"))
         workload.prepare()
         workload.run()
 

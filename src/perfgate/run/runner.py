@@ -12,10 +12,11 @@ import torch
 from perfgate.judge.place import OURS
 from perfgate.measure.allocator import keep_freed_memory
 from perfgate.measure.cache import Cache, flusher
+from perfgate.measure.cuda_timing import TIMERS
 from perfgate.measure.evidence import witness_of
 from perfgate.measure.launches import count_launches
 from perfgate.measure.rounds import OWN, Contest, Schedule, clean_rounds, process_of
-from perfgate.measure.timing import ReplayTimer, SynchronizedTimer, Timed
+from perfgate.measure.timing import ReplayTimer, Timed, Timer
 from perfgate.workload import Workload
 
 
@@ -31,6 +32,7 @@ class Runner:
         keep_rounds: record the seconds of every round, for analysis.
         in_turns: another revision is what the times are compared with: leave out companions, and
             take what the workload gives for turns.
+        timer_name: which of `TIMERS` times; figures of two of them are not compared.
     """
 
     device: torch.device
@@ -39,11 +41,16 @@ class Runner:
     only_times: bool = False
     keep_rounds: bool = False
     in_turns: bool = False
+    timer_name: str = "wall"
     replay: ReplayTimer = field(default_factory=ReplayTimer)
 
     @cached_property
     def _flush(self) -> Callable[[], None]:
         return flusher(self.device, self.cache)
+
+    @cached_property
+    def timer(self) -> Timer:
+        return TIMERS[self.timer_name](self.device)
 
     @cached_property
     def _keeps_freed_memory(self) -> bool:
@@ -66,6 +73,8 @@ class Runner:
                 "keeps_freed_memory": self._keeps_freed_memory,
             }
         }  # fmt: skip
+        if self.timer_name != "wall":
+            info["measured"]["timer"] = self.timer_name
         if not self.only_times:
             info["memory"] = dict(workload.peak_bytes())
             info |= self._launches(workload)
@@ -88,8 +97,7 @@ class Runner:
     def _contest(self, workload: Workload) -> Contest:
         own = Timed(workload.run, workload.prepare, workload.release)
         companions = {} if self.in_turns else workload.companions()
-        timer = SynchronizedTimer(self.device)
-        return Contest(own, companions, timer, witness_of(self.device), self._flush)
+        return Contest(own, companions, self.timer, witness_of(self.device), self._flush)
 
     def _launches(self, workload: Workload) -> dict[str, int]:
         """The kernels of the pass, without those of its first run; nothing on a CPU."""

@@ -1,18 +1,12 @@
-"""How long each kernel of the reference configuration takes to compile, and to load.
-
-KAN_IMPLS_CACHE=an-empty-folder python -m gpucheck.compile_times RESULT.json
-"""
+"""How long each kernel of the reference configuration takes to compile, and to load."""
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpucheck import output
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import cuda, jit, kernels
@@ -43,8 +37,9 @@ def reference_kernels(device: kernels.Device) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def measure(device: torch.device) -> dict[str, Any]:
-    planned = cuda.device_of(device.index)
+def measure(device: torch.device) -> dict[str, dict[str, Any]]:
+    """Seconds, registers and spills by kernel; the cache of compiled kernels must be empty."""
+    planned = cuda.device_of(device.index or 0)
     arch = f"sm_{planned.arch}"
     jit.compile_kernels([], arch)  # loads NVRTC
     rows: dict[str, dict[str, Any]] = {}
@@ -63,19 +58,4 @@ def measure(device: torch.device) -> dict[str, Any]:
             "registers": None if resources is None else resources.registers,
             "spills": None if resources is None else resources.spills,
         }
-    return {"arch": arch, "kernels": rows}
-
-
-def main() -> int:
-    device = torch.device("cuda", 0)
-    torch.cuda.init()
-    found = measure(device)
-    output.write(Path(sys.argv[1]), found)
-    spilled = [name for name, row in found["kernels"].items() if row["spills"]]
-    if spilled:
-        print(f"kernels with register spills: {', '.join(spilled)}")
-    return int(bool(spilled))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return rows

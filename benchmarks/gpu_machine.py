@@ -1,20 +1,16 @@
-"""The machine: driver, clocks, torch, CUDA, NVRTC, and the doctor's report.
-
-python -m gpucheck.environment RESULT.json --device cuda
-"""
+"""The machine: driver, clocks, torch, CUDA, NVRTC, and the doctor's report."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-from gpucheck import output
+import torch
+
+from kan_impls.fused import compiler, doctor
 
 # The last name is younger than some drivers, which then refuse the whole query.
 QUERIES = (
@@ -52,10 +48,7 @@ def clocks() -> dict[str, str]:
 
 
 def describe() -> dict[str, Any]:
-    import torch
-
-    from kan_impls.fused import compiler, doctor
-
+    """Everything of it; `fused_kernels_can_run` is the doctor's word."""
     found: dict[str, Any] = {
         "nvidia_smi": nvidia_smi(),
         "python": platform.python_version(),
@@ -80,21 +73,3 @@ def describe() -> dict[str, Any]:
     lines, found["fused_kernels_can_run"] = doctor.report()
     found["doctor"] = lines
     return found
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("result", type=Path)
-    parser.add_argument("--device", default="cuda")
-    options = parser.parse_args()
-    found = describe()
-    output.write(options.result, found)
-    print("\n".join(found["doctor"]))
-    if options.device == "cpu" or found["fused_kernels_can_run"]:
-        return 0
-    print("the fused kernels cannot run here, see the lines above; --device cpu is a dry run")
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """The program that the sanitizers watch: every kernel at small odd shapes, in all modes.
 
-    compute-sanitizer --tool memcheck python -m gpucheck.sanitized [--plant memcheck]
+    compute-sanitizer --tool memcheck python benchmarks/gpu_sanitized.py [--plant memcheck]
 
 --plant launches instead a kernel with a fault for the named tool, a write beyond its tensor or a
 race in shared memory: a sanitizer that reports nothing then, sees nothing.

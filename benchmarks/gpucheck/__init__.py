@@ -1,1 +1,0 @@
-"""What `make gpu-check` does on a machine with a GPU: tests, sanitizers, times."""
