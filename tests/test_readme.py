@@ -1,0 +1,61 @@
+"""The README shows what the stored baseline holds, and the links of our pages lead to files."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from perfgate.judge.parse import parse_run
+from perfgate.report.tables import results_markdown
+
+ROOT = Path(__file__).parent.parent
+PICTURE = runpy.run_path(str(ROOT / "docs/picture.py"))
+RUN = parse_run(json.loads(PICTURE["BASELINE"].read_text()))
+PAGES = [
+    ROOT / "README.md",
+    ROOT / ".github/CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+def _rows(markdown: str) -> dict[str, dict[str, str]]:
+    """Of the table of implementations the cells of each row, by column in small letters."""
+    lines = [line for line in markdown.splitlines() if line.startswith("| ")]
+    start = next(i for i, line in enumerate(lines) if line.startswith("| implementation "))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:]]
+    columns = [name.lower() for name in cells[0]]
+    return {row[0]: dict(zip(columns, row, strict=True)) for row in cells[1:]}
+
+
+def test_table_shows_the_times_of_the_stored_baseline() -> None:
+    shown, stored = _rows((ROOT / "README.md").read_text()), _rows(results_markdown(RUN))
+    assert shown.keys() == stored.keys()
+    timed = [column for column in shown["mlp"] if column.endswith((" ms", "/mlp"))]
+    assert len(timed) == 8
+    for name, row in stored.items():
+        assert {c: shown[name][c] for c in timed} == {c: row[c] for c in timed}
+
+
+def test_picture_shows_the_stored_baseline() -> None:
+    root = ElementTree.parse(PICTURE["PICTURE"]).getroot()
+    described = root.find(".//{http://purl.org/dc/elements/1.1/}description")
+    assert described is not None
+    assert described.text is not None
+    shown = {name: tuple(pair) for name, pair in json.loads(described.text).items()}
+    assert shown == PICTURE["figures"](RUN)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_repository_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
+
+
+def test_readme_is_read_in_a_minute() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 160
