@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from perfgate.run.processes import NOT_INHERITED
+
 ROOT = Path(__file__).resolve().parents[1]
 TAIL_CHARS = 4000
 
@@ -56,10 +58,11 @@ def run_program(command: Sequence[str], limit_s: float, log: Path) -> tuple[int,
     """
     paths = [ROOT / "src", ROOT / "benchmarks", ROOT, os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(str(path) for path in paths if str(path))
+    inherited = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
     with log.open("w+b") as file:
         process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            env={**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )  # fmt: skip
         try:
