@@ -1,6 +1,7 @@
 """The fused layers: cells, blocks and restarts, workspace, what they keep, torch.func."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.func import functional_call
 
 import kan_impls
 from kan_impls.basis.base import basis_of
-from kan_impls.fused import product
+from kan_impls.fused import cells, product
 from perfgate.measure.memory import measure_peaks
 from tests.cases import ROWS, other_fused
 from tests.helpers import (
@@ -68,28 +69,28 @@ def reference_of(kind):
     return ROWS[KINDS[kind][0]].layer_ref
 
 
-def cut(monkeypatch, rows, inputs):
-    """Let cells have so many rows, and so many inputs where weights are staged."""
+def cut(monkeypatch, rows, inputs, in_piece, must_stage):
+    """Let cells have so many rows, pieces so many inputs, and staged cells so many, too."""
 
-    class Cut(product._Layout):
-        def __init__(self, x, terms):
-            super().__init__(x, terms)
-            self.rows_at_once = rows
-            for term in terms:
-                if term.is_staged:
-                    self._inputs_at_once[id(term)] = inputs
+    def cells_of(x, terms, is_backward):
+        found = cells.cells_of(x, terms, is_backward)
+        changes = {"rows_at_once": rows, "inputs_in_piece": in_piece}
+        if found.is_staged or must_stage:
+            changes |= {"inputs_at_once": inputs, "is_staged": True}
+        return dataclasses.replace(found, **changes)
 
-    monkeypatch.setattr(product, "_Layout", Cut)
+    monkeypatch.setattr(product, "cells_of", cells_of)
 
 
 @each_kind
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-# The gradients of 1, of at most 3, and of all functions of a block at once.
-@pytest.mark.parametrize("block_elements", [1, 3 * IN_FEATURES * 3, 2**17])
-@pytest.mark.parametrize(("rows", "inputs"), [(1, 5), (3, 2), (8, 1)])  # 3, 2: smaller last cells
-def test_cells_blocks_and_restarts(device, monkeypatch, kind, dtype, block_elements, rows, inputs):
-    monkeypatch.setattr(product, "BLOCK_ELEMENTS", block_elements)
-    cut(monkeypatch, rows, inputs)
+# 3, 2: smaller last cells; all functions of one, two and all inputs of a cell at once.
+@pytest.mark.parametrize(
+    ("rows", "inputs", "in_piece", "must_stage"),
+    [(1, 5, 1, False), (3, 2, 5, False), (8, 1, 1, False), (3, 3, 2, True), (8, 5, 2, True)],
+)
+def test_cells_and_pieces(device, monkeypatch, kind, dtype, rows, inputs, in_piece, must_stage):
+    cut(monkeypatch, rows, inputs, in_piece, must_stage)
     layer = build(device, kind, dtype)
     x, grad_y = random_like(layer, 8, IN_FEATURES), random_like(layer, 8, OUT_FEATURES)
     before = x.clone()
@@ -100,12 +101,11 @@ def test_cells_blocks_and_restarts(device, monkeypatch, kind, dtype, block_eleme
 
 @each_kind
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-@pytest.mark.parametrize("limited", ["workspace", "workspace and blocks"])
-def test_workspace_does_not_grow_with_the_batch(device, monkeypatch, kind, dtype, limited):
+@pytest.mark.parametrize("piece_bytes", [2**14, 2**11])
+def test_workspace_does_not_grow_with_the_batch(device, monkeypatch, kind, dtype, piece_bytes):
     workspace = 2**18
-    monkeypatch.setattr(product, "WORKSPACE_BYTES", workspace)
-    monkeypatch.setattr(product, "STAGE_BYTES", workspace // 8)
-    monkeypatch.setattr(product, "BLOCK_ELEMENTS", 2**12 if limited == "workspace" else 2**9)
+    monkeypatch.setattr(cells, "WORKSPACE_BYTES", workspace)
+    monkeypatch.setattr(cells, "PIECE_BYTES", piece_bytes)
     layer = build(device, kind, dtype, in_features=24, out_features=6)
     weights = sum(parameter.nbytes for parameter in layer.parameters())
     for batch in (80, 240):
@@ -118,6 +118,26 @@ def test_workspace_does_not_grow_with_the_batch(device, monkeypatch, kind, dtype
         assert peaks.forward_peak_bytes <= workspace + grad_y.nbytes + 4096
         results = grad_y.nbytes + x.nbytes + weights
         assert peaks.backward_peak_bytes <= workspace + results + 4096
+
+
+@pytest.mark.parametrize("is_backward", [False, True])
+@pytest.mark.parametrize("must_stage", [False, True])
+@pytest.mark.parametrize("batch", [1, 100, 300, 4000])
+def test_cells_fit_and_cover(batch, must_stage, is_backward):
+    found = cells._cells(
+        batch, 1000, 1000, ((8, 40), (1, 3)), torch.float32, torch.float32, must_stage,
+        is_backward, cells.WORKSPACE_BYTES, cells.PIECE_BYTES,
+    )  # fmt: skip
+    for size, slices in ((batch, found.rows()), (1000, found.inputs())):
+        assert [i for s in slices for i in range(size)[s]] == list(range(size))
+    assert found.is_staged >= must_stage
+    values = (1 + is_backward) * 9 * found.rows_at_once * found.inputs_at_once
+    stage = (1 + is_backward) * 9 * found.inputs_at_once * 1000 * found.is_staged
+    assert 4 * (values + stage) <= cells.WORKSPACE_BYTES
+    if batch == 4000:
+        # What is moved of weights and outputs is a small part of what moving them for every 130
+        # rows would be.
+        assert found.rows_at_once >= 500
 
 
 @each_kind

@@ -1,4 +1,4 @@
-"""Everything that anybody asks of a basis: the protocol, the registry, and the memory of blocks.
+"""Everything that anybody asks of a basis: the protocol, the registry, and scratch memory.
 
 A basis is a frozen dataclass whose fields are its options. It owns its definition, its fast form
 and what the CUDA kernels need to know of it; nothing elsewhere names it.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import ast
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
@@ -45,21 +44,6 @@ def basis_of(text: str) -> Basis:
     return BASES[call.func.id](**options)  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True)
-class Block:
-    """Some consecutive functions of a basis at some points.
-
-    Args:
-        functions: which ones.
-        values: shape `(functions, *x.shape)`.
-        slopes: their derivatives, where the basis does not have them from the values.
-    """
-
-    functions: slice
-    values: Tensor
-    slopes: Tensor | None = None
-
-
 class Scratch:
     """Memory for one tensor at a time, taken once: fresh pages cost more than filling them."""
 
@@ -86,10 +70,8 @@ class Scratch:
 class Basis(ABC):
     """`num_basis` functions of one variable, the same for all inputs but for their parameters.
 
-    The fast form takes x in columns, shape `(in_features, rows)`, in float32 or float64: the
-    values of a function are then one contiguous matrix, and those of a block one contiguous
-    operand. What can be computed of x alone is prepared once, for all inputs; the functions follow
-    for some of them.
+    The fast form takes x in columns, shape `(inputs, rows)`, in float32 or float64: the values of a
+    function are then one matrix, and those of all functions one operand of a product.
 
     A parameter is a tensor of shape `(sets, size)`: 1 set for all inputs, one for each input, or
     one for each group of neighbouring inputs, of equal sizes. The fast form takes parameters of
@@ -135,8 +117,8 @@ class Basis(ABC):
     @property
     @abstractmethod
     def elements_per_input(self) -> int:
-        """Elements, of x's dtype, that the fast form holds at most for one element of x,
-        derivatives included."""
+        """Elements, of x's dtype, that `evaluate` holds at most for one element of x, besides the
+        values and with the slopes."""
 
     @abstractmethod
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
@@ -144,61 +126,54 @@ class Basis(ABC):
         shape `(..., in_features)` to `(..., in_features, num_basis)`."""
 
     @abstractmethod
-    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What `blocks` needs of x, each of the shape of x."""
-
-    @abstractmethod
-    def blocks(
+    def evaluate(
         self,
-        prepared: Sequence[Tensor],
+        x: Tensor,
         params: Sequence[Tensor],
+        values: Tensor,
         scratch: Scratch,
         with_slopes: bool = False,
-    ) -> Iterator[Block]:
-        """Yield the values, block by block, in buffers that are reused, of `scratch` or not."""
+    ) -> Tensor | None:
+        """Write the values at x, shape `(inputs, rows)`, to `values`, `(num_basis, inputs, rows)`.
+
+        Returns:
+            With `with_slopes` the derivatives, in the shape of `values`, in memory of `scratch` or
+            not; None where the basis has them from the values.
+        """
 
     @abstractmethod
-    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
-        """Add what some functions contribute to the gradient of x, in place.
+    def add_input_grad(
+        self, grad_x: Tensor, values: Tensor, slopes: Tensor | None, grad_phi: Tensor
+    ) -> None:
+        """Add what the functions contribute to the gradient of x, in place.
 
         Args:
             grad_x: shape of x.
-            block: the block that holds the functions, made with `with_slopes`.
-            slots: their positions in the block.
-            grad_phi: the gradients with respect to their values, shape `(slots, in_features,
-                rows)`, or `(slots, in_features, 1)` where it is the same for all rows; its
-                memory may be used.
+            values, slopes: of `evaluate`; the memory of the slopes may be used.
+            grad_phi: the gradients with respect to the values, shape `(num_basis, inputs, rows)`,
+                or `(num_basis, inputs, 1)` where they are the same for all rows; its memory may be
+                used.
         """
 
     def add_param_grads(
-        self,
-        grads: Sequence[Tensor],
-        prepared: Sequence[Tensor],
-        block: Block,
-        slots: slice,
-        grad_phi: Tensor,
+        self, grads: Sequence[Tensor], x: Tensor, values: Tensor, grad_phi: Tensor
     ) -> None:
-        """Add what some functions contribute to the gradients of the parameters, in place.
+        """Add what the functions contribute to the gradients of the parameters, in place.
 
         Only a basis with `trained` parameters has to.
 
         Args:
-            grads: one for each of `params`, shape `(in_features, size)`.
-            prepared: of x.
-            block, slots, grad_phi: as in `add_input_grad`, but of every row, and to be kept.
+            grads: one for each of `params`, shape `(inputs, size)`.
+            x, values: those of `evaluate`.
+            grad_phi: as in `add_input_grad`, but of every row, and to be kept.
         """
         raise NotImplementedError(f"{self.text} has no trained parameters")
 
 
-def add_slopes(
-    grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor, scale: float = 1
-) -> None:
-    """`Basis.add_input_grad` of a basis whose derivatives are `scale * block.slopes`.
-
-    Each slope is used once: the products take its memory.
-    """
-    assert block.slopes is not None
-    grad_x.add_(block.slopes[slots].mul_(grad_phi).sum(0), alpha=scale)
+def add_slopes(grad_x: Tensor, slopes: Tensor | None, grad_phi: Tensor, scale: float = 1) -> None:
+    """`Basis.add_input_grad` of a basis whose derivatives are `scale * slopes`."""
+    assert slopes is not None
+    grad_x.add_(slopes.mul_(grad_phi).sum(0), alpha=scale)
 
 
 def in_columns(param: Tensor, x: Tensor) -> Tensor:
@@ -232,21 +207,19 @@ class Pointwise(Basis):
         shaped = (p.to(x.dtype).t().view(-1, *(1,) * (x.ndim - 1), p.shape[0]) for p in params)
         return self.functions(x, *shaped).movedim(0, -1)
 
-    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (x,)
-
-    def blocks(
+    def evaluate(
         self,
-        prepared: Sequence[Tensor],
+        x: Tensor,
         params: Sequence[Tensor],
+        values: Tensor,
         scratch: Scratch,
         with_slopes: bool = False,
-    ) -> Iterator[Block]:
-        (x,) = prepared
+    ) -> Tensor | None:
         shaped = [in_columns(param, x) for param in params]
-        values = self.functions(x, *shaped).contiguous()
-        slopes = self.slopes(x, *shaped) if with_slopes else None
-        yield Block(slice(0, self.num_basis), values, slopes)
+        values.copy_(self.functions(x, *shaped))
+        return self.slopes(x, *shaped) if with_slopes else None
 
-    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
-        add_slopes(grad_x, block, slots, grad_phi)
+    def add_input_grad(
+        self, grad_x: Tensor, values: Tensor, slopes: Tensor | None, grad_phi: Tensor
+    ) -> None:
+        add_slopes(grad_x, slopes, grad_phi)

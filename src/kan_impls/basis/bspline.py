@@ -6,14 +6,14 @@ Kolmogorov-Arnold networks: arXiv 2404.19756.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kan_impls.basis.banded import least_norm_operator
-from kan_impls.basis.base import Basis, Block, Scratch, add_slopes, in_columns, register
+from kan_impls.basis.base import Basis, Scratch, add_slopes, in_columns, register
 
 
 @register
@@ -56,7 +56,7 @@ class BSplineBasis(Basis):
 
     @property
     def elements_per_input(self) -> int:
-        # The buffers of `blocks`, what is true of the knots, and x between the knots.
+        # The buffers of `evaluate`, what is true of the knots, and x between the knots.
         return 5 * (self.num_basis + self.spline_order + 1) + 1
 
     def uniform_knots(self, grid_range: tuple[float, float]) -> Tensor:
@@ -90,27 +90,22 @@ class BSplineBasis(Basis):
             phi = rising * phi[..., :-1] + falling * phi[..., 1:]
         return phi
 
-    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (x,)
-
-    def blocks(
+    def evaluate(
         self,
-        prepared: Sequence[Tensor],
+        x: Tensor,
         params: Sequence[Tensor],
+        values: Tensor,
         scratch: Scratch,
         with_slopes: bool = False,
-    ) -> Iterator[Block]:
-        """Yield all functions at once, shape `(num_basis, *x.shape)`.
-
-        The recurrence of `value`, on distances from the knots that are taken once. The slopes are
-        differences of the splines of one order less, each over its support, times the order.
+    ) -> Tensor | None:
+        """`Basis.evaluate` by the recurrence of `value`, on distances from the knots that are taken
+        once. The slopes are differences of the splines of one order less, each over its support,
+        times the order.
         """
-        (x,) = prepared
         order = self.spline_order
         knots = in_columns(params[0], x)
         count = knots.shape[0]
-        buffers = scratch.empty(x, (4, count, *x.shape))
-        distance, phi, other, slopes = buffers
+        distance, phi, other, slopes = scratch.empty(x, (4, count, *x.shape)).unbind()
         # Finite distances, as in the recurrence; x below all knots stays below.
         below = knots[0].nextafter(torch.full_like(knots[0], -torch.inf))
         torch.sub(x.clamp(below, knots[-1]), knots, out=distance)
@@ -122,14 +117,16 @@ class BSplineBasis(Basis):
             scaled = phi[: size + 1].mul_(_reciprocal(support))
             if degree == order and with_slopes:
                 torch.sub(scaled[:-1], scaled[1:], out=slopes[:size])
-            torch.mul(distance[:size], scaled[:-1], out=other[:size])
-            other[:size].addcmul_(distance[degree + 1 :], scaled[1:], value=-1)
+            out = values if degree == order else other[:size]
+            torch.mul(distance[:size], scaled[:-1], out=out)
+            out.addcmul_(distance[degree + 1 :], scaled[1:], value=-1)
             phi, other = other, phi
-        every = slice(0, self.num_basis)
-        yield Block(every, phi[every], slopes[every] if with_slopes else None)
+        return slopes[: self.num_basis] if with_slopes else None
 
-    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
-        add_slopes(grad_x, block, slots, grad_phi, self.spline_order)
+    def add_input_grad(
+        self, grad_x: Tensor, values: Tensor, slopes: Tensor | None, grad_phi: Tensor
+    ) -> None:
+        add_slopes(grad_x, slopes, grad_phi, self.spline_order)
 
     def interpolation_operator(self, knots: Tensor) -> Tensor:
         """The matrix from a function's values at the knots of the range to the coefficients of

@@ -5,13 +5,13 @@ Source: GistNoesis/FourierKAN, https://github.com/GistNoesis/FourierKAN.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kan_impls.basis.base import Basis, Block, Scratch, register
+from kan_impls.basis.base import Basis, Scratch, register
 
 # The rounding of exp(ix) is amplified k times in its k-th power; beyond the eighth, powers
 # start again from the exact angle, which keeps the float32 error below 1e-6 at every k.
@@ -40,9 +40,8 @@ class FourierBasis(Basis):
 
     @property
     def elements_per_input(self) -> int:
-        # The powers, and the block where it is another; ten for the angle, cosine and sine of
-        # exact powers in float64.
-        return (1 + (self.num_basis > self.block_size)) * self.block_size + 10
+        # A turn in float64 and as it is used; in the backward pass half of the values, and a sum.
+        return max(10, self.grid_size + 2)
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
@@ -58,72 +57,48 @@ class FourierBasis(Basis):
     def _harmonics(self, x: Tensor) -> Tensor:
         return torch.arange(1, self.grid_size + 1, device=x.device, dtype=x.dtype)
 
-    @property
-    def block_size(self) -> int:
-        """Number of functions in a block of `blocks`."""
-        return 2 * min(self.grid_size, MAX_POWER)
-
-    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (x,)
-
-    def blocks(
+    def evaluate(
         self,
-        prepared: Sequence[Tensor],
+        x: Tensor,
         params: Sequence[Tensor],
+        values: Tensor,
         scratch: Scratch,
         with_slopes: bool = False,
-    ) -> Iterator[Block]:
-        """Yield the values at x, some consecutive functions at a time, in buffers that are reused.
+    ) -> Tensor | None:
+        """`Basis.evaluate`; the slopes are the values themselves, times k and in another order.
 
-        The slopes are the values themselves, times k and in another order.
-
-        exp(ikx) is the k-th power of exp(ix), and a block of powers takes squares (of the
-        powers half as high) and products by exp(ix) instead of a cosine and a sine each.
+        exp(ikx) is the k-th power of exp(ix). Powers of up to `MAX_POWER` take products of those
+        that are known, twice as many with each; those beyond take these times the exact power.
         """
-        (x,) = prepared
-        harmonics = self.block_size // 2
-        powers = x.new_empty((2 * harmonics, *x.shape))
-        cos, sin = _parts(powers)
+        cos, sin = values[0::2], values[1::2]
         torch.cos(x, out=cos[0])
         torch.sin(x, out=sin[0])
-        for k in range(2, harmonics + 1):  # the k-th power is at k - 1
-            i, half = k - 1, k // 2 - 1
-            if k % 2:
-                _multiply(cos[i - 1], sin[i - 1], cos[0], sin[0], out=(cos[i], sin[i]))
-            else:
-                _multiply(cos[half], sin[half], cos[half], sin[half], out=(cos[i], sin[i]))
+        known, powers = 1, min(self.grid_size, MAX_POWER)
+        while known < powers:
+            turn = cos[known - 1], sin[known - 1]
+            known += _turn(cos, sin, turn, known, min(known, powers - known))
+        for first in range(powers, self.grid_size, powers):
+            angle = x.double() * first  # exact for float32 x and k < 2**29
+            turn = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+            _turn(cos, sin, turn, first, min(powers, self.grid_size - first))
+        return None
 
-        block = torch.empty_like(powers) if self.grid_size > harmonics else powers
-        for first in range(0, self.grid_size, harmonics):
-            size = min(harmonics, self.grid_size - first)
-            if first:
-                angle = x.double() * first  # exact for float32 x and k < 2**29
-                turn = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-                for c, s, *out in zip(cos, sin, *_parts(block[: 2 * size]), strict=False):
-                    _multiply(c, s, *turn, out=out)
-            values = block if first else powers
-            yield Block(slice(2 * first, 2 * (first + size)), values[: 2 * size])
-
-    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
-        for slot, own in enumerate(grad_phi, slots.start):
-            function = block.functions.start + slot
-            k = function // 2 + 1
-            if function % 2:  # sin(kx)' = k cos(kx)
-                grad_x.addcmul_(own, block.values[slot - 1], value=k)
-            else:  # cos(kx)' = -k sin(kx)
-                grad_x.addcmul_(own, block.values[slot + 1], value=-k)
+    def add_input_grad(
+        self, grad_x: Tensor, values: Tensor, slopes: Tensor | None, grad_phi: Tensor
+    ) -> None:
+        # cos(kx)' = -k sin(kx), sin(kx)' = k cos(kx)
+        k = self._harmonics(grad_x).view(-1, 1, 1)
+        own = torch.mul(values[0::2], grad_phi[1::2])
+        own.addcmul_(values[1::2], grad_phi[0::2], value=-1)
+        grad_x.add_(own.mul_(k).sum(0))
 
 
-def _parts(block: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """The cosines and the sines of a block."""
-    planes = block.unbind()
-    return planes[0::2], planes[1::2]
-
-
-def _multiply(a: Tensor, b: Tensor, c: Tensor, d: Tensor, out: Sequence[Tensor]) -> None:
-    """The complex product (a + ib) (c + id), its parts written to `out`."""
-    torch.mul(a, c, out=out[0]).addcmul_(b, d, value=-1)
-    torch.mul(a, d, out=out[1]).addcmul_(b, c)
+def _turn(cos: Tensor, sin: Tensor, turn: Sequence[Tensor], first: int, count: int) -> int:
+    """The first `count` powers times another one, written from `first` on; returns their number."""
+    (c, s), out = turn, slice(first, first + count)
+    torch.mul(cos[:count], c, out=cos[out]).addcmul_(sin[:count], s, value=-1)
+    torch.mul(cos[:count], s, out=sin[out]).addcmul_(sin[:count], c)
+    return count
 
 
 def initial_coefficients(

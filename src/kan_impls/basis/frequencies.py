@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kan_impls.basis.base import Block, Pointwise, register
+from kan_impls.basis.base import Pointwise, register
 
 
 @register
@@ -53,15 +53,8 @@ class FrequencyBasis(Pointwise):
         )
 
     def add_param_grads(
-        self,
-        grads: Sequence[Tensor],
-        prepared: Sequence[Tensor],
-        block: Block,
-        slots: slice,
-        grad_phi: Tensor,
+        self, grads: Sequence[Tensor], x: Tensor, values: Tensor, grad_phi: Tensor
     ) -> None:
-        (x,), (grad,) = prepared, grads
-        for slot, own in enumerate(grad_phi, slots.start):
-            # cos(f x)' = -x sin(f x), sin(f x)' = x cos(f x)
-            partner, sign = (slot - 1, 1) if slot % 2 else (slot + 1, -1)
-            grad[:, slot // 2].add_((own * block.values[partner]).mul_(x).sum(1), alpha=sign)
+        # cos(f x)' = -x sin(f x), sin(f x)' = x cos(f x)
+        own = (grad_phi[1::2] * values[0::2]).addcmul_(grad_phi[0::2], values[1::2], value=-1)
+        grads[0].add_(own.mul_(x).sum(2).t())

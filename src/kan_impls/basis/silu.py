@@ -5,13 +5,14 @@ Paper: arXiv 2404.19756, equation 2.10.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kan_impls.basis.base import Basis, Block, Scratch, add_slopes, register
+from kan_impls.basis.base import Basis, Scratch, add_slopes, register
 
 
 @register
@@ -21,30 +22,28 @@ class SiluBasis(Basis):
 
     num_basis = 1
     cuda = "Silu"
-    elements_per_input = 4
+    elements_per_input = 3
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         return F.silu(x).unsqueeze(-1)
 
-    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (x,)
-
-    def blocks(
+    def evaluate(
         self,
-        prepared: Sequence[Tensor],
+        x: Tensor,
         params: Sequence[Tensor],
+        values: Tensor,
         scratch: Scratch,
         with_slopes: bool = False,
-    ) -> Iterator[Block]:
-        (x,) = prepared
+    ) -> Tensor | None:
         gate = x.sigmoid()
-        value = x * gate
-        slopes = None
-        if with_slopes:
-            # gate + x gate (1 - gate), with sigmoid(-x) for 1 - gate: the difference would keep
-            # no digit of it where gate is nearly 1, and x, however large, multiplies what is lost.
-            slopes = x.neg().sigmoid_().mul_(value).add_(gate).unsqueeze(0)
-        yield Block(slice(0, 1), value.unsqueeze(0), slopes)
+        torch.mul(x, gate, out=values[0])
+        if not with_slopes:
+            return None
+        # gate + x gate (1 - gate), with sigmoid(-x) for 1 - gate: the difference would keep
+        # no digit of it where gate is nearly 1, and x, however large, multiplies what is lost.
+        return x.neg().sigmoid_().mul_(values[0]).add_(gate).unsqueeze(0)
 
-    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
-        add_slopes(grad_x, block, slots, grad_phi)
+    def add_input_grad(
+        self, grad_x: Tensor, values: Tensor, slopes: Tensor | None, grad_phi: Tensor
+    ) -> None:
+        add_slopes(grad_x, slopes, grad_phi)

@@ -11,13 +11,13 @@ Paper: Schoenberg, *Contributions to the problem of approximation of equidistant
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kan_impls.basis.base import Basis, Block, Scratch, add_slopes, register
+from kan_impls.basis.base import Basis, Scratch, add_slopes, register
 from kan_impls.basis.bspline import BSplineBasis, order_obstacle
 
 
@@ -85,8 +85,8 @@ class UniformBSplineBasis(Basis):
 
     @property
     def elements_per_input(self) -> int:
-        # The buffers of `blocks`; position and cell in float64, and what is prepared.
-        return 5 * self.num_basis + 8
+        # The buffers of `evaluate`; position and cell in float64, and as they are used.
+        return 4 * self.num_basis + 8
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
@@ -97,30 +97,26 @@ class UniformBSplineBasis(Basis):
         spline = BSplineBasis(self.num_basis - self.spline_order, self.spline_order)
         return spline.value(x, knots.unsqueeze(0))
 
-    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The cell of x, counted from the first knot, and the fraction in it."""
-        # Split in float64, they give distances all digits of a float32.
-        position = (x.double() - self.first_knot).div_(self.step)
-        cell = position.floor()
-        return cell.to(x.dtype), position.sub_(cell).to(x.dtype)
-
-    def blocks(
+    def evaluate(
         self,
-        prepared: Sequence[Tensor],
+        x: Tensor,
         params: Sequence[Tensor],
+        values: Tensor,
         scratch: Scratch,
         with_slopes: bool = False,
-    ) -> Iterator[Block]:
-        """Yield all functions at once, shape `(num_basis, *x.shape)`."""
-        cell, fraction = prepared
-        shape = (5 if with_slopes else 4, self.num_basis, *cell.shape)
-        buffers = scratch.empty(cell, shape)
-        distance, base, power, values, *slopes = buffers
+    ) -> Tensor | None:
+        # The cell of x, counted from the first knot, and the fraction in it: split in float64,
+        # they give distances all digits of a float32.
+        position = (x.double() - self.first_knot).div_(self.step)
+        cell = position.floor()
+        fraction = position.sub_(cell).to(x.dtype)
+        buffers = scratch.empty(x, (4 if with_slopes else 3, *values.shape))
+        distance, base, power, *slopes = buffers.unbind()
         half_width = (self.spline_order + 1) / 2
         centres = torch.arange(
-            half_width, self.num_basis + half_width - 0.5, device=cell.device, dtype=cell.dtype
+            half_width, self.num_basis + half_width - 0.5, device=x.device, dtype=x.dtype
         )
-        torch.sub(cell, centres.view(-1, *(1,) * cell.ndim), out=distance).add_(fraction)
+        torch.sub(cell.to(x.dtype), centres.view(-1, 1, 1), out=distance).add_(fraction)
         # Bases of powers are scaled so that no division by order! remains.
         scale = self._base_scale
         torch.abs(distance, out=base).mul_(-scale).add_(scale * half_width).relu_()
@@ -135,9 +131,7 @@ class UniformBSplineBasis(Basis):
             for total, exponent in sums:
                 coefficient = (-1) ** j * math.comb(self.spline_order + 1, j)
                 total.add_(torch.pow(base, exponent, out=power), alpha=coefficient)
-        for own in slopes:
-            own.copysign_(distance)
-        yield Block(slice(0, self.num_basis), values, *slopes)
+        return slopes[0].copysign_(distance) if slopes else None
 
     @property
     def _base_scale(self) -> float:
@@ -149,5 +143,7 @@ class UniformBSplineBasis(Basis):
         order = self.spline_order
         return -1 / (math.factorial(order - 1) * self._base_scale ** (order - 1) * self.step)
 
-    def add_input_grad(self, grad_x: Tensor, block: Block, slots: slice, grad_phi: Tensor) -> None:
-        add_slopes(grad_x, block, slots, grad_phi, self._slope_scale)
+    def add_input_grad(
+        self, grad_x: Tensor, values: Tensor, slopes: Tensor | None, grad_phi: Tensor
+    ) -> None:
+        add_slopes(grad_x, slopes, grad_phi, self._slope_scale)

@@ -1,34 +1,19 @@
-"""The product form: some functions of some inputs, then one library matrix product.
+"""The product form: all functions of some inputs at some rows, then one library matrix product.
 
-Nothing of the basis outlives its block. Rows are taken in chunks, and inputs too where the
-weights are scaled, so that the workspace stays within `WORKSPACE_BYTES` at any batch.
+Nothing of the basis outlives its cell. How cells are cut is `kan_impls.fused.cells`' to say.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from kan_impls.basis.base import Block, Scratch
+from kan_impls.basis.base import Scratch
+from kan_impls.fused.cells import Cells, cells_of
 from kan_impls.fused.term import Term, TermGrad
-
-# Large enough for some 130 rows of 1000 inputs and 5 harmonics, where the products run at full
-# speed; small enough to stay in a large cache. A single row of a single input, or of all inputs
-# where the weights are not staged, may need more: 400 bytes per input and 24 per output.
-WORKSPACE_BYTES = 15 * 2**20
-
-# Of these, what scaled weights and the sum of their gradient take: each a block of inputs deep.
-STAGE_BYTES = 4 * 2**20
-
-# Elements of a basis beside staged weights, and of the gradient of any basis, that are made at
-# once: half a megabyte stays in the second-level cache until it is used.
-BLOCK_ELEMENTS = 2**17
-
-# Rows that share a copy of staged weights at least: fewer, and copying would be felt.
-STAGED_ROWS = 128
 
 
 class _Memory:
@@ -36,9 +21,10 @@ class _Memory:
 
     def __init__(self) -> None:
         self.basis = Scratch()
-        self.weights = Scratch()  # scaled ones
-        self.total = Scratch()  # their gradient
-        self.grad_phi = Scratch()
+        self.values = Scratch()
+        self.grad_values = Scratch()
+        self.weights = Scratch()
+        self.total = Scratch()  # the gradient of the weights
 
 
 def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
@@ -54,29 +40,29 @@ def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
     """
     weight = terms[0].weight
     y = weight.new_empty(x.shape[0], weight.shape[2])
-    layout, memory = _Layout(x, terms), _Memory()
-    for rows in layout.rows():
+    cells, memory = cells_of(x, terms, is_backward=False), _Memory()
+    for rows in cells.rows():
         total = _accumulator(y[rows])
-        if bias is None:
-            total.zero_()
-        else:
+        if bias is not None:
             total.copy_(bias.expand_as(total))
-        columns = layout.columns(x[rows])
-        for term in terms:
-            prepared = term.basis.prepare(columns)
-            for inputs in layout.inputs(term):
-                own = [part[inputs] for part in prepared]
-                _add_forward(total, own, term.of_inputs(inputs), memory)
+        is_empty = bias is None
+        for inputs in cells.inputs():
+            weights = _Weights(terms, inputs, cells.is_staged, memory)
+            columns = cells.columns(x[rows, inputs])
+            values = memory.values.empty(columns, (cells.num_functions, *columns.shape))
+            for slots, term in weights.terms():
+                for piece in cells.pieces(columns):
+                    term_of = term.of_inputs(piece)
+                    term_of.basis.evaluate(
+                        columns[piece], term_of.params, values[slots, piece], memory.basis
+                    )
+            for slots, matrix in weights.matrices():
+                left = values[slots].flatten(0, 1).t()
+                _add_product(total, left, matrix, beta=0 if is_empty else 1)
+                is_empty = False
         if total.dtype != y.dtype:
             y[rows] = total
     return y
-
-
-def _add_forward(total: Tensor, prepared: Sequence[Tensor], term: Term, memory: _Memory) -> None:
-    """Add a term to `total`, shape `(rows, out_features)`."""
-    for block in term.blocks(prepared, memory.basis):
-        matrix = term.matrix(block.functions, memory.weights)
-        _add_product(total, block.values.flatten(0, 1).t(), matrix)
 
 
 def backward(
@@ -99,23 +85,18 @@ def backward(
     """
     grad_x = _empty(x) if needs_grad_x else None
     grads = [_grads_of(term, *needs) for term, needs in zip(terms, needs_grads, strict=True)]
-    layout, memory = _Layout(x, terms), _Memory()
-    for term, grad in zip(terms, grads, strict=True):
-        cells = _Cells(x, term, layout)
-        for inputs in layout.inputs(term):
-            part = _Part(term, grad, inputs, memory)
-            for rows in layout.rows():
-                prepared = cells.prepared(rows, inputs)
-                total_x = torch.zeros_like(prepared[0]) if needs_grad_x else None
-                is_first = rows.start == 0
-                part.add_rows(prepared, grad_y[rows].contiguous(), total_x, is_first)
-                if grad_x is None or total_x is None:
-                    continue
-                if term is terms[0]:
-                    grad_x[rows, inputs] = total_x.t()
-                else:
-                    grad_x[rows, inputs] += total_x.t()
-            part.finish(is_empty=x.shape[0] == 0)
+    if not needs_grad_x and not any(any(needs) for needs in needs_grads):
+        return grad_x, grads
+    cells, memory = cells_of(x, terms, is_backward=True), _Memory()
+    for inputs in cells.inputs():
+        part = _Part(terms, grads, inputs, cells, memory)
+        for rows in cells.rows():
+            columns = cells.columns(x[rows, inputs])
+            total_x = None if grad_x is None else torch.zeros_like(columns)
+            part.add_rows(columns, grad_y[rows].contiguous(), total_x, is_first=rows.start == 0)
+            if grad_x is not None and total_x is not None:
+                grad_x[rows, inputs] = total_x.t()
+        part.finish(is_empty=x.shape[0] == 0)
     return grad_x, grads
 
 
@@ -139,159 +120,134 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-class _Cells:
-    """What a basis prepares of x, cell by cell; of all inputs at once where that is all rows."""
+class _Weights:
+    """The weights of some inputs, as operands of products over the functions of all terms.
 
-    def __init__(self, x: Tensor, term: Term, layout: _Layout) -> None:
-        self.x, self.basis, self.layout = x, term.basis, layout
-        self._whole: tuple[Tensor, ...] | None = None
-        if layout.rows_at_once >= x.shape[0]:
-            self._whole = self.basis.prepare(layout.columns(x))
+    Staged weights are copied, with their scales, so that one product takes all terms. Others
+    are taken where they are, those of all inputs by a product for each term.
+    """
 
-    def prepared(self, rows: slice, inputs: slice) -> Sequence[Tensor]:
-        """Each of shape `(inputs, rows)`."""
-        if self._whole is not None:
-            return [part[inputs] for part in self._whole]
-        return self.basis.prepare(self.layout.columns(self.x[rows, inputs]))
+    def __init__(
+        self, terms: Sequence[Term], inputs: slice, is_staged: bool, memory: _Memory
+    ) -> None:
+        self._terms = [term.of_inputs(inputs) for term in terms]
+        ends = [0]
+        for term in terms:
+            ends.append(ends[-1] + term.weight.shape[0])
+        self.slots = [slice(*pair) for pair in pairwise(ends)]
+        self.stage: Tensor | None = None
+        if is_staged:
+            like = self._terms[0].weight
+            self.stage = memory.weights.empty(like, (ends[-1], *like.shape[1:]))
+            for slots, term in self.terms():
+                term.write_weights(self.stage[slots])
+
+    def terms(self) -> Iterator[tuple[slice, Term]]:
+        """Each term with its places among the functions."""
+        return zip(self.slots, self._terms, strict=True)
+
+    def matrices(self) -> Iterator[tuple[slice, Tensor]]:
+        """Matrices of shape `(functions * inputs, out_features)`, with their functions."""
+        if self.stage is not None:
+            yield slice(0, len(self.stage)), self.stage.flatten(0, 1)
+        else:
+            for slots, term in self.terms():
+                yield slots, term.weight.flatten(0, 1)
 
 
 class _Part:
-    """The backward pass of a term, for some of the inputs."""
+    """The backward pass, for some of the inputs."""
 
-    def __init__(self, term: Term, grad: TermGrad, inputs: slice, memory: _Memory) -> None:
-        self.memory = memory
-        self.term = term.of_inputs(inputs)
-        self.grad_weight = None if grad.weight is None else grad.weight[:, inputs]
-        self.grad_scale = None if grad.scale is None else grad.scale[inputs]
-        self.grad_params = [param[inputs] for param in grad.params]
-        self.total = self.grad_weight
-        if term.is_staged and (grad.weight is not None or grad.scale is not None):
-            weight = self.term.weight
-            wide = torch.promote_types(weight.dtype, torch.float32)
-            self.total = memory.total.empty(weight, weight.shape, wide)
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        grads: Sequence[TermGrad],
+        inputs: slice,
+        cells: Cells,
+        memory: _Memory,
+    ) -> None:
+        self.cells, self.memory = cells, memory
+        self.grads = [grad.of_inputs(inputs) for grad in grads]
+        self.has_params = any(grad.params for grad in grads)
+        self.weights = _Weights(terms, inputs, cells.is_staged, memory)
+        self.totals = self._totals()
+
+    def _totals(self) -> list[tuple[slice, Tensor]]:
+        """Where the products for the gradients of the weights go, with their functions."""
+        wanted = [
+            (slots, grad)
+            for (slots, _), grad in zip(self.weights.terms(), self.grads, strict=True)
+            if grad.weight is not None or grad.scale is not None
+        ]
+        if not self.cells.is_staged:
+            return [(slots, grad.weight) for slots, grad in wanted if grad.weight is not None]
+        if not wanted:
+            return []
+        # One product for those that are needed: of all terms, or of one.
+        every = slice(wanted[0][0].start, wanted[-1][0].stop)
+        like = self.weights.stage
+        assert like is not None
+        wide = torch.promote_types(like.dtype, torch.float32)
+        shape = (every.stop - every.start, *like.shape[1:])
+        return [(every, self.memory.total.empty(like, shape, wide))]
 
     def add_rows(
-        self, prepared: Sequence[Tensor], grad_y: Tensor, grad_x: Tensor | None, is_first: bool
+        self, columns: Tensor, grad_y: Tensor, grad_x: Tensor | None, is_first: bool
     ) -> None:
         """Add what some rows contribute to `grad_x`, shape `(inputs, rows)`, and to the
         gradient of the weights, which the first rows overwrite."""
-        for block in self.term.blocks(prepared, self.memory.basis, grad_x is not None):
-            if grad_x is not None or self.grad_params:
-                self._add_basis_grads(grad_x, prepared, block, grad_y)
-            if self.total is not None:
-                # With beta 0 the memory need not be cleared first.
-                target = self.total[block.functions]
-                target = target.view(-1, target.shape[2])  # not a copy, which would be lost
-                beta = 0 if is_first else 1
-                _add_product(target, block.values.flatten(0, 1), grad_y, beta=beta)
+        shape = (self.cells.num_functions, *columns.shape)
+        values = self.memory.values.empty(columns, shape)
+        grad_values = None
+        if grad_x is not None or self.has_params:
+            grad_values = self._grad_values(grad_y, shape)
+        for (slots, term), grad in zip(self.weights.terms(), self.grads, strict=True):
+            for piece in self.cells.pieces(columns):
+                own = term.of_inputs(piece)
+                at, x = values[slots, piece], columns[piece]
+                slopes = own.basis.evaluate(
+                    x, own.params, at, self.memory.basis, with_slopes=grad_x is not None
+                )
+                if grad_values is None:
+                    continue
+                if grad.params:
+                    params = [param[piece] for param in grad.params]
+                    own.basis.add_param_grads(params, x, at, grad_values[slots, piece])
+                if grad_x is not None:
+                    own.basis.add_input_grad(grad_x[piece], at, slopes, grad_values[slots, piece])
+        if grad_x is not None and self._is_factored(grad_y):
+            grad_x.mul_(grad_y.t())
+        for slots, total in self.totals:
+            # With beta 0 the memory need not be cleared first. `view` makes no copy, which would
+            # be lost.
+            target, left = total.view(-1, total.shape[2]), values[slots].flatten(0, 1)
+            _add_product(target, left, grad_y, beta=0 if is_first else 1)
 
-    def _add_basis_grads(
-        self, grad_x: Tensor | None, prepared: Sequence[Tensor], block: Block, grad_y: Tensor
-    ) -> None:
-        """Add what one block contributes to the gradients of x and of the basis's parameters."""
-        basis = self.term.basis
-        if grad_x is not None and grad_y.shape[1] == 1 and not self.grad_params:
-            _add_input_grad_of_one_output(grad_x, block, grad_y, self.term, self.memory)
-            return
-        for slots, grad_phi in _grads_of_values(block, grad_y, self.term, self.memory):
-            if self.grad_params:
-                basis.add_param_grads(self.grad_params, prepared, block, slots, grad_phi)
-            if grad_x is not None:
-                basis.add_input_grad(grad_x, block, slots, grad_phi)
+    def _grad_values(self, grad_y: Tensor, shape: Sequence[int]) -> Tensor:
+        """The gradients with respect to the values, shape `(functions, inputs, rows)`; with one
+        output `(functions, inputs, 1)`, without the cotangent, which is one factor per row."""
+        if self._is_factored(grad_y):
+            return torch.cat([m.view(-1, shape[1], 1) for _, m in self.weights.matrices()])
+        grad = self.memory.grad_values.empty(grad_y, shape)
+        for slots, matrix in self.weights.matrices():
+            torch.mm(matrix, grad_y.t(), out=grad[slots].flatten(0, 1))
+        return grad
+
+    def _is_factored(self, grad_y: Tensor) -> bool:
+        return grad_y.shape[1] == 1 and not self.has_params
 
     def finish(self, is_empty: bool) -> None:
-        """Turn the sum over all rows into the gradients."""
-        if self.total is None:
-            return
+        """Turn the sums over all rows into the gradients."""
         if is_empty:
-            self.total.zero_()
-        if self.grad_weight is not None and self.total is not self.grad_weight:
-            scale = 1 if self.term.scale is None else self.term.scale
-            torch.mul(self.total, scale, out=self.grad_weight)
-        if self.grad_scale is not None:
-            own = self.total.mul_(self.term.weight)
-            if own.dtype == self.grad_scale.dtype:
-                torch.sum(own, 0, out=self.grad_scale)
-            else:
-                self.grad_scale.copy_(own.sum(0))
-
-
-def _add_input_grad_of_one_output(
-    grad_x: Tensor, block: Block, grad_y: Tensor, term: Term, memory: _Memory
-) -> None:
-    """The cotangent is then one factor per row: applied last, it is applied once."""
-    slope = torch.zeros_like(grad_x)
-    weight = term.matrix(block.functions, memory.weights).view(-1, grad_x.shape[0], 1)
-    term.basis.add_input_grad(slope, block, slice(0, len(weight)), weight.to(grad_x.dtype))
-    grad_x.addcmul_(slope, grad_y.t().to(grad_x.dtype))
-
-
-def _grads_of_values(
-    block: Block, grad_y: Tensor, term: Term, memory: _Memory
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the gradients with respect to the values of a block, some functions at a time."""
-    count, *shape = block.values.shape
-    step = min(count, max(1, BLOCK_ELEMENTS // max(1, math.prod(shape))))
-    buffer = memory.grad_phi.empty(grad_y, (step, *shape))
-    for start in range(0, count, step):
-        grad_phi = buffer[: count - start]
-        first = block.functions.start + start
-        part = term.matrix(slice(first, first + grad_phi.shape[0]), memory.weights)
-        torch.mm(part, grad_y.t(), out=grad_phi.flatten(0, 1))
-        yield slice(start, start + grad_phi.shape[0]), grad_phi
-
-
-class _Layout:
-    """How a product is cut into cells of rows and inputs."""
-
-    def __init__(self, x: Tensor, terms: Sequence[Term]) -> None:
-        weight = terms[0].weight
-        self.batch, self.in_features = x.shape
-        self.dtype = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
-        itemsize, out_features = self.dtype.itemsize, weight.shape[2]
-        stages, limit = 0, self.batch
-        self._inputs_at_once = {}
-        for term in terms:
-            num_basis, at_once = term.basis.num_basis, self.in_features
-            if term.is_staged:
-                per_input = num_basis * out_features * itemsize
-                in_stage = STAGE_BYTES // per_input
-                in_cell = BLOCK_ELEMENTS // (num_basis * min(max(self.batch, 1), STAGED_ROWS))
-                at_once = min(at_once, max(1, min(in_stage, in_cell)))
-                limit = min(limit, max(STAGED_ROWS, BLOCK_ELEMENTS // (num_basis * at_once)))
-                stages = max(stages, 2 * per_input * at_once)
-            self._inputs_at_once[id(term)] = at_once
-        # Per row and input: x as columns, twice while it changes its dtype, what is prepared of
-        # it, and its gradient. In a cell: the basis, and in 16 bits a copy of it; the gradient
-        # of a function. Per row and output: grad_y, and a sum and a product in 16 bits.
-        copies = 1 if weight.dtype.itemsize >= 4 else 2
-        cell = max(
-            self._inputs_at_once[id(term)] * (copies * term.basis.elements_per_input + 1)
-            for term in terms
-        )
-        per_row = itemsize * (8 * self.in_features + cell + (2 * copies - 1) * out_features)
-        most = min(limit, (WORKSPACE_BYTES - stages - BLOCK_ELEMENTS * itemsize) // per_row)
-        chunks = -(-self.batch // max(1, most))
-        self.rows_at_once = max(1, -(-self.batch // max(1, chunks)))
-
-    def rows(self) -> Iterator[slice]:
-        """Slices of rows, nearly equal in size."""
-        for start in range(0, self.batch, self.rows_at_once):
-            yield slice(start, min(start + self.rows_at_once, self.batch))
-
-    def inputs(self, term: Term) -> Iterator[slice]:
-        """Slices of inputs, as many as the stages of a term hold."""
-        at_once = self._inputs_at_once[id(term)]
-        for start in range(0, self.in_features, at_once):
-            yield slice(start, min(start + at_once, self.in_features))
-
-    def columns(self, x: Tensor) -> Tensor:
-        """A cell of x in columns, shape `(inputs, rows)`, in at least float32.
-
-        In columns the values of a function are one contiguous matrix, and those of a block
-        one contiguous operand of a product.
-        """
-        return x.t().contiguous().to(self.dtype)
+            for _, total in self.totals:
+                total.zero_()
+        if not self.cells.is_staged or not self.totals:
+            return
+        ((every, total),) = self.totals
+        for (slots, term), grad in zip(self.weights.terms(), self.grads, strict=True):
+            if every.start <= slots.start < every.stop:
+                own = total[slots.start - every.start : slots.stop - every.start]
+                term.write_grads(own, grad)
 
 
 def _accumulator(result: Tensor) -> Tensor:

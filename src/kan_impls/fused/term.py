@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kan_impls.basis.base import Basis, Block, Scratch
+from kan_impls.basis.base import Basis
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,33 @@ class Term:
 
     def of_inputs(self, inputs: slice) -> Term:
         """The part of the sum that some of the inputs make."""
+        if inputs.start == 0 and inputs.stop == self.weight.shape[1]:
+            return self
         scale = None if self.scale is None else self.scale[inputs]
         params = [param if param.shape[0] == 1 else param[inputs] for param in self.params]
         return Term(self.basis, self.weight[:, inputs], scale, params)
 
-    def blocks(
-        self, prepared: Sequence[Tensor], scratch: Scratch, with_slopes: bool = False
-    ) -> Iterator[Block]:
-        """`Basis.blocks`, with the parameters."""
-        return self.basis.blocks(prepared, self.params, scratch, with_slopes)
+    def write_weights(self, out: Tensor) -> None:
+        """Write the scaled weights."""
+        if self.scale is None:
+            out.copy_(self.weight)
+        else:
+            torch.mul(self.weight, self.scale, out=out)
 
-    def matrix(self, functions: slice, scratch: Scratch) -> Tensor:
-        """Scaled weights of some functions, shape `(functions * in_features, out_features)`."""
-        weight = self.weight[functions]
-        if self.scale is not None:
-            weight = torch.mul(weight, self.scale, out=scratch.empty(weight, weight.shape))
-        return weight.flatten(0, 1)
+    def write_grads(self, total: Tensor, grad: TermGrad) -> None:
+        """Write the gradients of weights and scale, from that of the scaled weights, whose memory
+        is used."""
+        if grad.weight is not None:
+            if self.scale is None:
+                grad.weight.copy_(total)
+            else:
+                torch.mul(total, self.scale, out=grad.weight)
+        if grad.scale is not None:
+            own = total.mul_(self.weight)
+            if own.dtype == grad.scale.dtype:
+                torch.sum(own, 0, out=grad.scale)
+            else:
+                grad.scale.copy_(own.sum(0))
 
 
 @dataclass(frozen=True)
@@ -60,3 +71,9 @@ class TermGrad:
     weight: Tensor | None
     scale: Tensor | None
     params: Sequence[Tensor] = ()
+
+    def of_inputs(self, inputs: slice) -> TermGrad:
+        """Those of some of the inputs."""
+        weight = None if self.weight is None else self.weight[:, inputs]
+        scale = None if self.scale is None else self.scale[inputs]
+        return TermGrad(weight, scale, [param[inputs] for param in self.params])

@@ -1,0 +1,139 @@
+"""How a product is cut: cells of rows and inputs, by the bytes that they take and that they move.
+
+A cell holds all functions of its inputs at its rows, and is one product. There are two ways to cut.
+A cell of all inputs takes the weights where they are: with few rows in each, the library reads
+and packs all weights many times. Cells of some inputs take copies of their weights, which are
+scaled at once, have more rows, and read and write the outputs of these rows once for each cell.
+With F functions of n inputs, m outputs and cells of R rows and I inputs, some rows move `2 F n m`
+elements in the first way, and in the second `4 F n m + 2 R m n / I`, which is least for each row at
+`R = sqrt(2 F C)`, where the workspace holds C elements of x.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from kan_impls.fused.term import Term
+
+# What a pass holds at most besides its operands and results, where the products run at full speed;
+# small enough to stay in a large cache. A single row of a single input may need more, in the
+# second way 8 bytes for each weight of an input.
+WORKSPACE_BYTES = 15 * 2**20
+
+# Bytes of the functions that are evaluated at once: they stay in the second-level cache until the
+# last of the operators that make them.
+PIECE_BYTES = 2**19
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a pass.
+
+    Args:
+        batch, in_features: what is cut.
+        num_functions: of all terms, for each input.
+        dtype: in which the basis is evaluated.
+        rows_at_once, inputs_at_once: of a cell.
+        inputs_in_piece: whose functions are evaluated at once.
+        is_staged: products take a copy of the weights.
+    """
+
+    batch: int
+    in_features: int
+    num_functions: int
+    dtype: torch.dtype
+    rows_at_once: int
+    inputs_at_once: int
+    inputs_in_piece: int
+    is_staged: bool
+
+    def rows(self) -> Iterator[slice]:
+        """Slices of rows, nearly equal in size."""
+        return _slices(self.batch, self.rows_at_once)
+
+    def inputs(self) -> Iterator[slice]:
+        """Slices of inputs."""
+        return _slices(self.in_features, self.inputs_at_once)
+
+    def pieces(self, columns: Tensor) -> Iterator[slice]:
+        """Slices of the inputs of a cell."""
+        return _slices(columns.shape[0], self.inputs_in_piece)
+
+    def columns(self, x: Tensor) -> Tensor:
+        """A cell of x in columns, shape `(inputs, rows)`: the values of a function are then one
+        matrix, and those of all functions one operand of a product."""
+        return x.t().contiguous().to(self.dtype)
+
+
+def cells_of(x: Tensor, terms: Sequence[Term], is_backward: bool) -> Cells:
+    """The cells of a pass over x, shape `(batch, in_features)`."""
+    weight = terms[0].weight
+    functions = tuple((term.weight.shape[0], term.basis.elements_per_input) for term in terms)
+    return _cells(
+        *x.shape, weight.shape[2], functions, x.dtype, weight.dtype,
+        any(term.is_staged for term in terms), is_backward, WORKSPACE_BYTES, PIECE_BYTES,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _cells(
+    batch: int,
+    in_features: int,
+    out_features: int,
+    functions: Sequence[tuple[int, int]],
+    x_dtype: torch.dtype,
+    weight_dtype: torch.dtype,
+    must_stage: bool,
+    is_backward: bool,
+    workspace: int,
+    piece_bytes: int,
+) -> Cells:
+    dtype = torch.promote_types(torch.promote_types(x_dtype, weight_dtype), torch.float32)
+    count, itemsize = sum(number for number, _ in functions), dtype.itemsize
+    in_piece = max(1, piece_bytes // (itemsize * max(number for number, _ in functions)))
+    # Per row and input: the values, and in 16 bits a copy of them; x, and as it was; in the
+    # backward pass the gradients of the values and of x.
+    copies = 1 if weight_dtype.itemsize >= 4 else 2
+    per_element = itemsize * ((copies + is_backward) * count + 2 + is_backward)
+    # Per row and input of a piece, which has some inputs or one: what the basis holds besides.
+    per_point = itemsize * max(elements for _, elements in functions)
+    # Per row: grad_y, and in 16 bits a sum and a product.
+    per_row = itemsize * (2 * copies - 1) * out_features + per_point
+    # Per input of staged weights: these, and the sum of their gradient.
+    per_input = itemsize * (1 + is_backward) * count * out_features
+    room = max(0, workspace - per_point * in_piece)
+
+    def rows_of(inputs: int, stage: int) -> int:
+        return max(1, min(batch, (room - stage * inputs) // (per_element * inputs + per_row)))
+
+    rows, inputs, is_staged = rows_of(in_features, 0), in_features, False
+    elements = room // (2 * per_element)
+    staged_rows = max(1, min(batch, math.isqrt(2 * count * elements)))
+    fitting = (room - per_row * staged_rows) // (per_element * staged_rows + per_input)
+    staged_inputs = max(1, min(in_features, fitting))
+    staged_rows = rows_of(staged_inputs, per_input)
+    whole = -(-batch // rows) * 2 * count * in_features
+    staged = -(-batch // staged_rows) * 4 * count * in_features
+    staged += 2 * batch * -(-in_features // staged_inputs)
+    if must_stage or staged < whole:
+        rows, inputs, is_staged = staged_rows, staged_inputs, True
+    rows, inputs = _even(batch, rows), _even(in_features, inputs)
+    return Cells(
+        batch, in_features, count, dtype, rows, inputs, max(1, in_piece // rows), is_staged
+    )
+
+
+def _even(size: int, most: int) -> int:
+    """The size of parts, as many as of the most, but nearly equal."""
+    return max(1, -(-size // max(1, -(-size // most))))
+
+
+def _slices(size: int, step: int) -> Iterator[slice]:
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
