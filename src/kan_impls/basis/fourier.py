@@ -41,7 +41,7 @@ class FourierBasis(Basis):
     @property
     def elements_per_input(self) -> int:
         # A turn in float64 and as it is used; in the backward pass half of the values, and a sum.
-        return max(10, self.grid_size + 2)
+        return max(10 if self.grid_size > MAX_POWER else 0, self.grid_size + 2)
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""

@@ -21,14 +21,16 @@ from torch import Tensor
 
 from kan_impls.fused.term import Term
 
-# What a pass holds at most besides its operands and results, where the products run at full speed;
-# small enough to stay in a large cache. A single row of a single input may need more, in the
-# second way 8 bytes for each weight of an input.
+# What a pass holds at most besides its operands and results: half of the values of its functions,
+# which autograd would save, within these bounds. At the lower one a batch of 100 takes no more than
+# an MLP's, at the upper one the products run at full speed. A single row of a single input may
+# need more, in the second way 8 bytes for each weight of an input.
+LEAST_WORKSPACE_BYTES = 7 * 2**20
 WORKSPACE_BYTES = 15 * 2**20
 
-# Bytes of the functions that are evaluated at once: they stay in the second-level cache until the
-# last of the operators that make them.
-PIECE_BYTES = 2**19
+# Bytes of the functions that are evaluated at once, and of what is held meanwhile: they stay in the
+# second-level caches of two cores until the last of the operators that make them.
+PIECE_BYTES = 5 * 2**19
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def _cells(
 ) -> Cells:
     dtype = torch.promote_types(torch.promote_types(x_dtype, weight_dtype), torch.float32)
     count, itemsize = sum(number for number, _ in functions), dtype.itemsize
-    in_piece = max(1, piece_bytes // (itemsize * max(number for number, _ in functions)))
+    in_piece = max(1, piece_bytes // (itemsize * max(map(sum, functions))))
     # Per row and input: the values, and in 16 bits a copy of them; x, and as it was; in the
     # backward pass the gradients of the values and of x.
     copies = 1 if weight_dtype.itemsize >= 4 else 2
@@ -107,6 +109,8 @@ def _cells(
     per_row = itemsize * (2 * copies - 1) * out_features + per_point
     # Per input of staged weights: these, and the sum of their gradient.
     per_input = itemsize * (1 + is_backward) * count * out_features
+    half = itemsize * batch * in_features * count // 2
+    workspace = min(workspace, max(LEAST_WORKSPACE_BYTES, half))
     room = max(0, workspace - per_point * in_piece)
 
     def rows_of(inputs: int, stage: int) -> int:
