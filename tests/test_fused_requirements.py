@@ -22,7 +22,7 @@ from tests.fused_helpers import SOURCES, needs_nvrtc
 def _ask_anew():
     def forget():
         for function in (
-            compiler.load_nvrtc, requirements._machine_obstacle, requirements.device_obstacle,
+            compiler.load_nvrtc, compiler.nvrtc_build, requirements._machine_obstacle, requirements.device_obstacle,
         ):  # fmt: skip
             function.cache_clear()
 
@@ -46,6 +46,7 @@ def machine(monkeypatch):
         driver=SimpleNamespace(cuDriverGetVersion=lambda: (0, 13020)),
     )
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    monkeypatch.setattr(compiler, "nvrtc_build", lambda: "13.0.88 CL-1")
     return bindings
 
 
@@ -264,6 +265,7 @@ def pretended(monkeypatch):
     """A compiler that needs no NVRTC."""
     monkeypatch.setattr(compiler, "target_of", lambda arch: arch)
     monkeypatch.setattr(compiler, "nvrtc_version", lambda: (13, 0))
+    monkeypatch.setattr(compiler, "nvrtc_build", lambda: "13.0.88 CL-1")
     made = compiler.Compiled(b"image", "symbol", None)
     monkeypatch.setattr(compiler, "compile_kernel", lambda name, target: made)
 
