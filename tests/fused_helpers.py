@@ -169,7 +169,7 @@ def pretend_environment(monkeypatch, folder):
 
 
 def pretend_gpu(monkeypatch, folder):
-    """`pretend_environment`, and tensors of the CPU as those of a GPU; kernels load by themselves."""
+    """`pretend_environment`, and tensors of the CPU as those of a GPU, whose kernels are loaded."""
     pretend_environment(monkeypatch, folder)
     monkeypatch.setattr(jit, "available", lambda device: None)
     monkeypatch.setattr(jit, "warmup", lambda names, device: None)
