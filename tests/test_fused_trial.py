@@ -83,3 +83,11 @@ def test_a_kernel_that_no_shape_takes_says_so(monkeypatch):
     monkeypatch.setattr(kernels, "FORWARD_TILES", kernels.FORWARD_TILES[:2])
     with pytest.raises(trial.jit.KernelUnavailable, match="has no known-answer test"):
         trial.plans_of("forward", plan)
+
+
+def test_outputs_start_as_no_numbers():
+    plan = kernels.forward(Layer(FUNCTIONS[0], 20, 100, 100, *KINDS[0], Device(90, 132)))
+    trials = [trial._trial("forward", plans) for plans in trial.plans_of("forward", plan)]
+    memory = trial._memory(trials, torch.device("cpu"))
+    assert {name for *_, name in memory.outputs} == {"y", "workspace"}
+    assert all(memory.read(key).isnan().all() for key in memory.outputs)
