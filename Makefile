@@ -79,11 +79,12 @@ refresh: $(READY) ## propose a new baseline of this machine, with its evidence i
 growth: $(READY) ## growth with batch, width and grid, and [784,256,10] at batch 36,864
 	$(BIN)/python -m pytest --benchmark-only -m growth
 
-lint: $(READY) ## format, lint, types, import contracts
+lint: $(READY) ## format, lint, types, import contracts, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet --persona=auditor --strict-collection .github
 
 check: lint test selftest $(ON_LINUX) ## everything that must hold before a merge
 	$(BIN)/python -m pytest -m "compile or sanitizer or toy"

@@ -9,7 +9,7 @@ from kan_impls import list_variants, registry
 from perfgate.measure import callgrind
 from perfgate.network.case import PASSES, Case
 from perfgate.network.workload import pass_of
-from perfgate.store.instructions_baseline import Entry
+from perfgate.store.exact import Entry
 
 # Implementations that an installed package registers are counted by nobody here.
 CASES = {

@@ -9,7 +9,8 @@ from perfgate.judge.growth_law import Exponents, Law, Sizes
 from perfgate.measure.device_free import track_passes
 from perfgate.network.case import FLOAT_BYTES, Case
 from perfgate.network.workload import device_free_figures, pass_of
-from perfgate.store.device_free_baseline import Entry, Key
+from perfgate.store.device_free_baseline import Key
+from perfgate.store.exact import Entry
 
 # A backward pass that nobody asks the input's gradient of, and one within a network.
 PASSES = ("backward", "backward_with_input_grad")

@@ -17,7 +17,7 @@ from perfgate.measure import instructions
 from perfgate.measure.callgrind import CollectionError
 from perfgate.store import instructions_baseline as baseline
 from perfgate.store.baseline import BaselineError
-from perfgate.store.instructions_baseline import Stored
+from perfgate.store.exact import Stored
 
 pytestmark = pytest.mark.instructions
 
@@ -110,7 +110,7 @@ def test_instructions_are_those_of_before(implementation, path, accepting, store
 
 def test_nothing_is_stored_of_what_does_not_exist(stored):
     if stored is not None:
-        fail_if_any(verdict.unknown(stored, CASES))
+        fail_if_any(baseline.unknown(stored, CASES))
 
 
 def test_an_extra_python_level_pass_over_a_small_tensor_is_red(accepting, now):

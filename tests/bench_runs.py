@@ -8,6 +8,7 @@ from perfgate.judge.limits import Limits
 from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import Answers, TimeChange
 from perfgate.report.document import Source, document
+from perfgate.store.baseline import changing, write_next
 
 
 def run_data(*names, device_key="cpu_test", ratio=1.0, memory=4096, anchor=None):
@@ -74,6 +75,12 @@ def benchmark(
             "evidence": [{"waited_ns": 12, "stolen_ns": 0}],
         },
     }
+
+
+def store(folder, device_key, data, name):
+    """Store a run as the newest baseline for a device."""
+    with changing(folder, device_key) as own:
+        return write_next(own, data, name)
 
 
 def write_run(path, *names, **options):

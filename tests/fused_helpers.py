@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kan_impls.fused import requirements
+from kan_impls.fused import compiler, cubin_cache, jit, proof, requirements
 from kan_impls.fused.compiler import MAIN
 
 needs_nvrtc = pytest.mark.skipif(
@@ -51,8 +51,18 @@ template <int N> __global__ void roomy(const Arguments arguments) {
 }
 
 
+class Handle(str):
+    """What the driver returns for a context: it has an address, too."""
+
+    def __int__(self):
+        return 1 + abs(hash(self))
+
+
 class FakeDriver:
-    """Records calls as the driver API takes them; `failures[function]` is what it returns."""
+    """Records calls as the driver API takes them; `failures[function]` is what it returns.
+
+    `context` is the current one; a launch in another than the device's fails.
+    """
 
     CUresult = SimpleNamespace(CUDA_ERROR_INVALID_CONTEXT=201)
     CUfunction_attribute = SimpleNamespace(
@@ -62,6 +72,7 @@ class FakeDriver:
     def __init__(self):
         self.calls = []
         self.failures = {}
+        self.context = 0
 
     def _call(self, name, arguments, *results):
         self.calls.append((name, arguments))
@@ -78,11 +89,15 @@ class FakeDriver:
         return self._call("cuDeviceGet", (index,), f"device {index}")
 
     def cuDevicePrimaryCtxRetain(self, device):  # noqa: N802
-        return self._call("cuDevicePrimaryCtxRetain", (device,), f"context of {device}")
+        return self._call("cuDevicePrimaryCtxRetain", (device,), Handle(f"context of {device}"))
+
+    def cuCtxGetCurrent(self):  # noqa: N802
+        return 0, self.context
 
     def cuCtxSetCurrent(self, context):  # noqa: N802
         if self.failures.get("cuLaunchKernel") == self.CUresult.CUDA_ERROR_INVALID_CONTEXT:
             del self.failures["cuLaunchKernel"]
+        self.context = context
         return self._call("cuCtxSetCurrent", (context,))
 
     def cuModuleLoadData(self, image):  # noqa: N802
@@ -113,7 +128,7 @@ class FakeGpus:
         self.is_capturing = False
         for name in (
             "current_device", "current_stream", "device", "get_device_capability",
-            "is_current_stream_capturing",
+            "get_device_name", "is_current_stream_capturing",
         ):  # fmt: skip
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
 
@@ -129,8 +144,33 @@ class FakeGpus:
         yield
         self.current = outer
 
-    def get_device_capability(self, index):
-        return self.capabilities[index]
+    def get_device_capability(self, device):
+        return self.capabilities[self._index(device)]
+
+    def get_device_name(self, device):
+        return "NVIDIA H100" if self.get_device_capability(device)[0] == 9 else "NVIDIA A10"
+
+    def _index(self, device):
+        """Tensors of the CPU stand for those of the current GPU."""
+        index = device if isinstance(device, int) else torch.device(device).index
+        return self.current if index is None else index
 
     def is_current_stream_capturing(self):
         return self.is_capturing
+
+
+def pretend_environment(monkeypatch, folder):
+    """Versions of a driver and of NVRTC, nothing known, and verdicts in this folder."""
+    monkeypatch.setenv(cubin_cache.VARIABLE, str(folder))
+    monkeypatch.setattr(cubin_cache, "_has_warned", False)
+    monkeypatch.setattr(requirements, "driver_release", lambda: "13.0 580.82")
+    monkeypatch.setattr(compiler, "nvrtc_build", lambda: "13.0.88 CL-1")
+    monkeypatch.setattr(proof, "known", proof.Known())
+
+
+def pretend_gpu(monkeypatch, folder):
+    """`pretend_environment`, and tensors of the CPU as those of a GPU, whose kernels are loaded."""
+    pretend_environment(monkeypatch, folder)
+    monkeypatch.setattr(jit, "available", lambda device: None)
+    monkeypatch.setattr(jit, "warmup", lambda names, device: None)
+    return FakeGpus(monkeypatch)

@@ -12,14 +12,14 @@ import pytest
 from perfgate import compare
 from perfgate.judge.parse import parse_run
 from perfgate.store import baseline
-from tests.bench_runs import run_data, write_run
+from tests.bench_runs import run_data, store, write_run
 from tests.forked import forked
 
 
 def test_the_newest_of_a_device_is_found(tmp_path):
     for name in ("first", "second"):
-        baseline.store(tmp_path, "cpu_test", run_data("a"), name)
-    baseline.store(tmp_path, "other", run_data("a"), "third")
+        store(tmp_path, "cpu_test", run_data("a"), name)
+    store(tmp_path, "other", run_data("a"), "third")
     assert baseline.find(tmp_path, "cpu_test").name == "0002_second.json"
     assert baseline.find(tmp_path, "cpu_test", "0001").name == "0001_first.json"
     assert baseline.find(tmp_path, "cpu_test", "1").name == "0001_first.json"
@@ -28,7 +28,7 @@ def test_the_newest_of_a_device_is_found(tmp_path):
 
 def test_numbers_sort_as_numbers(tmp_path):
     write_run(tmp_path / "k" / "9999_a.json", "a")
-    assert baseline.store(tmp_path, "k", run_data("a"), "b").name == "10000_b.json"
+    assert store(tmp_path, "k", run_data("a"), "b").name == "10000_b.json"
     assert baseline.find(tmp_path, "k").name == "10000_b.json"
 
 
@@ -38,13 +38,13 @@ def test_a_file_can_be_named(tmp_path):
 
 
 def test_a_baseline_that_is_not_there(tmp_path):
-    baseline.store(tmp_path, "cpu_test", run_data("a"), "first")
+    store(tmp_path, "cpu_test", run_data("a"), "first")
     with pytest.raises(baseline.BaselineError, match=r"'0007' does not exist.*0001_first\.json"):
         baseline.find(tmp_path, "cpu_test", "0007")
 
 
 def test_what_is_stored_is_read_back(tmp_path):
-    path = baseline.store(tmp_path, "cpu_test", run_data("a", "b", ratio=1.25), "first")
+    path = store(tmp_path, "cpu_test", run_data("a", "b", ratio=1.25), "first")
     run = baseline.read_run(path)
     assert run.device_key == "cpu_test"
     assert list(run.measurements) == ["a", "b"]
@@ -86,7 +86,7 @@ def test_an_unwritable_folder_is_one_sentence(tmp_path):
     # A file where the folder should be: permissions would not stop root.
     (tmp_path / "baselines").write_text("in the way")
     with pytest.raises(baseline.BaselineError, match=r"cannot be written .*name another"):
-        baseline.store(tmp_path / "baselines", "cpu_test", run_data("a"), "first")
+        store(tmp_path / "baselines", "cpu_test", run_data("a"), "first")
     assert (tmp_path / "baselines").read_text() == "in the way"
 
 
@@ -106,7 +106,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def store_ten(folder):
     for _ in range(10):
-        baseline.store(folder, "k", run_data("a"), "x")
+        store(folder, "k", run_data("a"), "x")
 
 
 def test_two_at_once_lose_nothing(tmp_path):
@@ -116,7 +116,7 @@ def test_two_at_once_lose_nothing(tmp_path):
 
 
 def test_pytest_benchmark_reads_the_folder(tmp_path):
-    baseline.store(tmp_path, "cpu_test", run_data("a"), "first")
+    store(tmp_path, "cpu_test", run_data("a"), "first")
     listed = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "list"],
         capture_output=True, text=True, check=True, cwd=tmp_path,
@@ -130,7 +130,7 @@ def stored_runs(tmp_path, *anchors):
     for anchor in anchors:
         data = run_data("a")
         data["perfgate"] = {"anchor": anchor}
-        paths.append(baseline.store(tmp_path, "cpu_test", data, "x"))
+        paths.append(store(tmp_path, "cpu_test", data, "x"))
     return paths
 
 
@@ -169,7 +169,7 @@ def test_the_history_leaves_out_what_cannot_be_read(tmp_path):
 
 def test_pytest_benchmark_compares_our_baselines(tmp_path):
     for name in ("first", "second"):
-        baseline.store(tmp_path, "cpu_test", whole(run_data("a")), name)
+        store(tmp_path, "cpu_test", whole(run_data("a")), name)
     compared = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "compare"],
         capture_output=True, text=True, cwd=tmp_path,
@@ -206,24 +206,24 @@ def data_of(**facts):
 
 
 def test_a_baseline_is_found_by_its_facts_in_any_folder(tmp_path):
-    path = baseline.store(tmp_path, "a-folder-of-before", data_of(), "x")
-    baseline.store(tmp_path, "a-folder-of-before", data_of(microarchitecture="zen4"), "y")
+    path = store(tmp_path, "a-folder-of-before", data_of(), "x")
+    store(tmp_path, "a-folder-of-before", data_of(microarchitecture="zen4"), "y")
     assert baseline.find(tmp_path, KEY) == path
     assert baseline.find(tmp_path, "a-folder-of-before") is None
     # The next one goes on counting, in the folder of its key.
-    newer = baseline.store(tmp_path, KEY, data_of(), "z")
+    newer = store(tmp_path, KEY, data_of(), "z")
     assert newer == tmp_path / KEY / "0002_z.json"
     assert baseline.stored(tmp_path, KEY) == [path, newer]
     assert baseline.forerunners(tmp_path, KEY, newer) == [path]
 
 
 def test_a_number_is_not_given_twice_in_a_folder(tmp_path):
-    baseline.store(tmp_path, KEY, data_of(cpu_capability="AVX512"), "x")
-    assert baseline.store(tmp_path, KEY, data_of(), "y").name == "0002_y.json"
+    store(tmp_path, KEY, data_of(cpu_capability="AVX512"), "x")
+    assert store(tmp_path, KEY, data_of(), "y").name == "0002_y.json"
 
 
 def test_another_instruction_set_in_the_folder_is_no_baseline_and_not_nothing(tmp_path):
-    path = baseline.store(tmp_path, KEY, data_of(cpu_capability="AVX512"), "x")
+    path = store(tmp_path, KEY, data_of(cpu_capability="AVX512"), "x")
     assert baseline.find(tmp_path, KEY) is None
     assert baseline.misplaced(tmp_path, KEY) == path
     stored = compare.load(tmp_path, KEY, None, tmp_path / "pyproject.toml")
@@ -233,7 +233,7 @@ def test_another_instruction_set_in_the_folder_is_no_baseline_and_not_nothing(tm
 
 
 def test_a_damaged_file_is_missed_in_its_folder(tmp_path):
-    path = baseline.store(tmp_path, KEY, data_of(), "x")
+    path = store(tmp_path, KEY, data_of(), "x")
     path.write_text("{")
     assert baseline.find(tmp_path, KEY) == path
 

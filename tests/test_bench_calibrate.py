@@ -10,7 +10,7 @@ from perfgate.judge.parse import figures_of, parse_run
 from perfgate.run.processes import Command
 from perfgate.store import baseline
 from perfgate.store.calibrate import CalibrationError, calibrate, calibration_of, joined
-from tests.bench_runs import run_data
+from tests.bench_runs import run_data, store
 
 
 def on(data, day, machine, commit="c"):
@@ -161,7 +161,7 @@ def test_runs_of_other_numbers_of_processes_are_refused_at_once(tmp_path, monkey
         return process_data(1.0)
 
     monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", measure)
-    baseline.store(tmp_path, "cpu_test", old_calibration(), "x")
+    store(tmp_path, "cpu_test", old_calibration(), "x")
     with pytest.raises(CalibrationError, match=r"are of 3 .*expected 1, .*--processes 1"):
         calibrate(Command([], tmp_path), 2, 3, lambda text: None, add_to=tmp_path)
     assert len(asked) == 1
@@ -175,7 +175,7 @@ def test_add_keeps_what_was_not_measured_again(tmp_path, monkeypatch):
     monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", lambda *a: process_data(1.0))
     held = old_calibration()
     held["benchmarks"] += run_data("b")["benchmarks"]
-    baseline.store(tmp_path, "cpu_test", held, "x")
+    store(tmp_path, "cpu_test", held, "x")
     arguments = ["calibrate", "--add", "--runs=2", "--processes=1", f"--baselines={tmp_path}"]
     assert main(arguments) == 0
     run = baseline.read_run(baseline.find(tmp_path, "cpu_test"))

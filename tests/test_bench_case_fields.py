@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kan_impls import get_variant
+from perfgate.measure.cuda_timing import GraphTimer
 from perfgate.measure.timing import Timed
 from perfgate.network import precision as precise
 from perfgate.network.case import Case
@@ -153,6 +154,14 @@ def test_a_graph_needs_a_gpu():
     with pytest.raises(ValueError, match="mode is 'graph' and the device cpu; expected a CUDA"):
         pass_of(case(mode="graph"), "forward", CPU)
     assert estimate_bytes(case(mode="graph")) == estimate_bytes(case())
+
+
+@pytest.mark.parametrize(("mode", "beside"), [("graph", None), ("eager", case(mode="graph"))])
+def test_a_graph_within_the_timers_graph_is_refused_in_one_line(mode, beside):
+    with pytest.raises(ValueError, match=r"mode 'graph' and the timer 'graph'; expected one of"):
+        pass_of(case(mode=mode), "forward", CPU, beside, timer=GraphTimer(CPU))
+    workload = pass_of(case(), "forward", CPU, case(), timer=GraphTimer(CPU))
+    assert workload.group.endswith("forward")
 
 
 def test_a_graph_is_captured_once_and_replayed(monkeypatch):

@@ -256,7 +256,7 @@ def test_a_base_that_does_not_exist_is_an_error(gated, folder, capsys):
 def test_counts_are_at_least_one(folder, option, capsys):
     with pytest.raises(SystemExit):
         main(["calibrate", option])
-    assert "invalid count, 1 or more value" in capsys.readouterr().err
+    assert f"it is '{option.split('=')[1]}'; expected 1 or more" in capsys.readouterr().err
 
 
 def test_a_calibration_of_a_part_does_not_drop_the_rest_by_itself(folder, monkeypatch, capsys):

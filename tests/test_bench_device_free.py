@@ -30,6 +30,7 @@ from perfgate.network.workload import (
 )
 from perfgate.store import device_free_baseline as baseline
 from perfgate.store.device_free_baseline import Key
+from perfgate.store.exact import Stored
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # the laws and the cases are data of the benchmarks
@@ -218,7 +219,7 @@ class Wasteful(nn.Module):
 @pytest.mark.parametrize("name", OWN)
 def test_4_kib_more_in_forward_are_red(name):
     key, case = Key("small", name), small(name)
-    stored = baseline.Stored("2.13", {key: measure(case)})
+    stored = Stored("2.13", {key: measure(case)})
     model = case.variant.model
     worse = dataclasses.replace(
         case.variant, model=lambda widths, **config: Wasteful(model(widths, **config))
@@ -248,7 +249,7 @@ def materialise(monkeypatch):
 @pytest.mark.parametrize("name", ["fused_fourier_kan", "fused_efficient_kan"])
 def test_a_materialised_product_in_a_fused_layer_is_red(name, monkeypatch):
     key, case = Key("small", name), small(name)
-    stored = baseline.Stored("2.13", {key: measure(case)})
+    stored = Stored("2.13", {key: measure(case)})
     materialise(monkeypatch)
     assert any("forward_peak_bytes" in s for s in baseline.differences(stored, key, measure(case)))
     wrong = deviations(name, LAWS[name], lambda sizes: layer_figures(OWN[name], sizes))

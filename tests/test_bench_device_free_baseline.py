@@ -9,8 +9,10 @@ import pytest
 from filelock import FileLock
 
 from perfgate.store import device_free_baseline as baseline
+from perfgate.store import exact
 from perfgate.store.baseline import BaselineError
-from perfgate.store.device_free_baseline import Entry, Key, Stored
+from perfgate.store.device_free_baseline import Key
+from perfgate.store.exact import Entry, Stored
 from tests.forked import forked
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -204,7 +206,7 @@ def test_processes_that_accept_at_once_lose_nothing(tmp_path):
 
 
 def test_a_lock_that_is_not_given_back_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(baseline, "LOCK_SECONDS", 0)
+    monkeypatch.setattr(exact, "LOCK_SECONDS", 0)
     with FileLock(tmp_path / ".lock"), pytest.raises(BaselineError, match=r"locked .*: end the"):
         baseline.accept(tmp_path / "device_free.json", "2.13.0", {KEY: entry()}, [KEY])
 

@@ -12,6 +12,7 @@ from kan_impls.fused import product
 from perfgate.network.case import Case
 from perfgate.store import device_free_baseline as baseline
 from perfgate.store.device_free_baseline import Key
+from perfgate.store.exact import Stored
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # what is measured is data of the benchmarks
@@ -85,7 +86,7 @@ FAULTS = {
 def assert_red(name, kinds):
     """The gate names every one of these figures, of both passes, as grown."""
     key, now = Key("small", name), measure(case_of(name))
-    found = baseline.differences(baseline.Stored("2.13", {key: sound(name)}), key, now)
+    found = baseline.differences(Stored("2.13", {key: sound(name)}), key, now)
     for pass_name in PASSES:
         for kind in kinds:
             start = f"{name} at small, {pass_name}: {kind} was "

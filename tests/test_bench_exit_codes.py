@@ -1,8 +1,10 @@
 """Each kind of not being green has a status of its own."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
+from perfgate.judge.exit_codes import FAILING, GateExit, failing_by, gate_exit
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,20 @@ from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
 )
 def test_the_exit_status(statuses, more, code):
     assert gate_exit(statuses, FAILING | set(more)) == code
+
+
+@pytest.mark.parametrize(
+    ("option", "change"),
+    [
+        ("require_baseline", {"no_baseline"}),
+        ("fail_on_improved", {"improved"}),
+        ("fail_on_inconclusive", {"inconclusive"}),
+        ("allow_unjudged", {"unjudged"}),
+    ],
+)
+def test_options_say_what_else_fails_and_what_does_not(option, change):
+    assert failing_by(SimpleNamespace(**{option: True})) == FAILING ^ change
+    assert failing_by(SimpleNamespace(**{option: False})) == FAILING == failing_by(object())
 
 
 @pytest.mark.parametrize(

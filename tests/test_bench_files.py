@@ -15,7 +15,7 @@ from perfgate.report import write as report_writing
 from perfgate.report.write import clear
 from perfgate.store import baseline, last_run
 from perfgate.store.accept import accept
-from tests.bench_runs import judged_document, run_data, write_run
+from tests.bench_runs import judged_document, run_data, store, write_run
 from tests.forked import CONTEXT, forked
 
 DEAD = 2**22 + 1  # no process has an id beyond the kernel's greatest
@@ -92,7 +92,7 @@ def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path, monkey
 
 def store_and_die(folder):
     os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-    baseline.store(folder, "cpu_test", run_data("a"), "x")
+    store(folder, "cpu_test", run_data("a"), "x")
 
 
 def test_a_kill_in_the_middle_of_storing_is_cleared_by_the_next(tmp_path):
@@ -108,7 +108,7 @@ def test_a_kill_in_the_middle_of_storing_is_cleared_by_the_next(tmp_path):
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"),
                                    NotADirectoryError(20, "Not a directory")])  # fmt: skip
 def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch, error):
-    path = baseline.store(tmp_path, "cpu_test", run_data("a"), "first")
+    path = store(tmp_path, "cpu_test", run_data("a"), "first")
     text = path.read_text()
 
     def fail(folder):
@@ -142,7 +142,7 @@ def test_a_device_key_of_a_stranger_names_no_other_folder(tmp_path, key):
 
 
 def test_an_older_baseline_that_cannot_be_read_is_left_out_with_a_word(tmp_path):
-    paths = [baseline.store(tmp_path, "cpu_test", run_data("a"), "x") for _ in range(3)]
+    paths = [store(tmp_path, "cpu_test", run_data("a"), "x") for _ in range(3)]
     paths[1].write_text("{")
     heard = []
     found = baseline.forerunners(tmp_path, "cpu_test", paths[2], heard.append)

@@ -8,7 +8,7 @@ import pytest
 from perfgate.judge import instructions_verdict as verdict
 from perfgate.store import instructions_baseline as baseline
 from perfgate.store.baseline import BaselineError
-from perfgate.store.instructions_baseline import Entry, Stored
+from perfgate.store.exact import Entry, Stored
 
 HERE = {"torch": "2.13.0+cpu", "python": "3.11.7 (main)", "capability": "AVX2"}
 SHAPE = "batch 8, 16->16 grid_size=5"
@@ -100,7 +100,8 @@ def test_other_sizes_passes_and_implementations_are_other_measurements():
     assert "other passes than the measured forward" in sentence
     (sentence,) = verdict.differences(stored(), "new", entry())
     assert f"new at {SHAPE} is not stored" in sentence
-    (sentence,) = verdict.unknown(stored(), ["new"])
+    assert verdict.differences(Stored(HERE), "new", entry()) == [sentence]
+    (sentence,) = baseline.unknown(stored(), ["new"])
     assert sentence.startswith("kan is stored, but no longer counted")
 
 

@@ -42,7 +42,7 @@ def plain(project):  # noqa: F811
         (["--benchmark-only", "--device="], "the device is ''"),
         (["--benchmark-only", "--device=cpu", "--timer=events"], "expected a CUDA device"),
         (["--benchmark-only", "--timer="], "invalid choice"),
-        (["--benchmark-only", "--processes="], "invalid int value"),
+        (["--benchmark-only", "--processes="], "it is ''; expected 1 or more"),
         (["--benchmark-compare", "--pairs=-1"], "expected 4 or more"),
         (["--benchmark-compare", "--false-alarm=nan"], "expected a probability"),
         (["--benchmark-only", "--worker-timeout=0"], "expected seconds"),

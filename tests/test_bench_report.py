@@ -63,6 +63,37 @@ def test_results_show_each_figure_where_it_belongs():
     assert "### reference, batch 100" in text
 
 
+def measured_as(**fields):
+    """Both passes of `kan`, whose time is taken and which is run as said."""
+    entries = [benchmark(f"{p} {fields}", "kan", p) for p in ("forward", "backward")]
+    for entry in entries:
+        entry["extra_info"]["measured"] |= fields
+    return entries
+
+
+def test_each_way_to_run_has_a_row():
+    data = run_data()
+    for fields in ({}, {"mode": "graph"}, {"backend": "cuda", "precision": "tf32"}):
+        data["benchmarks"] += measured_as(**fields)
+    data["benchmarks"] += measured_as(config={"grid_size": 50})
+    rows = rows_of(data)
+    assert [row["implementation"] for row in rows] == ["kan", "kan graph", "kan cuda tf32", "kan"]
+    assert all(row["forward ms"] and row["backward ms"] for row in rows)
+
+
+def test_figures_of_two_timers_or_caches_never_share_a_table():
+    data = run_data()
+    for fields in ({}, {"timer": "events"}, {"cache": "cold"}):
+        data["benchmarks"] += measured_as(**fields)
+    text = results_markdown(parse_run(data))
+    assert [line for line in text.splitlines() if line.startswith("###")] == [
+        "### reference, batch 100",
+        "### reference, batch 100, timer events",
+        "### reference, batch 100, cold caches",
+    ]
+    assert text.count("| kan ") == 3
+
+
 def test_an_empty_run_has_no_table():
     assert "|:" not in results_markdown(parse_run(run_data()))
 

@@ -13,6 +13,7 @@ from perfgate.report.document import document
 from perfgate.report.figures import case_sections
 from perfgate.report.growth import growth_sections, is_growth
 from perfgate.report.history import history_section
+from perfgate.report.measured import label, says_all
 from perfgate.report.page import page
 from perfgate.report.plot import log_axis, looks, new_figure
 from perfgate.report.templates import template
@@ -210,7 +211,8 @@ def test_each_section_can_be_reached():
 
 
 def sections_of(report, history=()):
-    known = looks(entry["measured"].get("implementation", "") for entry in report["measurements"])
+    works = [entry["measured"] for entry in report["measurements"]]
+    known = looks(label(work) if says_all(work) else "" for work in works)
     return [
         *case_sections(report["measurements"], known, is_growth),
         *growth_sections(report, history, known),
@@ -274,6 +276,38 @@ def test_the_plots_of_a_case_show_its_figures():
     colours = {trace["marker"]["color"] for trace in time["data"]}
     symbols = {trace["marker"]["symbol"] for trace in time["data"]}
     assert len(colours) == len(symbols) == 2
+
+
+def test_figures_of_two_timers_share_no_plot():
+    data, events = run_data("mlp"), run_data("mlp graph", "mlp")
+    events["benchmarks"][0]["extra_info"]["measured"] |= {"implementation": "mlp", "mode": "graph"}
+    for entry in events["benchmarks"]:
+        entry["fullname"] += " by events"
+        entry["extra_info"]["measured"]["timer"] = "events"
+    data["benchmarks"] += events["benchmarks"]
+    wall, by_events = sections_of(measured(data))
+    assert by_events.title == f"{wall.title}, timer events"
+    names = [[trace["name"] for trace in s.plots[0].json["data"]] for s in (wall, by_events)]
+    assert names == [["mlp"], ["mlp graph", "mlp"]]
+
+
+def test_growth_by_two_timers_is_drawn_twice():
+    data, events = growth_data(), growth_data()
+    for entry in events["benchmarks"]:
+        entry["fullname"] += " by events"
+        entry["extra_info"]["measured"]["timer"] = "events"
+    data["benchmarks"] += events["benchmarks"]
+    titles = [plot.title for plot in sections_of(measured(data))[0].plots]
+    assert len(titles) == 8
+    assert titles[4] == "forward, timer events: time"
+
+
+def test_a_history_has_only_figures_of_one_timer():
+    old, now = run_data("a"), run_data("a")
+    now["commit_info"]["id"] = "f" * 40
+    now["benchmarks"][0]["extra_info"]["measured"]["timer"] = "events"
+    found = sections_of(measured(now), [parse_run(old), parse_run(old)])
+    assert "in 1 runs" in found[-1].plots[0].alt
 
 
 def test_growth_is_drawn_over_what_grows():

@@ -13,12 +13,14 @@ import kan_impls
 from kan_impls.basis.bspline import BSplineBasis
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import cuda, dispatch, jit, kernels
+from kan_impls.fused import cuda, dispatch, jit, kernels, proof, trial
 from kan_impls.fused.jit import CompileError, KernelUnavailable
 from kan_impls.fused.operands import Operands
+from kan_impls.fused.problem import Element, Precision, error_bound
 from tests.cases import ROWS, other_fused
 from tests.emulated_layer import Case, compiled, with_kinds
 from tests.emulator.build import Emulator, find_compiler
+from tests.fused_helpers import pretend_gpu
 from tests.helpers import assert_close, random_like, randomize, run, run_ref
 from tests.reference import efficient_kan_ref, fourier_kan_ref
 
@@ -31,9 +33,11 @@ LAYERS = {
 LAYERS |= {name: (name, own, ROWS[name].layer_ref) for name, own in other_fused(LAYERS.values())}
 each_layer = pytest.mark.parametrize("kind", LAYERS)
 
-# The accurate mode within some roundings of float32; TF32 and bfloat16 operands are rounded to
-# 11 and 8 bits, each factor once and a scaled weight and the result once more.
-BOUNDS = {"accurate": 1e-6, "tf32": 1e-3, "bfloat16": 8 * 2**-9}
+BOUNDS = {
+    "accurate": error_bound(Element.FLOAT, Precision.ACCURATE),
+    "tf32": error_bound(Element.FLOAT, Precision.TF32),
+    "bfloat16": error_bound(Element.BFLOAT16, Precision.TF32),
+}
 
 
 def build(kind, in_features=6, out_features=5, **options):
@@ -44,9 +48,7 @@ def build(kind, in_features=6, out_features=5, **options):
 
 def forget(monkeypatch):
     """Nothing is known of any device, and nothing has been said."""
-    monkeypatch.setattr(dispatch, "_obstacles", {})
-    monkeypatch.setattr(dispatch, "_broken", {})
-    monkeypatch.setattr(dispatch, "_said", set())
+    monkeypatch.setattr(proof, "known", proof.Known())
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +64,24 @@ def emulators():
     return {kernel: emulator for emulator in built for kernel in emulator.kernels}
 
 
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory):
+    """The folder of the verdicts on emulated kernels: each is tested once."""
+    return tmp_path_factory.mktemp("verdicts")
+
+
 @pytest.fixture
-def emulated(monkeypatch, emulators):
-    """Layers with backend="fused" run the kernels in emulation; the launches are returned."""
+def emulated(monkeypatch, emulators, verdicts):
+    """Layers with backend="fused" run the kernels in emulation, after their known-answer tests;
+    the launches are returned, without those of the tests."""
     launches = []
+    run_trial = trial.run
+
+    def tested(*arguments, **options):
+        before = len(launches)
+        outcome = run_trial(*arguments, **options)
+        del launches[before:]
+        return outcome
 
     def launch(plan, device):
         launches.append(plan)
@@ -73,10 +89,10 @@ def emulated(monkeypatch, emulators):
             emulators[plan.kernel] = Emulator(None, [plan.kernel])
         emulators[plan.kernel].run(plan)
 
-    forget(monkeypatch)
+    pretend_gpu(monkeypatch, verdicts)
     cuda._plan.cache_clear()
     monkeypatch.setattr(jit, "launch", launch)
-    monkeypatch.setattr(jit, "available", lambda device: None)
+    monkeypatch.setattr(trial, "run", tested)
     monkeypatch.setattr(cuda, "device_of", lambda index: kernels.Device(90, 4))
     yield launches
     cuda._plan.cache_clear()
@@ -346,8 +362,8 @@ def test_without_kernels_the_product_runs_and_says_so_once(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KernelUnavailable, CompileError])
-def test_a_kernel_that_does_not_load_is_not_tried_again(monkeypatch, error):
-    forget(monkeypatch)
+def test_a_kernel_that_does_not_load_is_not_tried_again(monkeypatch, tmp_path, error):
+    pretend_gpu(monkeypatch, tmp_path)
     tried = []
 
     def launch(plan, device):
@@ -355,7 +371,6 @@ def test_a_kernel_that_does_not_load_is_not_tried_again(monkeypatch, error):
         raise error("the driver refuses it")
 
     cuda._plan.cache_clear()
-    monkeypatch.setattr(jit, "available", lambda device: None)
     monkeypatch.setattr(jit, "launch", launch)
     monkeypatch.setattr(cuda, "device_of", lambda index: kernels.Device(90, 4))
     monkeypatch.setattr(dispatch, "_pay", lambda operands: True)
@@ -369,9 +384,10 @@ def test_a_kernel_that_does_not_load_is_not_tried_again(monkeypatch, error):
     with pytest.warns(UserWarning, match="refuses it"):
         y = layer(x)
     layer(x)
-    assert len(tried) == 2
+    assert len(tried) == 1
     build("splines")(x)  # the kernels of another basis are tried
-    assert len(tried) == 3
+    assert len(tried) == 2
+    assert not list(tmp_path.rglob("*.json"))  # the next process tries again
     assert_close(
         run(layer, x, torch.ones_like(y)),
         run_ref(fourier_kan_ref, layer, x, torch.ones_like(y)),

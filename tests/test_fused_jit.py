@@ -1,5 +1,6 @@
 """Loading and launching, against a driver and GPUs that only record what is asked of them."""
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import torch
 
 from kan_impls.fused import compiler, cubin_cache, jit, requirements
 from kan_impls.fused.compiler import Compiled, KernelUnavailable, Resources
-from tests.fused_helpers import SOURCES, FakeDriver, FakeGpus
+from tests.fused_helpers import SOURCES, FakeDriver, FakeGpus, Handle
 
 KIB = 1024
 
@@ -142,6 +143,58 @@ def test_a_thread_without_a_context_gets_one(driver, compiled):
     jit.launch(Plan(), cuda(0))
     names = [name for name, _ in driver.calls]
     assert names == ["cuLaunchKernel", "cuCtxSetCurrent", "cuLaunchKernel"]
+
+
+OTHER = Handle("context of another library")
+
+
+@pytest.mark.parametrize("before", [0, OTHER])
+def test_a_context_of_another_library_is_current_again(driver, compiled, before):
+    driver.context = before
+    jit.launch(Plan(), cuda(0))
+    own = Handle("context of device 0")
+    assert driver.context == (before or own)
+    for refusal in (201, 400):  # 400: handles of another context
+        driver.calls.clear()
+        driver.context = before
+        driver.failures["cuLaunchKernel"] = refusal
+        with contextlib.suppress(RuntimeError):  # for 400 the stand-in goes on refusing
+            jit.launch(Plan(), cuda(0))
+        bound = [(own,), (OTHER,)] if before else [(own,)]
+        assert driver.named("cuCtxSetCurrent") == bound
+        assert driver.counts["cuLaunchKernel"] == 2
+        assert driver.context == (before or own)
+        driver.failures.clear()
+
+
+@pytest.mark.parametrize(
+    ("function", "status", "error", "is_unusable"),
+    [
+        ("cuModuleLoadData", 2, torch.OutOfMemoryError, False),
+        ("cuModuleLoadData", 700, RuntimeError, False),
+        ("cuModuleLoadData", 719, RuntimeError, False),
+        ("cuModuleLoadData", 222, KernelUnavailable, True),
+        ("cuModuleGetFunction", 2, torch.OutOfMemoryError, False),
+        ("cuModuleGetFunction", 500, KernelUnavailable, True),
+        ("cuLaunchKernel", 2, torch.OutOfMemoryError, False),
+        ("cuLaunchKernel", 700, RuntimeError, False),
+        ("cuLaunchKernel", 701, KernelUnavailable, True),
+        ("cuCtxSetCurrent", 2, torch.OutOfMemoryError, False),
+        ("cuFuncSetAttribute", 2, torch.OutOfMemoryError, False),
+        ("cuFuncSetAttribute", 1, KernelUnavailable, True),
+    ],
+)
+def test_an_error_stays_what_it_is(
+    driver, compiled, monkeypatch, function, status, error, is_unusable
+):
+    monkeypatch.setattr(requirements, "driver_version", lambda: (12, 4))
+    monkeypatch.setattr(compiler, "nvrtc_version", lambda: (13, 0))
+    driver.failures[function] = status
+    with pytest.raises(error, match=f"{status}, text of the driver") as caught:
+        jit.launch(Plan(shared_bytes=64 * KIB), cuda(0))
+    assert isinstance(caught.value, KernelUnavailable) == is_unusable
+    driver.failures.clear()
+    jit.launch(Plan(shared_bytes=64 * KIB), cuda(0))
 
 
 def test_a_launch_that_fails_says_what_was_launched(driver, compiled):

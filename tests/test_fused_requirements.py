@@ -10,7 +10,16 @@ import torch
 
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import compiler, cubin_cache, doctor, jit, kernels, requirements
+from kan_impls.fused import (
+    compiler,
+    cubin_cache,
+    decisions,
+    doctor,
+    jit,
+    kernels,
+    proof,
+    requirements,
+)
 from kan_impls.fused.__main__ import main
 from kan_impls.fused.compiler import KernelUnavailable
 from kan_impls.fused.kernels import Functions
@@ -22,7 +31,8 @@ from tests.fused_helpers import SOURCES, needs_nvrtc
 def _ask_anew():
     def forget():
         for function in (
-            compiler.load_nvrtc, requirements._machine_obstacle, requirements.device_obstacle,
+            compiler.load_nvrtc, compiler.nvrtc_build,
+            requirements._machine_obstacle, requirements.device_obstacle,
         ):  # fmt: skip
             function.cache_clear()
 
@@ -46,6 +56,7 @@ def machine(monkeypatch):
         driver=SimpleNamespace(cuDriverGetVersion=lambda: (0, 13020)),
     )
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    monkeypatch.setattr(compiler, "nvrtc_build", lambda: "13.0.88 CL-1")
     return bindings
 
 
@@ -264,6 +275,7 @@ def pretended(monkeypatch):
     """A compiler that needs no NVRTC."""
     monkeypatch.setattr(compiler, "target_of", lambda arch: arch)
     monkeypatch.setattr(compiler, "nvrtc_version", lambda: (13, 0))
+    monkeypatch.setattr(compiler, "nvrtc_build", lambda: "13.0.88 CL-1")
     made = compiler.Compiled(b"image", "symbol", None)
     monkeypatch.setattr(compiler, "compile_kernel", lambda name, target: made)
 
@@ -304,3 +316,67 @@ def test_an_entry_that_describes_no_kernel_is_compiled_anew(own_cache, pretended
     cubin_cache.write(entry, description, b"old")
     assert jit.compile_kernels(["scale<64>"], "sm_90")["scale<64>"].image == b"image"
     assert cubin_cache.read(entry)[1] == b"image"
+
+
+@pytest.mark.parametrize("change", ["build", "schema"])
+def test_what_an_older_compiler_or_version_stored_is_a_miss(
+    own_cache, pretended, monkeypatch, change
+):
+    jit.compile_kernels(["scale<64>"], "sm_90")
+    made = compiler.Compiled(b"newer", "symbol", None)
+    monkeypatch.setattr(compiler, "compile_kernel", lambda name, target: made)
+    assert jit.compile_kernels(["scale<64>"], "sm_90")["scale<64>"].image == b"image"
+    if change == "build":  # major and minor version are the same
+        monkeypatch.setattr(compiler, "nvrtc_build", lambda: "13.0.89 CL-2")
+    else:
+        monkeypatch.setattr(jit, "SCHEMA", jit.SCHEMA + 1)
+    assert jit.compile_kernels(["scale<64>"], "sm_90")["scale<64>"].image == b"newer"
+
+
+@needs_nvrtc
+def test_the_full_version_of_the_compiler():
+    major, minor = compiler.nvrtc_version()
+    assert re.fullmatch(rf"{major}\.{minor}\.\d+ CL-\d+", compiler.nvrtc_build())
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release",
+            " 580.82.07",
+        ),
+        ("NVRM version: nothing", ""),
+        (None, ""),
+    ],
+)
+def test_the_release_of_the_driver(machine, monkeypatch, tmp_path, text, release):
+    file = tmp_path / "version"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(requirements, "_DRIVER_FILE", str(file))
+    assert requirements.driver_release() == "13.2" + release
+
+
+@needs_nvrtc
+def test_the_report_lists_what_is_proven_and_refused(capsys, monkeypatch, machine, own_cache):
+    monkeypatch.setattr(doctor, "_compile_one", lambda arch: (True, f"for {arch}"))
+    environment = proof.environment_of(torch.device("cuda:0"))
+    for subject, error, fault in (
+        ("forward<Fourier<5>>", 3e-7, ""),
+        ("weight_grad<Fourier<5>>", 0.25, "grad_weight is off by 2.5e-01"),
+        ("input_grad<Fourier<5>>", None, "grad_x is off by inf"),
+    ):
+        decision = {"error": error, "bound": 1e-6, "fault": fault}
+        decisions.write("proofs", environment, subject, decision)
+    decisions.write("proofs", {**environment, "source": "older"}, "older", decision)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("tests")] == [
+        "tests   NVIDIA H100, sm_90: 1 kernels proven, 2 refused",
+        "tests     forward<Fourier<5>>: proven, error 3.0e-07, bound 1.0e-06",
+        "tests     input_grad<Fourier<5>>: REFUSED, grad_x is off by inf "
+        "(no number, bound 1.0e-06)",
+        "tests     weight_grad<Fourier<5>>: REFUSED, grad_weight is off by 2.5e-01 "
+        "(error 2.5e-01, bound 1.0e-06)",
+    ]

@@ -20,7 +20,8 @@ import kan_impls
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.frequencies import FrequencyBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import compiler, cubin_cache, jit
+from kan_impls.fused import compiler, cubin_cache, jit, proof
+from kan_impls.fused.problem import Element, Precision, error_bound
 from perfgate.network.case import Case
 from perfgate.network.workload import pass_of
 from tests import emulated_layer, tensor_core_models
@@ -43,7 +44,11 @@ each_layer = pytest.mark.parametrize("kind", LAYERS)
 each_mode = pytest.mark.parametrize("mode", ["accurate", "tf32", "bfloat16"])
 
 # Relative errors in the norm, at sums of 10,000 terms.
-BOUNDS = {"accurate": 1e-6, "tf32": 1e-3, "bfloat16": 8 * 2**-9}
+BOUNDS = {
+    "accurate": error_bound(Element.FLOAT, Precision.ACCURATE),
+    "tf32": error_bound(Element.FLOAT, Precision.TF32),
+    "bfloat16": error_bound(Element.BFLOAT16, Precision.TF32),
+}
 
 
 def build(kind, in_features=1000, out_features=1000, **options):
@@ -110,6 +115,7 @@ def own_cache(monkeypatch, tmp_path):
     """Nothing is compiled or loaded yet."""
     monkeypatch.setenv(cubin_cache.VARIABLE, str(tmp_path))
     monkeypatch.setattr(jit, "_functions", {})
+    monkeypatch.setattr(proof, "known", proof.Known())
 
 
 # The tensor core

@@ -12,6 +12,7 @@ import pytest
 
 from perfgate.measure.environment import describe_environment, resolve_device
 from perfgate.store import baseline
+from tests.bench_runs import store
 from tests.workflows import MAIN, ROOT, TEXTS, parsed
 
 BASELINES = Path("benchmarks", "baselines")
@@ -79,7 +80,7 @@ def measure_and_upload(runner, key):
     runner.answer(f"GET repos/us/kan/git/trees/{MAIN}?recursive=1", answer)
     newest = max(workspace.glob("benchmarks/baselines/*/*.json"))
     run = baseline.read_json(newest)
-    path = baseline.store(workspace / BASELINES, key or newest.parent.name, run, "0123456789")
+    path = store(workspace / BASELINES, key or newest.parent.name, run, "0123456789")
     assert (path.parent / ".lock").exists()
     for step in parsed(TEXTS)["nightly.yml"]["jobs"]["measure"]["steps"]:
         name = step.get("with", {}).get("name", "")

@@ -1,6 +1,14 @@
-"""The workflows keep their rules, and the faults planted below show that each rule can complain."""
+"""The workflows keep their rules, and the faults planted below show that each rule can complain.
+
+So do faults that `make lint` finds by zizmor.
+"""
 
 import functools
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,45 +17,36 @@ from tests.workflow_rules import (
     RIGHTS,
     bounds,
     by_hand,
-    checkouts,
     commands,
     evidence,
-    expressions,
     gpus,
     pins,
     required_checks,
     rights,
-    schema,
+    shells,
     syntax,
     triggers,
     unprotected,
     verdicts,
+    writers,
 )
-from tests.workflows import TEXTS
+from tests.workflows import ROOT, TEXTS
 
 CHECKOUT = "uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
 UPLOAD = "uses: actions/upload-artifact"
 STAND_IN = "${{ github.event_name == 'pull_request' && 'gpu-gate' || 'no GPU here' }}"
 # For each rule, where a text is replaced by another, and the rule must complain.
 FAULTS = {
-    schema: [
-        ("ci.yml", "runs-on: ubuntu-24.04", "run-on: ubuntu-24.04"),
-        ("ci.yml", "fail-fast: false", "fail-fast: 7"),
-    ],
     pins: [
-        ("ci.yml", "3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "v7"),
         ("ci.yml", " # v7.0.1", ""),
         ("nightly.yml", "checkout@3d3c42e5", "checkout@3d3c42e6"),
-        ("gpu-gate.yml", "uses: actions/checkout", "uses: somebody/checkout"),
     ],
     rights: [
-        ("ci.yml", "permissions: {}\n\nconcurrency", "concurrency"),
         ("gpu-gate.yml", "contents: read", "contents: write"),
-        ("comment.yml", "permissions: {}", "permissions: write-all"),
+        ("comment.yml", "      actions: read # the run's artifacts\n", ""),
         ("nightly.yml", "      pull-requests: write", "      packages: write"),
     ],
     triggers: [
-        ("ci.yml", "  pull_request:", "  pull_request_target:"),
         ("gpu-gate.yml", "  merge_group:", "  pull_request:"),
         ("gpu-gate.yml", "[main, gpu/**]", "['**']"),
         ("gpu-gate.yml", "    branches: [main, gpu/**]", "    tags: [v1]"),
@@ -57,21 +56,12 @@ FAULTS = {
         ("gpu-gate.yml", "'gpu-by-hand' ||", "'gpu' ||"),
         ("gpu-gate.yml", "    needs: admit\n", "    needs: []\n"),
     ],
-    checkouts: [
-        ("gpu-gate.yml", "persist-credentials: false", "persist-credentials: true"),
-        ("ci.yml", "persist-credentials: false", "clean: true"),
+    writers: [
         ("comment.yml", "- name: Comment", f"- {CHECKOUT}\n      - name: Comment"),
         ("nightly.yml", "base64 -w", "make refresh; base64 -w"),
     ],
-    bounds: [
-        ("comment.yml", "    timeout-minutes: 5\n", ""),
-        ("nightly.yml", "  group: nightly\n", ""),
-    ],
-    expressions: [
-        ("ci.yml", 'make "$TARGET"', "make ${{ matrix.target }}"),
-        ("comment.yml", "sha=$HEAD_SHA", "sha=${{ github.event.workflow_run.head_sha }}"),
-        ("gpu-gate.yml", "    shell: bash", "    shell: sh"),
-    ],
+    bounds: [("comment.yml", "    timeout-minutes: 5\n", "")],
+    shells: [("gpu-gate.yml", "    shell: bash", "    shell: sh")],
     syntax: [("gpu-gate.yml", "          esac\n", "")],
     commands: [
         ("ci.yml", "target: lint", "target: lnit"),
@@ -118,11 +108,40 @@ FAULTS = {
         ("ci.yml", "jq -en", "jq -n"),
     ],
 }
-PLANTED = [
-    pytest.param(rule, *fault, id=f"{rule.__name__}-{fault[0]}-{fault[2].splitlines()[-1:]}")
-    for rule, faults in FAULTS.items()
-    for fault in faults
-]
+# The same, for what zizmor must say.
+LINTED = {
+    "does not match expected validation schema": [
+        ("ci.yml", "runs-on: ubuntu-24.04", "run-on: ubuntu-24.04"),
+        ("ci.yml", "fail-fast: false", "fail-fast: 7"),
+        ("nightly.yml", "  group: nightly\n", ""),
+    ],
+    "unpinned-uses": [("ci.yml", "3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "v7")],
+    "forbidden-uses": [("gpu-gate.yml", "uses: actions/checkout", "uses: somebody/checkout")],
+    "excessive-permissions": [
+        ("ci.yml", "permissions: {}\n\nconcurrency", "concurrency"),
+        ("comment.yml", "permissions: {}", "permissions: write-all"),
+    ],
+    "dangerous-triggers": [("ci.yml", "  pull_request:", "  pull_request_target:")],
+    "artipacked": [
+        ("gpu-gate.yml", "persist-credentials: false", "persist-credentials: true"),
+        ("ci.yml", "persist-credentials: false", "clean: true"),
+    ],
+    "concurrency-limits": [
+        ("nightly.yml", "concurrency:\n  group: nightly\n  cancel-in-progress: false\n", ""),
+    ],
+    "template-injection": [
+        ("ci.yml", 'make "$TARGET"', "make ${{ matrix.target }}"),
+        ("comment.yml", "sha=$HEAD_SHA", "sha=${{ github.event.workflow_run.head_sha }}"),
+    ],
+}
+
+
+def parameters(faults_of, name_of):
+    return [
+        pytest.param(of, *fault, id=f"{name_of(of)}-{fault[0]}-{fault[2].splitlines()[-1:]}")
+        for of, faults in faults_of.items()
+        for fault in faults
+    ]
 
 
 @functools.cache
@@ -138,8 +157,41 @@ def test_the_workflows_keep_the_rule(rule):
 
 
 @pytest.mark.usefixtures("linux_tools")
-@pytest.mark.parametrize(("rule", "file", "right", "wrong"), PLANTED)
+@pytest.mark.parametrize(
+    ("rule", "file", "right", "wrong"), parameters(FAULTS, lambda rule: rule.__name__)
+)
 def test_a_planted_fault_breaks_the_rule(rule, file, right, wrong):
     assert right in TEXTS[file]
     planted = TEXTS | {file: TEXTS[file].replace(right, wrong, 1)}
     assert set(rule(planted)) - set(complaints(rule))
+
+
+@pytest.fixture
+def lint(tmp_path):
+    """What `make lint` says of the workflows in the folder, and the folder."""
+    shutil.copytree(ROOT / ".github", tmp_path / ".github")
+    [command] = re.findall(r"\$\(BIN\)/(zizmor .*)", (ROOT / "Makefile").read_text())
+    program, *arguments = command.split()
+
+    def run():
+        return subprocess.run(
+            [Path(sys.executable).with_name(program), *arguments],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+
+    return run, tmp_path / ".github" / "workflows"
+
+
+def test_make_lint_finds_nothing_in_the_workflows(lint):
+    run, _ = lint
+    assert run().returncode == 0
+
+
+@pytest.mark.parametrize(("said", "file", "right", "wrong"), parameters(LINTED, str))
+def test_make_lint_finds_a_planted_fault(lint, said, file, right, wrong):
+    run, folder = lint
+    assert right in TEXTS[file]
+    (folder / file).write_text(TEXTS[file].replace(right, wrong, 1))
+    found = run()
+    assert found.returncode != 0
+    assert said in found.stdout + found.stderr

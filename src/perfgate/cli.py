@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from perfgate import options
 from perfgate.compare import PROCESSES
-from perfgate.judge.sequential import LEAST_PAIRS, MOST_PAIRS
+from perfgate.options import declare
 from perfgate.paths import BASELINES, LAST_RUN, REPORTS
 from perfgate.run.processes import TIMEOUT_SECONDS
 from perfgate.store.calibrate import RUNS
@@ -29,17 +29,6 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _count(text: str) -> int:
-    """A whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
-_count.__name__ = "count, 1 or more"  # what argparse calls it in its message
-
-
 def _add_accept(commands: Commands[argparse.ArgumentParser]) -> None:
     accept = commands.add_parser("accept", help="store the last run as the baseline of its device")
     accept.add_argument("--run", type=options.path, help=f"default: the last one, {LAST_RUN}")
@@ -47,7 +36,7 @@ def _add_accept(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_storing(command: argparse.ArgumentParser) -> None:
-    _add_baselines(command)
+    declare(command.add_argument, "--baselines", default=BASELINES)
     command.add_argument(
         "--name", type=options.words, help="a name for the file; default: the commit of the run"
     )
@@ -70,29 +59,21 @@ def _add_calibrate(commands: Commands[argparse.ArgumentParser]) -> None:
     calibrate = commands.add_parser(
         "calibrate", help=f"store a baseline with its noise, from runs of this very code{AFTER}"
     )
-    calibrate.add_argument("--runs", type=_count, default=RUNS, help="default: %(default)s")
     calibrate.add_argument(
-        "--processes", type=_count, default=PROCESSES, help="of each run; default: %(default)s"
+        "--runs", type=options.at_least(1), default=RUNS, metavar="N", help="default: %(default)s"
     )
+    declare(calibrate.add_argument, "--processes", default=PROCESSES)
     calibrate.add_argument(
-        "--keep",
-        type=options.folder,
-        metavar="DIR",
+        "--keep", type=options.folder, metavar="DIR",
         help="keep every process's rounds there, for analysis",
-    )
+    )  # fmt: skip
     calibrate.add_argument(
         "--add", action="store_true",
         help="join the runs to the stored calibration of this device, of code that costs the same, "
         "so that it holds on several days and machines",
     )  # fmt: skip
-    _add_timeout(calibrate)
+    declare(calibrate.add_argument, "--worker-timeout", default=TIMEOUT_SECONDS)
     _add_storing(calibrate)
-
-
-def _add_baselines(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--baselines", type=options.folder, default=BASELINES, help="default: %(default)s"
-    )
 
 
 def _add_ab(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -102,36 +83,13 @@ def _add_ab(commands: Commands[argparse.ArgumentParser]) -> None:
     ab.add_argument("base", help="a branch, tag or commit")
     ab.add_argument("head", nargs="?", help="another one; default: the files as they are")
     _add_pairs(ab)
-    ab.add_argument("--report", type=options.folder, metavar="DIR", help="where the reports go")
-
-
-def _pairs(text: str) -> int:
-    """A whole number of at least the fewest pairs that can call something changed."""
-    number = int(text)
-    if number < LEAST_PAIRS:
-        raise ValueError(text)
-    return number
-
-
-_pairs.__name__ = f"count, {LEAST_PAIRS} or more"
+    declare(ab.add_argument, "--report", shown="none are written")
 
 
 def _add_pairs(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--pairs", type=_pairs, default=MOST_PAIRS,
-        help="pairs of processes at most; default: %(default)s",
-    )  # fmt: skip
-    _add_timeout(command)
-    command.add_argument(
-        "--fail-on-inconclusive", action="store_true", help="an unclear verdict fails the command"
-    )
-
-
-def _add_timeout(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--worker-timeout", type=options.seconds, default=TIMEOUT_SECONDS, metavar="SECONDS",
-        help="a measuring process without progress for so long is ended; default: %(default)g",
-    )  # fmt: skip
+    declare(command.add_argument, "--pairs")
+    declare(command.add_argument, "--worker-timeout", default=TIMEOUT_SECONDS)
+    declare(command.add_argument, "--fail-on-inconclusive")
 
 
 def _add_gate(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -142,17 +100,15 @@ def _add_gate(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     merge.add_argument("base", help="what they are to be merged into: a branch, tag or commit")
     _add_pairs(merge)
-    _add_baselines(merge)
-    merge.add_argument(
-        "--report", type=options.folder, default=REPORTS, help="default: %(default)s"
-    )
+    declare(merge.add_argument, "--baselines", default=BASELINES)
+    declare(merge.add_argument, "--report", default=REPORTS)
 
 
 def _add_report(commands: Commands[argparse.ArgumentParser]) -> None:
     report = commands.add_parser("report", help="make all reports again from a report.json")
     report.add_argument("document", type=options.path, help="a report.json")
     report.add_argument("--out", type=options.folder, default=REPORTS, help="default: %(default)s")
-    _add_baselines(report)
+    declare(report.add_argument, "--baselines", default=BASELINES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

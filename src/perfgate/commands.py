@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from perfgate.files import remove_folders
-from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
+from perfgate.judge.exit_codes import GateExit, failing_by, gate_exit
 from perfgate.judge.limits import LimitsError
-from perfgate.judge.verdict import FALSE_ALARM, Status, Verdict
+from perfgate.judge.verdict import FALSE_ALARM, Verdict
 from perfgate.paths import LAST_RUN
 from perfgate.plain_text import printable
 from perfgate.report import ReportError, read_document, write_all
@@ -117,7 +117,7 @@ def _compare_revisions(
     if outcome.error is not None:
         _complain(str(outcome.error))
     code = gate_exit(
-        (verdict.status for verdict in outcome.verdicts), _failing(options),
+        (verdict.status for verdict in outcome.verdicts), failing_by(options),
         stopped=isinstance(outcome.error, WorkerStoppedError),
     )  # fmt: skip
     if options.report is not None:
@@ -128,10 +128,6 @@ def _compare_revisions(
         write_all(options.report, content, [], _say)
     _say(f"exit status {code.value}: {code.name.lower()}")
     return code
-
-
-def _failing(options: argparse.Namespace) -> set[Status]:
-    return {*FAILING, "inconclusive"} if options.fail_on_inconclusive else {*FAILING}
 
 
 def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
@@ -165,7 +161,7 @@ def _gate(options: argparse.Namespace) -> int:
     except ReportError as error:
         _complain(str(error))
         return finished.returncode or GateExit.NOTHING_MEASURED
-    return finished.returncode or exit_of(content, failing=_failing(options), needs_time=True)
+    return finished.returncode or exit_of(content, failing=failing_by(options), needs_time=True)
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -8,7 +8,6 @@ from typing import Any
 
 from perfgate import compare, options
 from perfgate.judge.limits import LimitsError, read_rules
-from perfgate.judge.sequential import LEAST_PAIRS, MOST_PAIRS
 from perfgate.judge.verdict import FALSE_ALARM
 from perfgate.measure.cache import CACHES, Cache, default_cache
 from perfgate.measure.cuda_timing import TIMERS, check_timer
@@ -45,27 +44,15 @@ def declare(parser: Any) -> None:
         help="what times each window: the wall clock; CUDA events, which leave the host's launches "
         "out; or CUDA events around the replay of a CUDA graph; default: %(default)s",
     )  # fmt: skip
-    group.addoption(
-        "--processes", type=int, metavar="N",
-        help="processes that measure each benchmark, one after another; "
-        f"default: {compare.PROCESSES} where calibrated times judge the run, else 1",
+    options.declare(
+        group.addoption, "--processes",
+        shown=f"{compare.PROCESSES} where calibrated times judge the run, else 1",
     )  # fmt: skip
-    group.addoption(
-        "--baselines", type=options.folder, metavar="DIR",
-        help=f"where accepted runs are stored; default: {BASELINES} in the root folder",
-    )  # fmt: skip
-    group.addoption(
-        "--worker-timeout", type=options.seconds, default=TIMEOUT_SECONDS, metavar="SECONDS",
-        help="a benchmark or a measuring process without progress for so long ends the run; "
-        "default: %(default)s",
-    )  # fmt: skip
+    options.declare(group.addoption, "--baselines", shown=f"{BASELINES} in the root folder")
+    options.declare(group.addoption, "--worker-timeout", default=TIMEOUT_SECONDS)
     group.addoption("--kan-worker", type=Path, metavar="FILE", help="used by the plugin itself")
     group = parser.getgroup("kan-impls, with --benchmark-compare")
-    group.addoption(
-        "--pairs", type=int, default=MOST_PAIRS, metavar="N",
-        help="how many pairs of processes of this code and the baseline's take turns, at most, for "
-        "what stored times leave open; default: %(default)s",
-    )  # fmt: skip
+    options.declare(group.addoption, "--pairs")
     group.addoption(
         "--against", metavar="REVISION",
         help="the revision whose code is compared with, instead of the baseline's own commit",
@@ -86,18 +73,13 @@ def declare(parser: Any) -> None:
         "--fail-on-improved", action="store_true",
         help="an improvement fails the run, until it is stored as the baseline",
     )  # fmt: skip
-    group.addoption(
-        "--fail-on-inconclusive", action="store_true", help="an unclear verdict fails the run"
-    )
+    options.declare(group.addoption, "--fail-on-inconclusive")
     group = parser.getgroup("kan-impls")
     group.addoption(
         "--accept-memory", action="store_true",
         help="store the bytes of the device-free memory tests that run",
     )  # fmt: skip
-    group.addoption(
-        "--report", type=options.folder, metavar="DIR",
-        help=f"where the reports go; default: {REPORTS} in the root folder",
-    )  # fmt: skip
+    options.declare(group.addoption, "--report", shown=f"{REPORTS} in the root folder")
 
 
 def session_of(config: Any) -> Session:
@@ -122,8 +104,6 @@ def session_of(config: Any) -> Session:
         _refuse_options_of_a_comparison(option)
         if not any(getattr(option, f"benchmark_{name}") for name in TIMING_OPTIONS):
             option.benchmark_disable = True
-    if option.processes is not None and option.processes < 1:
-        raise OptionError(f"--processes is {option.processes}; expected 1 or more: correct it")
     session.processes = option.processes or 1
     session.runner = _runner(config, session)
     return session
@@ -162,11 +142,6 @@ def _configure_comparison(config: Any, session: Session, wanted: str | None) -> 
         raise OptionError(
             "--benchmark-compare-fail came with the plugin of perfgate; expected its own "
             "limits, which also judge memory and silence: leave the option out"
-        )
-    if option.pairs < LEAST_PAIRS:
-        raise OptionError(
-            f"--pairs is {option.pairs}; expected {LEAST_PAIRS} or more, since a change must "
-            "show in pairs that had no part in finding it: correct it"
         )
     if not 0 < option.false_alarm < 1:
         raise OptionError(

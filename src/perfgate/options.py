@@ -1,4 +1,4 @@
-"""Values of options, of pytest and of `kan-bench`: an empty or mistyped one is an error.
+"""Options that pytest and `kan-bench` share, and values: an empty or mistyped one is an error.
 
 A shell makes an empty value of a variable that is not set, and what then happens must not look
 like what was meant.
@@ -7,7 +7,11 @@ like what was meant.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from perfgate.judge.sequential import LEAST_PAIRS, MOST_PAIRS
 
 
 def path(text: str) -> Path:
@@ -38,15 +42,21 @@ def words(text: str) -> str:
     return text
 
 
-def count_or_none(text: str) -> int:
-    """A whole number, 0 or more."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"it is {text!r}; expected a count, 0 or more: correct it")
-    return number
+def at_least(least: int, why: str = ", a whole number") -> Callable[[str], int]:
+    """Whole numbers from `least` on; an error says `why`."""
+
+    def count(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(
+                f"it is {text!r}; expected {least} or more{why}: correct it"
+            )
+        return number
+
+    return count
 
 
 def seconds(text: str) -> float:
@@ -81,3 +91,42 @@ def wanted_baseline(value: object) -> str | None:
             f"file: put what is to be run before it (pytest {value} --benchmark-compare)"
         )
     return value
+
+
+# Settings of each option that both have, as argparse takes them.
+SHARED: Mapping[str, Mapping[str, Any]] = {
+    "--processes": {
+        "type": at_least(1), "metavar": "N",
+        "help": "processes that measure each benchmark, one after another",
+    },
+    "--baselines": {"type": folder, "metavar": "DIR", "help": "where accepted runs are stored"},
+    "--report": {"type": folder, "metavar": "DIR", "help": "where the reports go"},
+    "--worker-timeout": {
+        "type": seconds, "metavar": "SECONDS",
+        "help": "a benchmark or a measuring process without progress for so long ends the run",
+    },
+    "--pairs": {
+        "type": at_least(
+            LEAST_PAIRS, ", since a change must show in pairs that had no part in finding it"
+        ),
+        "default": MOST_PAIRS, "metavar": "N",
+        "help": "how many pairs of processes of both codes take turns, at most, for what stored "
+        "times leave open",
+    },
+    "--fail-on-inconclusive": {"action": "store_true", "help": "an unclear verdict is a failure"},
+}  # fmt: skip
+
+
+def declare(add: Callable[..., Any], flag: str, shown: str | None = None, **own: Any) -> None:
+    """Add an option of `SHARED`.
+
+    Args:
+        add: `addoption` of pytest, or `add_argument` of argparse.
+        flag: which.
+        shown: the default in the words of the help; that of the settings if None.
+        own: settings that are not shared.
+    """
+    settings = {**SHARED[flag], **own}
+    if shown or "default" in settings:
+        settings["help"] += f"; default: {shown or '%(default)s'}"
+    add(flag, **settings)

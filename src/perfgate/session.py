@@ -19,10 +19,10 @@ from perfgate import compare
 from perfgate.ab.run import run_of_pairs
 from perfgate.ab.settle import Place, settle
 from perfgate.files import write_atomically
-from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
+from perfgate.judge.exit_codes import GateExit, failing_by, gate_exit
 from perfgate.judge.parse import figures_of, parse_process, parse_run, process_alone
 from perfgate.judge.record import Measurement, Process, Run
-from perfgate.judge.verdict import Status, Verdict, difference
+from perfgate.judge.verdict import Verdict, difference
 from perfgate.measure.allocator import return_freed_memory
 from perfgate.measure.environment import describe_environment, describe_settings
 from perfgate.paths import BASELINES
@@ -292,14 +292,10 @@ def _judge(state: Session) -> GateExit:
     )  # fmt: skip
     state.verdicts = stored.judge(run, state.absent, left_out, settlement.answers)
     state.pairs = run_of_pairs(run, settlement.pairs)
-    failing: set[Status] = set(FAILING)
-    failing -= {"unjudged"} if option.allow_unjudged else set()
-    failing |= {"no_baseline"} if option.require_baseline else set()
-    failing |= {"improved"} if option.fail_on_improved else set()
-    failing |= {"inconclusive"} if option.fail_on_inconclusive else set()
     if settlement.error is not None:
         state.notes.append(str(settlement.error))
-    return gate_exit((verdict.status for verdict in state.verdicts), failing, settlement.stopped)
+    statuses = (verdict.status for verdict in state.verdicts)
+    return gate_exit(statuses, failing_by(option), settlement.stopped)
 
 
 def run_data(state: Session) -> dict[str, Any]:

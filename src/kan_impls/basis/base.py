@@ -110,6 +110,11 @@ class Basis(ABC):
         return ()
 
     @property
+    def domain(self) -> tuple[float, float]:
+        """The x from which a kernel is tested: where the functions vary, and a little beyond."""
+        return (-3.0, 3.0)
+
+    @property
     def obstacle(self) -> str | None:
         """Why the CUDA kernels cannot compute this basis, with the remedy."""
         return None

@@ -80,6 +80,10 @@ class UniformBSplineBasis(Basis):
         return (self.first_knot + self.last_knot) / 2, intervals / width
 
     @property
+    def domain(self) -> tuple[float, float]:
+        return self.first_knot - self.step, self.last_knot + self.step
+
+    @property
     def obstacle(self) -> str | None:
         return order_obstacle(self.spline_order)
 

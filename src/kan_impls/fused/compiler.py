@@ -102,6 +102,22 @@ def nvrtc_version() -> tuple[int, int]:
     return major, minor
 
 
+@lru_cache(maxsize=1)
+def nvrtc_build() -> str:
+    """The full version of NVRTC, such as `"13.0.88 CL-36424714"`, as its PTX states it.
+
+    NVRTC's own functions tell major and minor version only. A tenth of a second, once.
+    """
+    name = "probe"
+    files = {MAIN: f"__global__ void {name}() {{}}"}
+    oldest = min(_check(load_nvrtc().nvrtcGetSupportedArchs()))
+    text = compile_kernel(name, f"compute_{oldest}", files).image.decode(errors="replace")
+    release = re.search(r"Cuda compilation tools, .*V([\d.]+)", text)
+    build = re.search(r"Compiler Build ID: (\S+)", text)
+    version = release[1] if release else ".".join(map(str, nvrtc_version()))
+    return f"{version} {build[1]}" if build else version
+
+
 def target_of(arch: str) -> str:
     """What to compile for so that `arch` (`"sm_90"`) runs it: itself, or `compute_XY`, the
     newest older architecture as PTX, where NVRTC is older than the GPU.

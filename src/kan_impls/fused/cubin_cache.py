@@ -88,37 +88,37 @@ def write(entry: str, description: dict[str, Any], image: bytes) -> None:
     header = json.dumps({**description, "key": entry}).encode()
     body = len(header).to_bytes(_LENGTH_BYTES, "little") + header + image
     try:
-        _replace(entry + _SUFFIX, _MAGIC + hashlib.sha256(body).digest() + body)
+        replace(folder() / (entry + _SUFFIX), _MAGIC + hashlib.sha256(body).digest() + body)
     except OSError as error:
         # Windows refuses to replace a file that another process reads: it has stored the same.
         if read(entry) is None:
             failures.append(str(error))
-            _warn_once(error)
+            warn_once(error)
 
 
-def _replace(name: str, content: bytes) -> None:
-    """Write a file that other processes see whole or not at all."""
-    target = folder()
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target)
+def replace(path: Path, content: bytes) -> None:
+    """Write a file, and its folders, that other processes see whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        os.replace(temporary, target / name)
+        os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
 
 
-def _warn_once(error: OSError) -> None:
+def warn_once(error: OSError) -> None:
+    """Say, once in a process, that the folder cannot be written."""
     global _has_warned
     if _has_warned:
         return
     _has_warned = True
     warnings.warn(
-        f"compiled CUDA kernels cannot be stored ({error}), so every process compiles them "
-        f"again; free space there, or set {VARIABLE} to a folder that can be written",
+        f"compiled CUDA kernels cannot be stored ({error}), so every process compiles and tests "
+        f"them again; free space there, or set {VARIABLE} to a folder that can be written",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -136,7 +136,7 @@ def describe() -> tuple[Path, int, int, str | None]:
         with contextlib.suppress(OSError):  # another process may have replaced it just now
             sizes.append(path.stat().st_size)
     try:
-        _replace(".probe", b"")
+        replace(target / ".probe", b"")
         (target / ".probe").unlink(missing_ok=True)
     except OSError as error:
         return target, len(sizes), sum(sizes), str(error)

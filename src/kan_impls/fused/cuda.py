@@ -1,4 +1,5 @@
-"""The fused CUDA kernels on tensors: planned once for each shape, then packed and launched."""
+"""The fused CUDA kernels on tensors: planned once for each shape, proven once for each device, then
+packed and launched."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kan_impls.fused import jit, kernels
+from kan_impls.fused import jit, kernels, proof
 from kan_impls.fused.kernels import Device, Element, Functions, Layer, Plan, Precision
 from kan_impls.fused.operands import Needs, Operands, of_sets
 
@@ -17,10 +18,14 @@ ELEMENTS = {torch.float32: Element.FLOAT, torch.bfloat16: Element.BFLOAT16}
 
 
 def forward(operands: Operands, functions: Functions) -> Tensor:
-    """`y` as `product.forward` computes it, for operands on one CUDA device."""
+    """`y` as `product.forward` computes it, for operands on one CUDA device.
+
+    Raises:
+        KernelUnavailable, CompileError: a kernel cannot be had, or has not passed its test.
+    """
     operands = _plain(operands)
     weight = operands.weight
-    plan = _plan("forward", *_shape_of(operands, functions))
+    plan = _proven("forward", operands, functions)
     tensors = operands.named()
     y = tensors["y"] = weight.new_empty(operands.x.shape[0], weight.shape[2])
     if plan.workspace_bytes:
@@ -35,34 +40,42 @@ def backward(
     """The gradients of those operands that need one, in their places.
 
     One kernel gives the gradients of all weights, another that of x, another those of the basis's
-    parameters.
+    parameters. All of them are proven before the first one is launched.
     """
     given, operands = operands, _plain(operands)
-    shape, grads = _shape_of(operands, functions), dict[str, Tensor]()
+    grads = dict[str, Tensor]()
+    of_weights = needs.weight or needs.scale or needs.base_weight
+    sizes = {"size": sum(param.shape[1] for param in operands.params)}
+    plans = {
+        which: _proven(which, operands, functions, **options)
+        for which, is_needed, options in (
+            ("input_grad", needs.x, {}),
+            ("weight_grad", of_weights, {}),
+            ("param_grad", any(needs.params), sizes),
+        )
+        if is_needed
+    }
     read = {**operands.named(), "grad_y": grad_y.contiguous()}
     if needs.x:
         grads["x"] = torch.empty_like(operands.x)
-        launch(_plan("input_grad", *shape), {**read, "grad_x": grads["x"]}, operands)
+        launch(plans["input_grad"], {**read, "grad_x": grads["x"]}, operands)
         grads["x"] = grads["x"].to(given.x.dtype)
-    if needs.weight or needs.scale or needs.base_weight:
+    if of_weights:
         for name in ("weight", "scale", "base_weight"):
             if name in read:
                 grads[name] = torch.empty_like(read[name])
         written = {f"grad_{name}": grad for name, grad in grads.items() if name != "x"}
-        launch(_plan("weight_grad", *shape), {**read, **written}, operands)
+        launch(plans["weight_grad"], {**read, **written}, operands)
     if any(needs.params):
-        grads |= _param_grads(read, operands, shape)
+        grads |= _param_grads(plans["param_grad"], read, operands)
     if needs.bias:
         grads["bias"] = read["grad_y"].sum(0)
     pairs = zip(operands.names, needs.flat, strict=True)
     return [grads[name] if needed else None for name, needed in pairs]
 
 
-def _param_grads(
-    read: Mapping[str, Tensor], operands: Operands, shape: tuple[Any, ...]
-) -> dict[str, Tensor]:
+def _param_grads(plan: Plan, read: Mapping[str, Tensor], operands: Operands) -> dict[str, Tensor]:
     sizes = [param.shape[1] for param in operands.params]
-    plan = _plan("param_grad", *shape, size=sum(sizes))
     count = plan.workspace_bytes // 4
     parts = operands.x.new_empty(count).view(-1, operands.x.shape[1], sum(sizes))
     launch(plan, {**read, "grad_params": parts}, operands)
@@ -108,6 +121,17 @@ def _shape_of(operands: Operands, functions: Functions) -> tuple[Any, ...]:
     element = ELEMENTS[weight.dtype]
     sizes = (x.shape[0], x.shape[1], weight.shape[2])
     return functions, *sizes, element, precision_of(element), weight.device.index
+
+
+def _proven(which: str, operands: Operands, functions: Functions, **options: int) -> Plan:
+    """The plan of a pass, whose kernels have passed their test on this device.
+
+    Raises:
+        KernelUnavailable, CompileError: as `proof.require`.
+    """
+    plan = _plan(which, *_shape_of(operands, functions), **options)
+    proof.require(which, plan, operands.weight.device, **options)
+    return plan
 
 
 @lru_cache(maxsize=4096)

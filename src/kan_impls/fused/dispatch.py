@@ -14,6 +14,9 @@ The choices, and their reasons:
   (`SLOW_TF32`), three products of TF32 take longer than one in float32, which the library
   does: there only batches of at most `MEMORY_BOUND_ROWS` rows take the accurate kernels.
 
+No kernel is used on a device before it has passed its known-answer test there, see
+`kan_impls.fused.proof`.
+
 These limits are estimates from the rates of data sheets, not measurements.
 """
 
@@ -26,7 +29,7 @@ import torch
 from torch import Tensor
 
 from kan_impls.basis.base import Basis
-from kan_impls.fused import cuda, jit, kernels, product
+from kan_impls.fused import cuda, jit, kernels, product, proof
 from kan_impls.fused.jit import CompileError, KernelUnavailable
 from kan_impls.fused.kernels import Functions, Precision
 from kan_impls.fused.operands import Needs, Operands, of_sets, terms_of
@@ -57,7 +60,8 @@ def forward(operands: Operands, basis: Basis, backend: str) -> Tensor:
     """`y = bias + SiLU(x) base_weight + sum_ki phi_k(x_i) scale_io weight_kio`, `(rows, out)`.
 
     Raises:
-        KernelUnavailable: with `backend="fused"`, where the kernels cannot be had.
+        KernelUnavailable: with `backend="fused"`, where the kernels cannot be had, or have failed
+            their known-answer test (`proof.KernelRefused`); CompileError likewise.
         ValueError: operands on several devices.
     """
     if _takes_kernels(operands, basis, backend):
@@ -65,7 +69,9 @@ def forward(operands: Operands, basis: Basis, backend: str) -> Tensor:
         try:
             return cuda.forward(operands, functions)
         except (KernelUnavailable, CompileError) as error:
-            _give_up(operands, functions, backend, error)
+            if backend == "fused":
+                raise
+            _say_once(str(error))
     return product.forward(operands.x, terms_of(operands, basis), operands.bias)
 
 
@@ -82,7 +88,9 @@ def backward(
         try:
             return cuda.backward(grad_y, operands, functions, needs)
         except (KernelUnavailable, CompileError) as error:
-            _give_up(operands, functions, backend, error)
+            if backend == "fused":
+                raise
+            _say_once(str(error))
     return _product_backward(grad_y, operands, basis, needs)
 
 
@@ -174,36 +182,20 @@ def _obstacle(operands: Operands, basis: Basis) -> str | None:
             f"the layer has {operands.weight.shape[2]} outputs, and a launch of the fused kernels "
             f"at most {kernels.MAX_OUTPUTS}: split the layer"
         )
-    device = operands.x.device
-    return _broken.get((device, functions_of(operands, basis))) or _device_obstacle(device)
-
-
-_obstacles: dict[torch.device, str | None] = {}
-_broken: dict[tuple[torch.device, Functions], str] = {}
-_said: set[str] = set()
+    return _device_obstacle(operands.x.device)
 
 
 def _device_obstacle(device: torch.device) -> str | None:
-    if device not in _obstacles:
-        try:
-            jit.available(device)
-            _obstacles[device] = None
-        except KernelUnavailable as error:
-            _obstacles[device] = str(error)
-    return _obstacles[device]
-
-
-def _give_up(operands: Operands, functions: Functions, backend: str, error: Exception) -> None:
-    """Remember that the kernels of this basis do not compile or load on this device."""
-    if backend == "fused":
-        raise error
-    _broken[operands.x.device, functions] = str(error)
-    _say_once(str(error))
+    try:
+        jit.available(device)
+    except KernelUnavailable as error:
+        return str(error)
+    return None
 
 
 def _say_once(obstacle: str) -> None:
-    if obstacle not in _said:
-        _said.add(obstacle)
+    if obstacle not in proof.known.said:
+        proof.known.said.add(obstacle)
         warnings.warn(
             f"the fused kernels do not run, and the slower product form does: {obstacle}",
             stacklevel=2,

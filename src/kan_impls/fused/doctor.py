@@ -11,7 +11,7 @@ from importlib import metadata
 
 import torch
 
-from kan_impls.fused import compiler, cubin_cache, kernels, requirements
+from kan_impls.fused import compiler, cubin_cache, kernels, proof, requirements
 
 # What is compiled for trial where there is no GPU.
 _DEFAULT_ARCH = "sm_90"
@@ -21,6 +21,7 @@ def report() -> tuple[list[str], bool]:
     """The lines of the report, and whether the kernels can run on some GPU here."""
     devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     compiles, compilation = _compile_one(_arch(devices[0]) if devices else _DEFAULT_ARCH)
+    usable = [device for device in devices if compiles and _is_available(device)]
     lines = []
     for title, facts in (
         ("torch", _torch()),
@@ -29,9 +30,9 @@ def report() -> tuple[list[str], bool]:
         ("NVRTC", _nvrtc()),
         ("compile", [compilation]),
         ("cache", _cache()),
+        ("tests", _tests(usable)),
     ):
         lines += [f"{title:8}{line}" for line in facts]
-    usable = [device for device in devices if compiles and _is_available(device)]
     verdict = f"can run on {', '.join(usable)}" if usable else "cannot run"
     return [*lines, f"The fused CUDA kernels {verdict}."], bool(usable)
 
@@ -106,6 +107,19 @@ def _cache() -> Iterator[str]:
             f"NOT WRITABLE: {obstacle}: kernels are compiled in every process; set "
             f"{cubin_cache.VARIABLE} to a folder that can be written"
         )
+
+
+def _tests(devices: list[str]) -> Iterator[str]:
+    """The known-answer tests of the kernels, with their figures; of each GPU model once."""
+    usable = map(torch.device, devices)
+    models = {proof.environment_of(device)["gpu"]: device for device in usable}
+    for model, device in models.items():
+        found = list(proof.verdicts(device))
+        refused = sum(bool(verdict.fault) for _, verdict in found)
+        yield f"{model}: {len(found) - refused} kernels proven, {refused} refused"
+        yield from (f"  {subject}: {verdict}" for subject, verdict in found)
+    if not models:
+        yield "none, without a GPU that can run the kernels"
 
 
 def _missing(obstacle: str | None) -> Iterator[str]:

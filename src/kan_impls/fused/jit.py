@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from kan_impls.fused import compiler, cubin_cache, requirements
+from kan_impls.fused import compiler, cubin_cache, cuda_errors, requirements
 from kan_impls.fused.compiler import Compiled, CompileError, KernelUnavailable, Resources
 from kan_impls.fused.requirements import available, index_of
 
@@ -36,6 +36,9 @@ __all__ = [
 
 # Without asking, a block gets this much shared memory, static and dynamic together.
 _DEFAULT_SHARED_BYTES = 48 * 1024
+
+# Of what is stored with a compiled kernel: an entry of another schema is never found.
+SCHEMA = 2
 
 _ArgumentPointers = ctypes.c_char_p * 1
 
@@ -85,9 +88,10 @@ def launch(plan: Plan, device: torch.device) -> None:
     were used on their own stream.
 
     Raises:
-        KernelUnavailable: see `available`.
-        RuntimeError: the kernel is not loaded and a CUDA graph is being captured, or the
-            driver refused the launch.
+        KernelUnavailable: see `available`; or the driver takes neither this kernel nor its launch.
+        CompileError: with the log of NVRTC.
+        torch.OutOfMemoryError: the driver has no memory for it now.
+        RuntimeError: the kernel is not loaded and a CUDA graph is being captured, or CUDA failed.
     """
     index = index_of(device)
     if index == torch.cuda.current_device():
@@ -112,15 +116,16 @@ def _launch(plan: Plan, index: int) -> None:
         ctypes.addressof(pointers), 0,
     )  # fmt: skip
     (status,) = driver.cuLaunchKernel(*call)
-    if status == driver.CUresult.CUDA_ERROR_INVALID_CONTEXT:
-        # A thread that has not used the CUDA runtime yet, such as a new one of the caller's.
-        _bind_context(index)
-        (status,) = driver.cuLaunchKernel(*call)
+    if int(status) in cuda_errors.FOREIGN_CONTEXT:
+        with _own_context(index):
+            (status,) = driver.cuLaunchKernel(*call)
     if status != 0:
-        raise RuntimeError(
+        raise cuda_errors.error(
+            int(status),
             f"cannot launch {plan.kernel} on cuda:{index} with grid {plan.grid}, "
             f"{plan.threads} threads and {plan.shared_bytes} bytes of shared memory: "
-            f"{_describe(status)}"
+            f"{_describe(status)}",
+            cuda_errors.BAD_LAUNCH,
         )
 
 
@@ -188,7 +193,8 @@ def cache_key(name: str, target: str) -> str:
         kernel=name,
         target=target,
         options=compiler.OPTIONS,
-        nvrtc=compiler.nvrtc_version(),
+        nvrtc=compiler.nvrtc_build(),
+        schema=SCHEMA,
     )
 
 
@@ -207,9 +213,9 @@ def _load(names: Iterable[str], index: int) -> None:
         available(torch.device("cuda", index))
         major, minor = torch.cuda.get_device_capability(index)
         images = compile_kernels(missing, f"sm_{major}{minor}")
-        _bind_context(index)
-        for name, compiled in images.items():
-            _functions[name, index] = _load_image(name, compiled, index)
+        with _own_context(index):
+            for name, compiled in images.items():
+                _functions[name, index] = _load_image(name, compiled, index)
 
 
 def _load_image(name: str, compiled: Compiled, index: int) -> _Function:
@@ -219,36 +225,51 @@ def _load_image(name: str, compiled: Compiled, index: int) -> _Function:
         status, handle = driver.cuModuleGetFunction(module, compiled.symbol.encode())
     if status != 0:
         form = "PTX" if compiled.resources is None else "machine code"
-        raise KernelUnavailable(
+        raise cuda_errors.error(
+            int(status),
             f"the driver (CUDA {'.'.join(map(str, requirements.driver_version()))}) does not load "
             f"{name} on cuda:{index}, {form} of NVRTC "
             f"{'.'.join(map(str, compiler.nvrtc_version()))}: {_describe(status)}; update the "
-            f"driver, and see python -m kan_impls.fused doctor"
+            f"driver, and see python -m kan_impls.fused doctor",
+            cuda_errors.BAD_IMAGE,
         )
     static = 0 if compiled.resources is None else compiled.resources.shared
     return _Function(handle, _DEFAULT_SHARED_BYTES - static)
 
 
 def _raise_shared_limit(function: _Function, plan: Plan, index: int) -> None:
-    _bind_context(index)  # of this thread, which may be new
     driver = _driver()
     attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    (status,) = driver.cuFuncSetAttribute(function.handle, attribute, plan.shared_bytes)
+    with _own_context(index):
+        (status,) = driver.cuFuncSetAttribute(function.handle, attribute, plan.shared_bytes)
     if status != 0:
-        raise RuntimeError(
+        raise cuda_errors.error(
+            int(status),
             f"{plan.kernel} asks for {plan.shared_bytes} bytes of shared memory for a block, "
-            f"which cuda:{index} does not have ({_describe(status)}): plan smaller tiles"
+            f"which cuda:{index} does not have ({_describe(status)}): plan smaller tiles",
+            cuda_errors.BAD_LAUNCH,
         )
     function.shared_limit = plan.shared_bytes
 
 
-def _bind_context(index: int) -> None:
-    """Make the primary context of the device, which is the one torch uses, current here."""
+@contextlib.contextmanager
+def _own_context(index: int) -> Iterator[None]:
+    """The primary context of the device, which is the one torch uses, is current.
+
+    It stays current in a thread that had none, such as a new one of the caller's or autograd's;
+    the context of another library is current again afterwards.
+    """
     driver = _driver()
     if index not in _contexts:
         device = _check(driver.cuDeviceGet(index))
         _contexts[index] = _check(driver.cuDevicePrimaryCtxRetain(device))
-    _check(driver.cuCtxSetCurrent(_contexts[index]))
+    own, before = _contexts[index], _check(driver.cuCtxGetCurrent())
+    _check(driver.cuCtxSetCurrent(own))
+    try:
+        yield
+    finally:
+        if int(before) not in (0, int(own)):
+            _check(driver.cuCtxSetCurrent(before))
 
 
 @lru_cache(maxsize=1)
@@ -260,7 +281,7 @@ def _check(returned: tuple[Any, ...]) -> Any:
     """What a function of the driver returned after its status, which must be success."""
     status, *values = returned
     if status != 0:
-        raise RuntimeError(f"the CUDA driver failed: {_describe(status)}")
+        raise cuda_errors.error(int(status), f"the CUDA driver failed: {_describe(status)}")
     return values[0] if values else None
 
 

@@ -51,6 +51,17 @@ class Element(Enum):
         return 4 if self is Element.FLOAT else 2
 
 
+def error_bound(element: Element, precision: Precision) -> float:
+    """The relative error, in the norm, that a result may have.
+
+    The accurate mode is within some roundings of float32. TF32 and bfloat16 round the operands to
+    11 and 8 bits: each factor once, a scaled weight and the result once more.
+    """
+    if element is Element.BFLOAT16:
+        return 8 * 2**-9
+    return 1e-6 if precision is Precision.ACCURATE else 1e-3
+
+
 @dataclass(frozen=True)
 class Device:
     """`arch` is 90 for sm_90; `sms` is the number of multiprocessors."""
@@ -64,11 +75,16 @@ class BasisFacts(Protocol):
 
     params: ClassVar[tuple[str, ...]]
     trained: ClassVar[tuple[str, ...]]
+    text: str
 
     @property
     def cuda(self) -> str: ...
     @property
     def num_basis(self) -> int: ...
+    @property
+    def param_sizes(self) -> tuple[int, ...]: ...
+    @property
+    def domain(self) -> tuple[float, float]: ...
     @property
     def constants(self) -> tuple[float, ...]: ...
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +18,8 @@ MIN_CAPABILITY = (8, 0)
 
 # The oldest driver of each CUDA major version: NVIDIA's table of minor-version compatibility.
 _DRIVERS = {12: "525", 13: "580"}
+
+_DRIVER_FILE = "/proc/driver/nvidia/version"
 
 
 def available(device: torch.device | str) -> None:
@@ -130,3 +135,18 @@ def driver_version() -> tuple[int, int]:
     if status != 0 or number == 0:
         raise RuntimeError(f"cuDriverGetVersion: {status}")
     return number // 1000, number % 1000 // 10
+
+
+def driver_release() -> str:
+    """What tells one driver from another: the CUDA version that it supports and, where Linux
+    shows it, its own version, such as `"13.0 580.82.07"`.
+
+    Raises:
+        ImportError, RuntimeError: as `driver_version`.
+    """
+    supported = ".".join(map(str, driver_version()))
+    with contextlib.suppress(OSError):
+        found = re.search(r"\d+\.\d+(\.\d+)?", Path(_DRIVER_FILE).read_text(errors="replace"))
+        if found:
+            return f"{supported} {found[0]}"
+    return supported

@@ -42,6 +42,20 @@ _SEVERITY: Mapping[Status, GateExit] = {
 # What must not pass a gate: a loss, and silence.
 FAILING: frozenset[Status] = frozenset({"regressed", "missing", "incomparable", "unjudged"})
 
+# What else must not pass, by the option that says so.
+_ASKED: Mapping[str, Status] = {
+    "require_baseline": "no_baseline",
+    "fail_on_improved": "improved",
+    "fail_on_inconclusive": "inconclusive",
+}
+
+
+def failing_by(options: object) -> frozenset[Status]:
+    """What must not pass, by the options of pytest or of `kan-bench`, which lacks some of them."""
+    asked = {status for name, status in _ASKED.items() if getattr(options, name, False)}
+    allowed = {"unjudged"} if getattr(options, "allow_unjudged", False) else set()
+    return (FAILING | asked) - allowed
+
 
 def gate_exit(
     statuses: Iterable[Status], failing: Iterable[Status] = FAILING, stopped: bool = False

@@ -22,8 +22,6 @@ from perfgate.judge.verdict import (
     NO_ANSWERS,
     Against,
     Answers,
-    CountChange,
-    MemoryChange,
     Status,
     TimeChange,
     Verdict,
@@ -141,7 +139,7 @@ class Judge:
         counts = count_changes(before, now)
         doubt = self._doubt(before, now)
         stored = [] if doubt else list(self._times(before, now))
-        asked = self._open(before, now, doubt, stored)
+        asked = self._open(now, doubt, stored)
         answered = {"baseline" if c.against == "base" else c.against for c in in_turns}
         hindered = [
             f"against {AGAINST[a]}: {answers.obstacles[name, a]}"
@@ -155,8 +153,7 @@ class Judge:
         if doubt:
             causes.append(doubt + _by_what_is_stored(before, now))
         causes += [explain(change) for change in stored if change.status == "inconclusive"]
-        exact: list[MemoryChange | CountChange] = [*memory, *counts]
-        worse = [str(change) for change in exact if change.status == "regressed"]
+        worse = [str(change) for change in (*memory, *counts) if change.status == "regressed"]
         status: Status = "unjudged" if _is_lost(now) and not answered else "inconclusive"
         if worse or any(change.status == "regressed" for change in in_turns):
             status = "regressed"
@@ -176,9 +173,8 @@ class Judge:
         return Verdict(name, "no_baseline", obstacle or "store one with: kan-bench accept")
 
     def _open(
-        self, before: Measurement, now: Measurement, doubt: str | None,
-        stored: Sequence[TimeChange],
-    ) -> list[Against]:  # fmt: skip
+        self, now: Measurement, doubt: str | None, stored: Sequence[TimeChange]
+    ) -> list[Against]:
         """With what its code is to be compared, before its time is judged."""
         found: list[Against] = ["baseline"] if doubt else []
         found += [change.against for change in stored if change.status == "inconclusive"]

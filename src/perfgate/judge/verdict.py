@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from perfgate.judge.record import Figure, Measurement
 from perfgate.judge.rule import Finding
@@ -73,19 +73,6 @@ class TimeChange:
 
 
 @dataclass(frozen=True)
-class MemoryChange:
-    """Bytes of one kind, before and now."""
-
-    kind: str
-    status: Finding
-    before: int
-    now: int
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.now - self.before:+,} B ({self.before:,} to {self.now:,})"
-
-
-@dataclass(frozen=True)
 class CountChange:
     """A number of events of one kind, before and now."""
 
@@ -94,8 +81,17 @@ class CountChange:
     before: int
     now: int
 
+    unit: ClassVar[str] = ""
+
     def __str__(self) -> str:
-        return f"{self.kind} {self.now - self.before:+,} ({self.before:,} to {self.now:,})"
+        change = f"{self.now - self.before:+,}{self.unit}"
+        return f"{self.kind} {change} ({self.before:,} to {self.now:,})"
+
+
+class MemoryChange(CountChange):
+    """Bytes of one kind, before and now."""
+
+    unit = " B"
 
 
 @dataclass(frozen=True)
@@ -149,11 +145,10 @@ def verdict_of(
     """The verdict that findings make, of one time or more; what took turns outweighs what is
     stored."""
     judged = [change for change in times if change.commit is not None] or times
-    exact: list[MemoryChange | CountChange] = [*memory, *counts]
     statuses: Sequence[Finding] = ("regressed", "inconclusive", "improved")
     for status in statuses:
         causes = [explain(change) for change in judged if change.status == status]
-        causes += [str(change) for change in exact if change.status == status]
+        causes += [str(change) for change in (*memory, *counts) if change.status == status]
         if causes:
             unknown = status == "inconclusive" and any(map(_is_unknown, judged))
             named: Status = "unjudged" if unknown else status

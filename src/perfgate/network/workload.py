@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from torch import Tensor
 from perfgate.measure import device_free, memory
 from perfgate.measure.allocator import return_freed_memory
 from perfgate.measure.costs import Formula
+from perfgate.measure.cuda_timing import GraphTimer
 from perfgate.measure.rounds import REFERENCE
 from perfgate.measure.timing import Timed, Timer
 from perfgate.network.case import Case, Pass
@@ -48,8 +49,9 @@ def pass_of(
         timer: what the floor is timed by; by default the wall clock.
 
     Raises:
-        ValueError: a CUDA graph is asked for on another device.
+        ValueError: a CUDA graph is asked for on another device, or within that of the timer.
     """
+    _refuse_graph_in_graph([case] if beside is None else [case, beside], timer)
     torch.manual_seed(0)
     model = case.variant.model(case.widths, device=device, **case.options)
     if case.mode == "compiled":
@@ -91,6 +93,16 @@ def pass_of(
         smaller=None if fewer == case else lambda: pass_of(fewer, pass_name, device),
         peaks={} if peaks is None else peaks,
     )  # fmt: skip
+
+
+def _refuse_graph_in_graph(cases: Sequence[Case], timer: Timer | None) -> None:
+    for case in cases:
+        if case.mode == "graph" and isinstance(timer, GraphTimer):
+            raise ValueError(
+                f"{case.variant.name} at {case.name} came with mode 'graph' and the timer 'graph'; "
+                "expected one of them, since CUDA captures no graph within another: take --timer "
+                "events, which times the case's replays"
+            )
 
 
 def _in_few_rows(case: Case) -> Case:

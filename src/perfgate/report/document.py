@@ -168,8 +168,8 @@ def _commands(
     return {"reproduce": reproduce or usual[kind], "accept": accept or stores}
 
 
-def to_json(content: Document) -> str:
-    """A document as text.
+def to_json(content: object) -> str:
+    """A document, or what is made from one, as text.
 
     Raises:
         ValueError: a number is not finite.

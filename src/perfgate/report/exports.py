@@ -32,18 +32,21 @@ def github_action_benchmark(document: Mapping[str, Any]) -> list[dict[str, Any]]
     return entries
 
 
+def _figures(measurement: Mapping[str, Any]) -> Iterator[tuple[str, float, float, float]]:
+    """Each figure of time: what it is, its value, the least and the greatest over processes."""
+    ratios = {f"{BESIDE}{name}": f"time over {name}" for name in companions([measurement])}
+    for figure, what in {"median_ns": "time", "ratio": "time over reference", **ratios}.items():
+        if measurement[figure] is not None:
+            yield what, measurement[figure], *extremes(measurement, figure)
+
+
 def _series(measurement: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    times = [("median_ns", "time", "ms", 1e-6), ("ratio", "time over reference", "ratio", 1.0)]
-    for name in companions([measurement]):
-        times.append((f"{BESIDE}{name}", f"time over {name}", "ratio", 1.0))
-    for figure, what, unit, scale in times:
-        value = measurement[figure]
-        if value is not None:
-            entry = {"unit": unit, "value": value * scale}
-            lowest, highest = extremes(measurement, figure)
-            if highest > lowest:
-                entry["range"] = f"± {(highest - lowest) / 2 * scale:.6g}"
-            yield what, entry
+    for what, value, lowest, highest in _figures(measurement):
+        unit, scale = ("ms", 1e-6) if what == "time" else ("ratio", 1.0)
+        entry = {"unit": unit, "value": value * scale}
+        if highest > lowest:
+            entry["range"] = f"± {(highest - lowest) / 2 * scale:.6g}"
+        yield what, entry
     for kind, size in measurement["memory_bytes"].items():
         yield kind_words(kind), {"unit": "bytes", "value": size}
 
@@ -66,15 +69,8 @@ def bencher(document: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]
 
 
 def _measures(measurement: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
-    names = {
-        "median_ns": "latency",
-        "ratio": "time-over-reference",
-        **{f"{BESIDE}{name}": f"time-over-{name}" for name in companions([measurement])},
-    }
-    for figure, name in names.items():
-        if measurement[figure] is not None:
-            lowest, highest = extremes(measurement, figure)
-            yield name, _metric(measurement[figure], lowest, highest)
+    for what, *figures in _figures(measurement):
+        yield "latency" if what == "time" else what.replace(" ", "-"), _metric(*figures)
     for kind, size in measurement["memory_bytes"].items():
         # The slug that Bencher would make of it.
         name = kind.lower().replace("_", "-")[:_BENCHER_MEASURE]

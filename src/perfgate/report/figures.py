@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from perfgate.judge.record import BESIDE
-from perfgate.report.measured import companions, extremes
+from perfgate.report.measured import companions, extremes, heading, label, says_all
 from perfgate.report.plot import GREY, Look, Plot, Section, log_axis, looks, new_figure, text
 from perfgate.report.words import PASSES, kind_words, pass_words, short_names
 
@@ -17,25 +17,25 @@ _FRAME = 130  # legend, axis and margins
 _ORDER = (*PASSES.values(), "forward peak", "backward peak", "backward+dx peak", "saved")
 
 Entry = Mapping[str, Any]
-# implementation -> row -> (value, least, greatest)
+# label of a work -> row -> (value, least, greatest)
 Points = dict[str, dict[str, tuple[float, float, float]]]
 
 
 def case_sections(
     measurements: Sequence[Entry], looks_of: Mapping[str, Look], is_growth: Callable[[str], bool]
 ) -> list[Section]:
-    """A section for each case and batch, and one for benchmarks that do not say what they are."""
-    cases: dict[tuple[str, int], list[Entry]] = {}
+    """A section for each heading, and one for benchmarks that do not say what they are."""
+    found: dict[str, list[Entry]] = {}
     others = []
     for entry in measurements:
         work = entry["measured"]
-        if not {"case", "batch", "implementation", "pass"} <= work.keys():
+        if not says_all(work):
             others.append(entry)
         elif not is_growth(work["case"]):
-            cases.setdefault((work["case"], work["batch"]), []).append(entry)
+            found.setdefault(heading(work), []).append(entry)
     sections = [
-        Section(f"{case}, batch {batch:,}", _shape(entries), list(_case_plots(entries, looks_of)))
-        for (case, batch), entries in cases.items()
+        Section(title, _shape(entries), list(_case_plots(entries, looks_of)))
+        for title, entries in found.items()
     ]
     if others:
         sections.append(Section("Other benchmarks", "", list(_other_times(others))))
@@ -68,7 +68,7 @@ def _by_pass(entries: Sequence[Entry], figure: str, scale: float) -> Points:
     points: Points = {}
     for entry in entries:
         if value := entry.get(figure):
-            row = points.setdefault(entry["measured"]["implementation"], {})
+            row = points.setdefault(label(entry["measured"]), {})
             row[pass_words(entry["measured"]["pass"])] = _point(value, entry, figure, scale)
     return points
 
@@ -82,7 +82,7 @@ def _memory(entries: Sequence[Entry]) -> Points:
     """The kinds of memory; the backward peak twice, without and with the input's gradient."""
     points: Points = {}
     for entry in entries:
-        row = points.setdefault(entry["measured"]["implementation"], {})
+        row = points.setdefault(label(entry["measured"]), {})
         with_dx = entry["measured"]["pass"] == "backward_with_input_grad"
         for kind, size in entry["memory_bytes"].items():
             words = kind_words(kind)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from perfgate.judge.record import Run
-from perfgate.report.measured import measurement_entry
+from perfgate.report.measured import conditions, label, measurement_entry, says_all
 from perfgate.report.plot import Look, Plot, Section, log_axis, new_figure, text
 from perfgate.report.words import date, pass_words
 
@@ -36,8 +36,8 @@ def growth_sections(
         series, source = _newest(what, document, history)
         plots = [
             plot
-            for pass_name in dict.fromkeys(entry["measured"]["pass"] for _, entry in series)
-            for plot in _plots(axis, pass_name, series, looks)
+            for pass_name, how in dict.fromkeys(_column(entry) for _, entry in series)
+            for plot in _plots(axis, pass_name, how, series, looks)
         ]
         if plots:
             yield Section(f"Growth with {what}", source, plots)
@@ -60,25 +60,34 @@ def _series(what: str, measurements: Iterable[Entry]) -> list[tuple[int, Entry]]
     found = [
         (int(case[2]), entry)
         for entry in measurements
-        if {"case", "implementation", "pass"} <= entry["measured"].keys()
+        if says_all(entry["measured"])
         and (case := _CASE.fullmatch(entry["measured"]["case"]))
         and case[1] == what
     ]
     return sorted(found, key=lambda part: part[0])
 
 
+def _column(entry: Entry) -> tuple[str, str]:
+    """What figures of a series must share: the pass, and how time was taken."""
+    return entry["measured"]["pass"], conditions(entry["measured"])
+
+
 def _plots(
-    axis: str, pass_name: str, series: Sequence[tuple[int, Entry]], looks: Mapping[str, Look]
+    axis: str,
+    pass_name: str,
+    how: str,
+    series: Sequence[tuple[int, Entry]],
+    looks: Mapping[str, Look],
 ) -> Iterator[Plot]:
     peak = "forward_peak_bytes" if pass_name == "forward" else "backward_peak_bytes"
     times: dict[str, dict[int, float]] = {}
     sizes: dict[str, dict[int, float]] = {}
     for size, entry in series:
-        if entry["measured"]["pass"] == pass_name:
-            name = entry["measured"]["implementation"]
+        if _column(entry) == (pass_name, how):
+            name = label(entry["measured"])
             times.setdefault(name, {})[size] = (entry["median_ns"] or 0) / 1e6
             sizes.setdefault(name, {})[size] = entry["memory_bytes"].get(peak, 0) / 1e6
-    words = pass_words(pass_name)
+    words = pass_words(pass_name) + how
     yield from _lines(f"{words}: time", axis, "median time, ms", times, looks)
     yield from _lines(f"{words}: peak memory", axis, "memory, MB of 10⁶ bytes", sizes, looks)
 

@@ -8,7 +8,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from perfgate.judge.record import Run
-from perfgate.report.measured import measurement_entry
+from perfgate.report.measured import conditions, measurement_entry
 from perfgate.report.plot import COLOURS, GREY, SYMBOLS, Plot, Section, look, new_figure, text
 from perfgate.report.rows import decisive, rank
 from perfgate.report.words import kind_words, short_names, status_words
@@ -75,8 +75,12 @@ def _plot(
     since: int,
     verdict: Mapping[str, Any] | None,
 ) -> Plot:
-    found = {place: run.entries[name] for place, run in enumerate(runs) if name in run.entries}
     time, entry = _compared(verdict), runs[-1].entries[name]
+    how = conditions(entry["measured"])
+    found = {
+        place: run.entries[name] for place, run in enumerate(runs)
+        if name in run.entries and conditions(run.entries[name]["measured"]) == how
+    }  # fmt: skip
     shown = _figure(entry, time)
     figure = _empty(runs, _FIGURES[shown][0])
     values = _add_time(figure, found, shown)

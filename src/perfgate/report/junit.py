@@ -16,7 +16,7 @@ from perfgate.judge.exit_codes import FAILING
 from perfgate.judge.record import BESIDE
 from perfgate.plain_text import marked
 from perfgate.report.measured import companions
-from perfgate.report.words import STATUSES, exit_words, name_parts, status_words
+from perfgate.report.words import SILENT, STATUSES, exit_words, name_parts, status_words
 
 Properties = list[tuple[str, str]]
 
@@ -27,8 +27,6 @@ _FIGURES = (
     "median_ns", "ratio", "parameters", "trainable_parameters", "floor_fraction",
     "rounds", "disturbed_rounds",
 )  # fmt: skip
-# A benchmark of which nothing is known did not pass.
-_SILENT = ("inconclusive", "unjudged", "no_baseline")
 
 
 def properties(measurement: Mapping[str, Any]) -> Properties:
@@ -127,7 +125,7 @@ def _outcome(verdict: Mapping[str, Any], failing: set[str]) -> ElementTree.Eleme
         outcome = ElementTree.Element("failure", {"message": message, "type": status})
         outcome.text = message
         return outcome
-    if status in _SILENT:
+    if status in SILENT:  # a benchmark of which nothing is known did not pass
         return ElementTree.Element("skipped", {"message": message, "type": status})
     return None
 

@@ -9,9 +9,12 @@ from typing import Any
 from perfgate.judge.record import BESIDE, Measurement, Process
 
 _WORK_TYPES: Mapping[str, type] = {
-    "case": str, "implementation": str, "pass": str, "reference": str, "cache": str, "batch": int,
-    "config": dict,
+    "case": str, "implementation": str, "pass": str, "reference": str, "cache": str, "timer": str,
+    "backend": str, "precision": str, "mode": str, "batch": int, "config": dict,
 }  # fmt: skip
+
+# What two works of a pass each do not share, though they are passes of one thing.
+_OF_PASS = {"pass", "reference", "reference_flops"}
 
 
 def measurement_entry(
@@ -96,6 +99,34 @@ def work_entry(measured: Any) -> dict[str, Any]:
     if not isinstance(widths, list) or not all(type(width) is int for width in widths):
         del work["widths"]
     return work
+
+
+def says_all(work: Mapping[str, Any]) -> bool:
+    """Whether a work says under which heading, and in which row and column, its figures belong."""
+    return {"case", "batch", "implementation", "pass"} <= work.keys()
+
+
+def conditions(work: Mapping[str, Any]) -> str:
+    """How time was taken, where that is not the usual way: such figures stand by themselves."""
+    timer = f", timer {work['timer']}" if "timer" in work else ""
+    cache = f", {work['cache']} caches" if work.get("cache", "warm") != "warm" else ""
+    return timer + cache
+
+
+def heading(work: Mapping[str, Any]) -> str:
+    """What figures must share to stand side by side."""
+    return f"{work['case']}, batch {work['batch']:,}{conditions(work)}"
+
+
+def label(work: Mapping[str, Any]) -> str:
+    """The implementation, and how it is run where that is not the usual way."""
+    ways = (work[name] for name in ("backend", "precision", "mode") if name in work)
+    return " ".join([work["implementation"], *ways])
+
+
+def row_key(work: Mapping[str, Any]) -> str:
+    """What the passes of one row share: all that the work says but for the pass."""
+    return repr(sorted((key, repr(part)) for key, part in work.items() if key not in _OF_PASS))
 
 
 def finite(value: Any) -> float | None:

@@ -19,7 +19,7 @@ from perfgate.report import words
 from perfgate.report.figures import case_sections
 from perfgate.report.growth import growth_sections, is_growth
 from perfgate.report.history import history_section
-from perfgate.report.measured import companions, work_entry
+from perfgate.report.measured import companions, label, says_all, work_entry
 from perfgate.report.plot import Section, looks
 from perfgate.report.rows import rows
 from perfgate.report.templates import file_text, template
@@ -102,10 +102,7 @@ def _plotly_js() -> str:
 def _sections(document: Mapping[str, Any], history: Sequence[Run]) -> list[Section]:
     works = [entry["measured"] for entry in document["measurements"]]
     works += [work_entry(m.measured) for run in history for m in run.measurements.values()]
-    found = looks(
-        (work["implementation"] for work in works if "implementation" in work),
-        companions(document["measurements"]),
-    )
+    found = looks(map(label, filter(says_all, works)), companions(document["measurements"]))
     sections = [
         *case_sections(document["measurements"], found, is_growth),
         *growth_sections(document, history, found),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.resources import files
 from typing import Any
+
+from perfgate.report.templates import file_text
 
 LONGEST = 200
 
@@ -14,8 +15,7 @@ LONGEST = 200
 @cache
 def schema() -> dict[str, Any]:
     """The published schema."""
-    text = files(__package__).joinpath("schema.json").read_text(encoding="utf-8")
-    content: dict[str, Any] = json.loads(text)
+    content: dict[str, Any] = json.loads(file_text("schema.json"))
     return content
 
 

@@ -6,7 +6,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from perfgate.judge.record import Measurement, Run
-from perfgate.report.measured import not_negative, whole, work_entry
+from perfgate.report.measured import (
+    heading,
+    label,
+    not_negative,
+    row_key,
+    says_all,
+    whole,
+    work_entry,
+)
 from perfgate.report.words import PASSES, factor
 
 # How columns call the passes; ratios are shorter.
@@ -35,13 +43,13 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def results_markdown(run: Run) -> str:
-    """The run as Markdown: where and when, then a table for each case."""
-    cases: dict[tuple[str, int], dict[str, dict[str, Measurement]]] = defaultdict(dict)
+    """The run as Markdown: where and when, then a table for each `heading`."""
+    tables: dict[str, dict[str, dict[str, Measurement]]] = defaultdict(dict)
     for measurement in run.measurements.values():
-        of = work_entry(measurement.measured)
-        if {"case", "batch", "implementation", "pass"} <= of.keys():
-            passes = cases[of["case"], of["batch"]].setdefault(of["implementation"], {})
-            passes[of["pass"]] = measurement
+        work = work_entry(measurement.measured)
+        if says_all(work):
+            passes = tables[heading(work)].setdefault(row_key(work), {})
+            passes[work["pass"]] = measurement
     environment = run.environment
     parts = [
         f"Measured {run.datetime[:19]} UTC at commit {run.commit[:10]} on "
@@ -49,12 +57,12 @@ def results_markdown(run: Run) -> str:
         f"torch {environment.get('torch', 'unknown')}, {environment.get('threads', '?')} threads, "
         f"matmul precision {environment.get('matmul_precision', 'unknown')}."
     ]
-    for (case, batch), implementations in cases.items():
-        all_of = [m for passes in implementations.values() for m in passes.values()]
+    for title, found in tables.items():
+        all_of = [m for passes in found.values() for m in passes.values()]
         beside = list(dict.fromkeys(name for m in all_of for name in m.beside()))
-        rows = [_result_row(name, passes, beside) for name, passes in implementations.items()]
+        rows = [_result_row(passes, beside) for passes in found.values()]
         table = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
-        parts.append(f"### {case}, batch {batch}\n\n{table}")
+        parts.append(f"### {title}\n\n{table}")
     parts.append(LEGEND)
     return "\n\n".join(parts) + "\n"
 
@@ -66,15 +74,13 @@ def is_results_table(text: str) -> bool:
     )
 
 
-def _result_row(
-    implementation: str, passes: Mapping[str, Measurement], beside: Sequence[str]
-) -> dict[str, str]:
+def _result_row(passes: Mapping[str, Measurement], beside: Sequence[str]) -> dict[str, str]:
     """Cells by their columns; empty where nothing was measured."""
     of_pass = [passes.get(name) for name in PASSES]
     any_pass = next(iter(passes.values()))
     memory, info = passes.get("backward", any_pass).memory, any_pass.info
-    version = info.get("package_version")
-    row = {"implementation": f"{implementation} {version}" if version else implementation}
+    name, version = label(work_entry(any_pass.measured)), info.get("package_version")
+    row = {"implementation": f"{name} {version}" if version else name}
     for column, measurement in zip(PASSES.values(), of_pass, strict=True):
         row[f"{column} ms"] = f"{measurement.median_ns / 1e6:.2f}" if measurement else ""
     for column, kind in _MEMORY.items():

@@ -16,6 +16,8 @@ STATUSES: tuple[Status, ...] = (
     "regressed",
 )  # fmt: skip
 assert set(STATUSES) == set(get_args(Status))
+# Those that say neither yes nor no.
+SILENT: tuple[Status, ...] = ("inconclusive", "unjudged", "no_baseline")
 
 EXITS: Mapping[str, str] = {
     "PASSED": "nothing is worse",
@@ -79,8 +81,7 @@ def exit_words(document: Mapping[str, Any]) -> str:
 
 def unjudged(document: Mapping[str, Any]) -> int:
     """How many verdicts say neither yes nor no."""
-    statuses = [verdict["status"] for verdict in document["verdicts"]]
-    return sum(status in ("inconclusive", "unjudged", "no_baseline") for status in statuses)
+    return sum(verdict["status"] in SILENT for verdict in document["verdicts"])
 
 
 def counts(statuses: Iterable[str]) -> list[tuple[str, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -51,8 +50,8 @@ def write_all(
         "report.json": to_json(document),
         "summary.md": summary_markdown(document),
         "junit.xml": junit_xml(document),
-        "github-action-benchmark.json": _json(github_action_benchmark(document)),
-        "bencher.json": _json(bencher(document)),
+        "github-action-benchmark.json": to_json(github_action_benchmark(document)),
+        "bencher.json": to_json(bencher(document)),
     }
     try:
         texts[PAGE] = page(document, history)
@@ -111,7 +110,3 @@ def _check_ours(folder: Path) -> None:
             f"the folder {folder} holds {', '.join(taken)}, which is no report of kan-bench; "
             "expected a folder without files of these names: name another one"
         )
-
-
-def _json(data: object) -> str:
-    return json.dumps(data, indent=1, allow_nan=False) + "\n"

@@ -230,19 +230,8 @@ def changing(
         ) from error
 
 
-def store(directory: Path, device_key: str, data: dict[str, Any], name: str) -> Path:
-    """Write a run as the newest baseline for a device; earlier ones stay.
-
-    Raises:
-        BaselineError: the folder cannot be written.
-    """
-    # Two at once must not choose the same number.
-    with changing(directory, device_key) as folder:
-        return write_next(folder, data, name)
-
-
 def write_next(folder: Path, data: dict[str, Any], name: str) -> Path:
-    """The same by whoever has the folder already.
+    """Write a run as the newest baseline of a folder that is being changed; earlier ones stay.
 
     Raises:
         OSError: the file cannot be written.

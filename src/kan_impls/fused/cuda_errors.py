@@ -1,0 +1,30 @@
+"""What a status of the CUDA driver means for a kernel: unusable, or a failure of something else.
+
+Only an error that says that this kernel cannot be had here disables it. Memory that has run out
+returns, and after a sticky error nothing works any more: both stay what they are.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from kan_impls.fused.compiler import KernelUnavailable
+
+OUT_OF_MEMORY = 2
+
+# The values of CUresult, which are part of the driver's binary interface, where the image is at
+# fault: invalid, of another architecture, of an unsupported PTX version, without the symbol.
+BAD_IMAGE = frozenset({200, 209, 218, 221, 222, 223, 300, 301, 302, 303, 500, 801})
+
+# Those of a launch that this device never takes: an invalid value, and too many resources.
+BAD_LAUNCH = frozenset({1, 701})
+
+# A thread without a context, and one where another library's is current: its handles are foreign.
+FOREIGN_CONTEXT = frozenset({201, 400})
+
+
+def error(status: int, message: str, unusable: frozenset[int] = frozenset()) -> RuntimeError:
+    """The error of a status: `KernelUnavailable` for one of `unusable`."""
+    if status == OUT_OF_MEMORY:
+        return torch.OutOfMemoryError(message)
+    return KernelUnavailable(message) if status in unusable else RuntimeError(message)
