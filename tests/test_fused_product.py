@@ -72,8 +72,8 @@ def reference_of(kind):
 def cut(monkeypatch, rows, inputs, in_piece, must_stage):
     """Let cells have so many rows, pieces so many inputs, and staged cells so many, too."""
 
-    def cells_of(x, terms, is_backward):
-        found = cells.cells_of(x, terms, is_backward)
+    def cells_of(x, terms, wanted):
+        found = cells.cells_of(x, terms, wanted)
         changes = {"rows_at_once": rows, "inputs_in_piece": in_piece}
         if found.is_staged or must_stage:
             changes |= {"inputs_at_once": inputs, "is_staged": True}
@@ -120,19 +120,24 @@ def test_workspace_does_not_grow_with_the_batch(device, monkeypatch, kind, dtype
         assert peaks.backward_peak_bytes <= workspace + results + 4096
 
 
-@pytest.mark.parametrize("is_backward", [False, True])
+@pytest.mark.parametrize(
+    "wanted",
+    [cells.Pass(y=True), cells.Pass(grad_weights=True), cells.Pass(False, True, True)],
+    ids=str,
+)
 @pytest.mark.parametrize("must_stage", [False, True])
 @pytest.mark.parametrize("batch", [1, 100, 300, 4000])
-def test_cells_fit_and_cover(batch, must_stage, is_backward):
+def test_cells_fit_and_cover(batch, must_stage, wanted):
     found = cells._cells(
         batch, 1000, 1000, ((8, 40), (1, 3)), torch.float32, torch.float32, must_stage,
-        is_backward, cells.WORKSPACE_BYTES, cells.PIECE_BYTES,
+        wanted, cells.LEAST_BYTES, cells.WORKSPACE_BYTES, cells.PIECE_BYTES,
     )  # fmt: skip
     for size, slices in ((batch, found.rows()), (1000, found.inputs())):
         assert [i for s in slices for i in range(size)[s]] == list(range(size))
     assert found.is_staged >= must_stage
-    values = (1 + is_backward) * 9 * found.rows_at_once * found.inputs_at_once
-    stage = (1 + is_backward) * 9 * found.inputs_at_once * 1000 * found.is_staged
+    values = (1 + wanted.grad_values) * 9 * found.rows_at_once * found.inputs_at_once
+    stages = found.is_staged * (wanted.y + wanted.grad_values + wanted.grad_weights)
+    stage = stages * 9 * found.inputs_at_once * 1000
     assert 4 * (values + stage) <= cells.WORKSPACE_BYTES
     if batch == 4000:
         # What is moved of weights and outputs is a small part of what moving them for every 130

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from kan_impls.fused.term import Term
 
-# What a pass holds at most besides its operands and results: half of the values of its functions,
-# which autograd would save, within these bounds. At the lower one a batch of 100 takes no more than
-# an MLP's, at the upper one the products run at full speed. A single row of a single input may
-# need more, in the second way 8 bytes for each weight of an input.
-LEAST_WORKSPACE_BYTES = 7 * 2**20
+# What a pass holds at most besides its operands and results: the products run at full speed. A single
+# row of a single input may need more, in the second way 8 bytes for each weight of an input.
 WORKSPACE_BYTES = 15 * 2**20
+
+# For each product of a cell the lower bound, at which a forward pass of 100 rows takes no more than
+# an MLP's. Beyond it a pass takes half of the values of its functions, which autograd would save.
+LEAST_BYTES = 7 * 2**20
 
 # Bytes of the functions that are evaluated at once, and of what is held meanwhile: they stay in the
 # second-level caches of two cores until the last of the operators that make them.
@@ -65,7 +66,7 @@ class Cells:
 
     def pieces(self, columns: Tensor) -> Iterator[slice]:
         """Slices of the inputs of a cell."""
-        return _slices(columns.shape[0], self.inputs_in_piece)
+        return _slices(columns.shape[0], _even(columns.shape[0], self.inputs_in_piece))
 
     def columns(self, x: Tensor) -> Tensor:
         """A cell of x in columns, shape `(inputs, rows)`: the values of a function are then one
@@ -73,13 +74,28 @@ class Cells:
         return x.t().contiguous().to(self.dtype)
 
 
-def cells_of(x: Tensor, terms: Sequence[Term], is_backward: bool) -> Cells:
+@dataclass(frozen=True)
+class Pass:
+    """What a pass computes by products.
+
+    Args:
+        y: a forward pass; the others are those of a backward pass.
+        grad_values: the gradients of the values, for those of x and of the basis's parameters.
+        grad_weights: the gradients of the weights, or of their scales.
+    """
+
+    y: bool = False
+    grad_values: bool = False
+    grad_weights: bool = False
+
+
+def cells_of(x: Tensor, terms: Sequence[Term], wanted: Pass) -> Cells:
     """The cells of a pass over x, shape `(batch, in_features)`."""
     weight = terms[0].weight
     functions = tuple((term.weight.shape[0], term.basis.elements_per_input) for term in terms)
     return _cells(
         *x.shape, weight.shape[2], functions, x.dtype, weight.dtype,
-        any(term.is_staged for term in terms), is_backward, WORKSPACE_BYTES, PIECE_BYTES,
+        any(term.is_staged for term in terms), wanted, LEAST_BYTES, WORKSPACE_BYTES, PIECE_BYTES,
     )  # fmt: skip
 
 
@@ -92,25 +108,27 @@ def _cells(
     x_dtype: torch.dtype,
     weight_dtype: torch.dtype,
     must_stage: bool,
-    is_backward: bool,
+    wanted: Pass,
+    least: int,
     workspace: int,
     piece_bytes: int,
 ) -> Cells:
     dtype = torch.promote_types(torch.promote_types(x_dtype, weight_dtype), torch.float32)
     count, itemsize = sum(number for number, _ in functions), dtype.itemsize
     in_piece = max(1, piece_bytes // (itemsize * max(map(sum, functions))))
-    # Per row and input: the values, and in 16 bits a copy of them; x, and as it was; in the
-    # backward pass the gradients of the values and of x.
+    # Per row and input: the values, and in 16 bits a copy of them; x, and as it was; the gradients
+    # of the values and of x.
     copies = 1 if weight_dtype.itemsize >= 4 else 2
-    per_element = itemsize * ((copies + is_backward) * count + 2 + is_backward)
+    per_element = itemsize * ((copies + wanted.grad_values) * count + 2 + wanted.grad_values)
     # Per row and input of a piece, which has some inputs or one: what the basis holds besides.
     per_point = itemsize * max(elements for _, elements in functions)
     # Per row: grad_y, and in 16 bits a sum and a product.
     per_row = itemsize * (2 * copies - 1) * out_features + per_point
     # Per input of staged weights: these, and the sum of their gradient.
-    per_input = itemsize * (1 + is_backward) * count * out_features
+    stages = wanted.y + wanted.grad_values + wanted.grad_weights
+    per_input = itemsize * stages * count * out_features
     half = itemsize * batch * in_features * count // 2
-    workspace = min(workspace, max(LEAST_WORKSPACE_BYTES, half))
+    workspace = min(workspace, max(least * stages, half))
     room = max(0, workspace - per_point * in_piece)
 
     def rows_of(inputs: int, stage: int) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kan_impls.basis.base import Scratch
-from kan_impls.fused.cells import Cells, cells_of
+from kan_impls.fused.cells import Cells, Pass, cells_of
 from kan_impls.fused.term import Term, TermGrad
 
 
@@ -40,14 +40,16 @@ def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
     """
     weight = terms[0].weight
     y = weight.new_empty(x.shape[0], weight.shape[2])
-    cells, memory = cells_of(x, terms, is_backward=False), _Memory()
+    cells, memory = cells_of(x, terms, Pass(y=True)), _Memory()
     for rows in cells.rows():
         total = _accumulator(y[rows])
         if bias is not None:
             total.copy_(bias.expand_as(total))
         is_empty = bias is None
         for inputs in cells.inputs():
-            weights = _Weights(terms, inputs, cells.is_staged, memory)
+            weights = _Weights(terms, inputs)
+            if cells.is_staged:
+                weights.copy(memory.weights)
             columns = cells.columns(x[rows, inputs])
             values = memory.values.empty(columns, (cells.num_functions, *columns.shape))
             for slots, term in weights.terms():
@@ -85,11 +87,15 @@ def backward(
     """
     grad_x = _empty(x) if needs_grad_x else None
     grads = [_grads_of(term, *needs) for term, needs in zip(terms, needs_grads, strict=True)]
-    if not needs_grad_x and not any(any(needs) for needs in needs_grads):
+    wanted = Pass(
+        grad_values=needs_grad_x or any(grad.params for grad in grads),
+        grad_weights=any(weight or scale for weight, scale, _ in needs_grads),
+    )
+    if wanted == Pass():
         return grad_x, grads
-    cells, memory = cells_of(x, terms, is_backward=True), _Memory()
+    cells, memory = cells_of(x, terms, wanted), _Memory()
     for inputs in cells.inputs():
-        part = _Part(terms, grads, inputs, cells, memory)
+        part = _Part(terms, grads, inputs, wanted, cells, memory)
         for rows in cells.rows():
             columns = cells.columns(x[rows, inputs])
             total_x = None if grad_x is None else torch.zeros_like(columns)
@@ -127,20 +133,20 @@ class _Weights:
     are taken where they are, those of all inputs by a product for each term.
     """
 
-    def __init__(
-        self, terms: Sequence[Term], inputs: slice, is_staged: bool, memory: _Memory
-    ) -> None:
+    def __init__(self, terms: Sequence[Term], inputs: slice) -> None:
         self._terms = [term.of_inputs(inputs) for term in terms]
         ends = [0]
         for term in terms:
             ends.append(ends[-1] + term.weight.shape[0])
         self.slots = [slice(*pair) for pair in pairwise(ends)]
-        self.stage: Tensor | None = None
-        if is_staged:
-            like = self._terms[0].weight
-            self.stage = memory.weights.empty(like, (ends[-1], *like.shape[1:]))
-            for slots, term in self.terms():
-                term.write_weights(self.stage[slots])
+        self._copy: Tensor | None = None
+
+    def copy(self, memory: Scratch) -> None:
+        """Stage them."""
+        like = self._terms[0].weight
+        self._copy = memory.empty(like, (self.slots[-1].stop, *like.shape[1:]))
+        for slots, term in self.terms():
+            term.write_weights(self._copy[slots])
 
     def terms(self) -> Iterator[tuple[slice, Term]]:
         """Each term with its places among the functions."""
@@ -148,8 +154,8 @@ class _Weights:
 
     def matrices(self) -> Iterator[tuple[slice, Tensor]]:
         """Matrices of shape `(functions * inputs, out_features)`, with their functions."""
-        if self.stage is not None:
-            yield slice(0, len(self.stage)), self.stage.flatten(0, 1)
+        if self._copy is not None:
+            yield slice(0, len(self._copy)), self._copy.flatten(0, 1)
         else:
             for slots, term in self.terms():
                 yield slots, term.weight.flatten(0, 1)
@@ -163,13 +169,16 @@ class _Part:
         terms: Sequence[Term],
         grads: Sequence[TermGrad],
         inputs: slice,
+        wanted: Pass,
         cells: Cells,
         memory: _Memory,
     ) -> None:
-        self.cells, self.memory = cells, memory
+        self.wanted, self.cells, self.memory = wanted, cells, memory
         self.grads = [grad.of_inputs(inputs) for grad in grads]
         self.has_params = any(grad.params for grad in grads)
-        self.weights = _Weights(terms, inputs, cells.is_staged, memory)
+        self.weights = _Weights(terms, inputs)
+        if cells.is_staged and wanted.grad_values:
+            self.weights.copy(memory.weights)
         self.totals = self._totals()
 
     def _totals(self) -> list[tuple[slice, Tensor]]:
@@ -185,8 +194,8 @@ class _Part:
             return []
         # One product for those that are needed: of all terms, or of one.
         every = slice(wanted[0][0].start, wanted[-1][0].stop)
-        like = self.weights.stage
-        assert like is not None
+        _, first = next(self.weights.terms())
+        like = first.weight
         wide = torch.promote_types(like.dtype, torch.float32)
         shape = (every.stop - every.start, *like.shape[1:])
         return [(every, self.memory.total.empty(like, shape, wide))]
@@ -198,9 +207,7 @@ class _Part:
         gradient of the weights, which the first rows overwrite."""
         shape = (self.cells.num_functions, *columns.shape)
         values = self.memory.values.empty(columns, shape)
-        grad_values = None
-        if grad_x is not None or self.has_params:
-            grad_values = self._grad_values(grad_y, shape)
+        grad_values = self._grad_values(grad_y, shape) if self.wanted.grad_values else None
         for (slots, term), grad in zip(self.weights.terms(), self.grads, strict=True):
             for piece in self.cells.pieces(columns):
                 own = term.of_inputs(piece)
