@@ -21,8 +21,8 @@ from torch import Tensor
 
 from kan_impls.fused.term import Term
 
-# What a pass holds at most besides its operands and results: the products run at full speed. A single
-# row of a single input may need more, in the second way 8 bytes for each weight of an input.
+# What a pass holds at most besides its operands and results: the products run at full speed.
+# A single row of a single input may need more, in the second way 8 bytes for each of its weights.
 WORKSPACE_BYTES = 15 * 2**20
 
 # For each product of a cell the lower bound, at which a forward pass of 100 rows takes no more than
