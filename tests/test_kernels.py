@@ -135,7 +135,7 @@ def test_results_do_not_depend_on_the_order_of_threads(emulators, case):
 def test_inputs_beyond_one_axis_of_the_grid(emulators, monkeypatch):
     monkeypatch.setattr(kernels, "MAX_GRID", (2**31 - 1, 3, 65535))
     case = MANY_INPUTS
-    (launch,) = emulated_layer._Run(case).launches()
+    (launch,) = emulated_layer.LayerRun(case).launches()
     assert launch.grid == (1, 3, 3)  # of 8 blocks: the last one is idle
     check(case, emulators[case.functions.name])
 
@@ -401,7 +401,7 @@ def test_without_a_fault_nothing_is_caught(emulators, case):
 
 def test_too_little_shared_memory_is_caught(emulators):
     case = FAULT_CASE
-    launches = [*emulated_layer._Run(case).launches()]
+    launches = [*emulated_layer.LayerRun(case).launches()]
     assert len(launches) == 3
     for launch in launches:
         less = launch.shared_bytes - 48  # the last row without the bytes that only space it
