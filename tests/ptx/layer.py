@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -25,7 +25,7 @@ MAX_THREADS = 4096
 Edit = Callable[[str], str]
 
 
-@lru_cache(maxsize=None)
+@cache
 def text_of(kernel: str, source_edit: Edit | None = None) -> tuple[str, str]:
     """PTX and symbol of a kernel, of sources that `source_edit` changed where given."""
     files = compiler.sources()
@@ -61,7 +61,7 @@ def run(case: Case, edit: Edit | None = None, source_edit: Edit | None = None):
 
 
 def is_output(name: str) -> bool:
-    return name in ("y", "workspace") or name.startswith("grad_") and name != "grad_y"
+    return name in ("y", "workspace") or (name.startswith("grad_") and name != "grad_y")
 
 
 def _execute(kernel: Kernel, launch: Launch, memory: Global) -> None:

@@ -20,10 +20,15 @@ _MEETS, _WAITS, _DONE = 2**28, 2**29, 2**30
 
 
 class Machine:
-    """Args:
-    arguments: the struct.
-    grid, blocks: of the launch, and (count, 3) coordinates of those that run here.
-    threads, shared_bytes: of a block.
+    """Some blocks of a launch.
+
+    Args:
+        arguments: the struct.
+        grid, blocks: of the launch, and (count, 3) coordinates of those that run here.
+        threads, shared_bytes: of a block.
+
+    Raises:
+        Fault: the arguments or threads are not what the kernel takes, or it is not modelled.
     """
 
     def __init__(
@@ -68,8 +73,10 @@ class Machine:
         ]
 
     def run(self) -> None:
-        """Raises:
-        Fault: naming the instruction.
+        """To the end of all threads.
+
+        Raises:
+            Fault: naming the instruction.
         """
         with np.errstate(all="ignore"):
             while (now := int(self._at.min())) < _WAITS:

@@ -12,8 +12,10 @@ NOBODY = -1
 
 
 def check_aligned(addresses: np.ndarray, size: int) -> None:
-    """Raises:
-    Fault: an address is no multiple of the size.
+    """Pass where each address is a multiple of the size.
+
+    Raises:
+        Fault: one is not.
     """
     wrong = addresses[addresses % size != 0]
     if len(wrong):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 ENDS_BLOCK = ("bra", "ret", "bar", "shfl")
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818  (of a kernel, not of this package)
     """What a kernel must not do, or what this package does not model."""
 
 

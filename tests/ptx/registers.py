@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ SHARED_BASE = 1024  # where dynamic shared memory begins: not at 0
 _LETTERS = {"s": "int", "u": "uint", "b": "uint", "f": "float"}
 
 
+@cache
 def dtype_of(type_: str) -> np.dtype[Any]:
     """Of a type such as `s32`; `b32` holds bits, as unsigned numbers.
 
@@ -28,9 +30,11 @@ def dtype_of(type_: str) -> np.dtype[Any]:
 
 
 class Registers:
-    """Args:
-    special: arrays or numbers by name, such as `tid.x`.
-    symbols: addresses by name.
+    """Those of a kernel, zero at first.
+
+    Args:
+        special: arrays or numbers by name, such as `tid.x`.
+        symbols: addresses by name.
     """
 
     def __init__(
@@ -49,13 +53,13 @@ class Registers:
         if text in self._arrays:
             array = self._arrays[text]
             # Of a wider register, the low part.
-            return array if dtype == bool else array.view(dtype)[:: array.itemsize // dtype.itemsize]
+            return array.view(dtype)[:: array.itemsize // dtype.itemsize]
         if text[1:] in self._special:
             return self._special[text[1:]]
         if text.startswith("0f"):
             return np.uint32(int(text[2:], 16)).view(dtype)
         number = self._symbols[text] if text in self._symbols else int(text, 0)
-        if dtype == bool:
+        if dtype.kind == "b":
             return bool(number)
         bits = np.dtype(f"uint{8 * dtype.itemsize}").type(number % 256**dtype.itemsize)
         return bits.view(dtype)
@@ -63,7 +67,7 @@ class Registers:
     def target(self, text: str, type_: str) -> np.ndarray:
         """Where to write a value of a type: a wider register extends it by its sign, or by 0."""
         array = self._arrays[text]
-        if array.dtype == bool or type_[0] == "f":
+        if array.dtype.kind == "b" or type_[0] == "f":
             return array.view(dtype_of(type_))
         return array.view(f"{_LETTERS[type_[0]]}{8 * array.itemsize}")
 

@@ -87,9 +87,7 @@ class Shared:
         waits[threads] = True
         left = []
         for copy in self._copies:
-            lands = waits[copy.threads] & (
-                copy.groups < self._committed[copy.threads] - pending
-            )
+            lands = waits[copy.threads] & (copy.groups < self._committed[copy.threads] - pending)
             if lands.any():
                 self._land(*(part[lands] for part in copy))
             if not lands.all():

@@ -133,7 +133,9 @@ class Steps:
             reads = bytes_read > 0
             if reads.any():
                 some = active[reads]
-                found = self._machine.spaces["global"].load(self._machine.identity[some], source(some), 4, size // 4)
+                found = self._machine.spaces["global"].load(
+                    self._machine.identity[some], source(some), 4, size // 4
+                )
                 values[reads] = np.ascontiguousarray(found).view(np.uint16)
             self._machine.shared.start_copy(active, to(active), values)
 

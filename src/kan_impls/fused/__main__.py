@@ -115,12 +115,12 @@ def _registers(options: argparse.Namespace) -> int:
 
 def _waves(options: argparse.Namespace) -> int:
     """A line for each group of batches with the same waves on all GPUs."""
-    functions = Functions(FourierBasis(5))
+    functions, (inputs, outputs) = Functions(FourierBasis(5)), options.layer
     groups: list[tuple[int, list[float]]] = []
     for rows in range(1, options.rows + 1):
         waves = [
             kernels.forward_waves(
-                Layer(functions, rows, *options.layer, Element.FLOAT, Precision.ACCURATE, device)
+                Layer(functions, rows, inputs, outputs, Element.FLOAT, Precision.ACCURATE, device)
             )
             for device in (Device(90, sms) for sms in options.sms)
         ]
