@@ -87,7 +87,7 @@ lint: $(READY) ## format, lint, types, import contracts, workflows
 	$(BIN)/zizmor --offline --quiet --persona=auditor --strict-collection .github
 
 check: lint test selftest $(ON_LINUX) ## everything that must hold before a merge
-	$(BIN)/python -m pytest -m "compile or sanitizer or toy"
+	$(BIN)/python -m pytest -m "compile or ptx or sanitizer or toy"
 
 selftest: $(READY) ## the gate tests itself: faults go red, identical code stays green
 	$(BIN)/python benchmarks/selftest.py

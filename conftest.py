@@ -21,6 +21,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped without one")
     config.addinivalue_line("markers", "sanitizer: kernels emulated under ASan, UBSan or TSan")
+    config.addinivalue_line("markers", "ptx: every kernel executed as PTX; -m ptx")
     config.addinivalue_line("markers", "compile: every kernel for one more GPU; -m compile")
     config.addinivalue_line("markers", "toy: in a copy of the project with a new basis; -m toy")
     config.addinivalue_line("markers", "gate: the gate job itself, in a small project; -m gate")

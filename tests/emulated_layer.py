@@ -105,12 +105,17 @@ class Buffer:
             bits <<= 16
         return bits.view(np.float32).astype(np.float64)
 
+    @property
+    def bytes(self) -> NDArray[np.uint8]:
+        """What it holds, to be changed in place."""
+        return self._raw[self._inside]
+
     def guards_intact(self) -> bool:
         outside = [self._raw[: self._inside.start], self._raw[self._inside.stop :]]
         return all((part == GUARD_BYTE).all() for part in outside)
 
 
-class _Run:
+class LayerRun:
     """The tensors of a case and its launches. The same case has the same values."""
 
     def __init__(self, case: Case) -> None:
@@ -173,7 +178,7 @@ class _Run:
 
 def run(case: Case, emulator: Emulator, seed: int = 0) -> dict[str, Array]:
     """y and all gradients. Raises AssertionError if anything around a tensor was written."""
-    state = _Run(case)
+    state = LayerRun(case)
     for launch in state.launches():
         emulator.run(launch, seed=seed)
     for name, buffer in state.tensors.items():
@@ -183,7 +188,7 @@ def run(case: Case, emulator: Emulator, seed: int = 0) -> dict[str, Array]:
 
 def reference(case: Case) -> dict[str, Array]:
     """The same by the oracles, from the values as the kernels read them."""
-    values = {name: buffer.read() for name, buffer in _Run(case).tensors.items()}
+    values = {name: buffer.read() for name, buffer in LayerRun(case).tensors.items()}
     params = [values[f"params{n}"] for n in range(len(case.basis.params))]
     own = [param.repeat(case.inputs // case.sets, 0) for param in params]
     surrounding = {name: values.get(name) for name in ("scale", "base_weight", "bias")}
@@ -194,9 +199,13 @@ def reference(case: Case) -> dict[str, Array]:
 
 
 def errors(case: Case, emulator: Emulator, seed: int = 0) -> dict[str, float]:
+    """As `errors_of`, of what the emulator computes."""
+    return errors_of(case, run(case, emulator, seed))
+
+
+def errors_of(case: Case, actual: dict[str, Array]) -> dict[str, float]:
     """The relative error of every result, in the norm; infinite where a value is not a number."""
     expected = reference(case)
-    actual = run(case, emulator, seed)
     assert actual.keys() <= expected.keys()
     result = {}
     for name, value in actual.items():

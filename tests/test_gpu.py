@@ -213,7 +213,7 @@ def test_how_the_tensor_core_of_the_gpu_rounds(probe, record_property):
 
 def launched(case):
     """What the launches of a case leave, on the GPU."""
-    state = emulated_layer._Run(case)
+    state = emulated_layer.LayerRun(case)
     tensors = {}
     for name, buffer in state.tensors.items():
         signed = buffer._bits.view(np.int32 if buffer._bits.itemsize == 4 else np.int16)

@@ -61,7 +61,7 @@ CASES = [
     Case(100, 2, 5, FourierBasis(3)),
     Case(250, 2, 5, FourierBasis(3), bias=False),
     Case(20, 45, 130, FourierBasis(3), sms=12),  # splits, and 5 stages of outputs
-    Case(20, 45, 130, FourierBasis(3), sms=1),  # one split of 12 stages
+    Case(20, 45, 130, FourierBasis(3)),  # one split of 12 stages
     Case(20, 45, 136, FourierBasis(3), sms=12, element=BFLOAT16, precision=TF32),
     Case(70, 3, 40, FourierBasis(17)),  # 3 chunks, the last one short
     Case(1100, 1, 5, FourierBasis(17), only="weight_grad"),  # the sum of each in two parts
@@ -93,7 +93,7 @@ LONG_SPLINE_WEIGHT_GRAD = Case(
 MANY_INPUTS = Case(20, 57, 5, FourierBasis(3), only="input_grad")
 
 # Where faults are planted.
-FAULT_CASE = Case(100, 45, 130, FourierBasis(3), sms=1)
+FAULT_CASE = Case(100, 45, 130, FourierBasis(3))
 FORWARD_FAULT_CASE = replace(FAULT_CASE, rows=20, only="forward")
 
 
@@ -135,7 +135,7 @@ def test_results_do_not_depend_on_the_order_of_threads(emulators, case):
 def test_inputs_beyond_one_axis_of_the_grid(emulators, monkeypatch):
     monkeypatch.setattr(kernels, "MAX_GRID", (2**31 - 1, 3, 65535))
     case = MANY_INPUTS
-    (launch,) = emulated_layer._Run(case).launches()
+    (launch,) = emulated_layer.LayerRun(case).launches()
     assert launch.grid == (1, 3, 3)  # of 8 blocks: the last one is idle
     check(case, emulators[case.functions.name])
 
@@ -401,7 +401,7 @@ def test_without_a_fault_nothing_is_caught(emulators, case):
 
 def test_too_little_shared_memory_is_caught(emulators):
     case = FAULT_CASE
-    launches = [*emulated_layer._Run(case).launches()]
+    launches = [*emulated_layer.LayerRun(case).launches()]
     assert len(launches) == 3
     for launch in launches:
         less = launch.shared_bytes - 48  # the last row without the bytes that only space it
@@ -420,10 +420,10 @@ def layer_of(rows=100, inputs=1000, outputs=1000, functions=None, sms=132, **kin
 
 def test_the_reference_layer_fills_the_gpu_once():
     plan = kernels.forward(layer_of())
-    assert plan.workspace_bytes == 17 * 100 * 1000 * 4
+    assert plan.workspace_bytes == 16 * 100 * 1000 * 4
     product, reduction = plan.launches
     assert product.kernel == "forward<Fourier<5>, float, ACCURATE, 7, 1>"
-    assert product.grid == (1, 16, 17)
+    assert product.grid == (1, 16, 16)
     assert reduction.grid == (391, 1, 1)
 
 

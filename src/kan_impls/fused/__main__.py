@@ -11,11 +11,13 @@ import torch
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import cubin_cache, doctor, jit, kernels
-from kan_impls.fused.kernels import Functions
+from kan_impls.fused.kernels import Device, Element, Functions, Layer, Precision
 
 # One for each tensor core generation that the kernels were written for: A100, A10 and
 # RTX A5000, H100 and H200.
 _ARCHS = ("sm_80", "sm_86", "sm_90")
+# A100, H100 with PCI Express, H100 and H200, a full GH100.
+_SMS = (108, 114, 132, 144)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,6 +56,18 @@ def _parser() -> argparse.ArgumentParser:
         "--arch", nargs="+", default=_ARCHS, help=f"default: {' '.join(_ARCHS)}"
     )  # fmt: skip
     command.set_defaults(run=_registers)
+
+    command = commands.add_parser("waves", help="how whole the waves of the forward pass are")
+    command.add_argument(
+        "--sms", type=int, nargs="+", default=_SMS,
+        help=f"multiprocessors of the GPUs (default: {' '.join(map(str, _SMS))})",
+    )  # fmt: skip
+    command.add_argument(
+        "--layer", type=int, nargs=2, default=(1000, 1000), metavar=("INPUTS", "OUTPUTS"),
+        help="default: 1000 1000",
+    )  # fmt: skip
+    command.add_argument("--rows", type=int, default=512, help="batches up to this (default: 512)")
+    command.set_defaults(run=_waves)
     return parser
 
 
@@ -96,6 +110,26 @@ def _registers(options: argparse.Namespace) -> int:
     for name in names:
         cells = [_cell(column[name].resources) for column in columns]
         print(f"| `{name}` | {' | '.join(cells)} |")
+    return 0
+
+
+def _waves(options: argparse.Namespace) -> int:
+    """A line for each group of batches with the same waves on all GPUs."""
+    functions, (inputs, outputs) = Functions(FourierBasis(5)), options.layer
+    groups: list[tuple[int, list[float]]] = []
+    for rows in range(1, options.rows + 1):
+        waves = [
+            kernels.forward_waves(
+                Layer(functions, rows, inputs, outputs, Element.FLOAT, Precision.ACCURATE, device)
+            )
+            for device in (Device(90, sms) for sms in options.sms)
+        ]
+        if not groups or groups[-1][1] != waves:
+            groups.append((rows, waves))
+    print(f"| rows from | {' | '.join(f'{sms} SMs' for sms in options.sms)} |")
+    print("|---:|" + "---:|" * len(options.sms))
+    for rows, waves in groups:
+        print(f"| {rows} | {' | '.join(f'{count:.2f}' for count in waves)} |")
     return 0
 
 

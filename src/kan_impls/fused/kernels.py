@@ -20,6 +20,7 @@ from kan_impls.fused.problem import (
     ceil_div,
     pack,
 )
+from kan_impls.fused.splits import splits_of
 
 __all__ = ["Device", "Element", "Functions", "Launch", "Layer", "Plan", "Precision"]
 
@@ -31,9 +32,6 @@ WORKSPACE_BYTES = 32 * 2**20
 
 # Steps of 8 products that one sum of the forward pass should have, for its accuracy in float32.
 MAX_STEPS = 1024
-
-# Blocks that one multiprocessor should get: two run at a time, and waves of unequal length fill.
-BLOCKS_PER_SM = 2
 
 REDUCE_THREADS = 256
 
@@ -95,6 +93,12 @@ class RowTile(NamedTuple):
     def rows(self) -> int:
         return 16 * self.warps * self.tiles
 
+    @property
+    def blocks_per_sm(self) -> int:
+        """Blocks of the forward pass that run on a multiprocessor at a time at least, as its
+        kernel asks the compiler for."""
+        return 2 if self.tiles == 1 else 1
+
 
 # Every block reads the weights of its columns, so one block should hold the whole batch where it
 # can, with few idle rows. Two tiles per warp halve the shared-memory reads and splits of the
@@ -153,6 +157,13 @@ def forward(layer: Layer) -> Plan:
         launches.append(Launch(kernel, _checked_grid(grid, layer), REDUCE_THREADS, 0))
     tensors = _read_by(layer, "y", *(("workspace",) if splits > 1 else ()))
     return Plan(layer, tuple(launches), tensors, workspace_bytes, splits, ceil_div(stages, splits))
+
+
+def forward_waves(layer: Layer) -> float:
+    """Blocks of the forward pass, in those that the GPU runs at a time."""
+    grid = forward(layer).launches[0].grid
+    places = _row_tile(FORWARD_TILES, layer.rows).blocks_per_sm * layer.device.sms
+    return grid[0] * grid[1] * grid[2] / places
 
 
 def weight_grad(layer: Layer) -> Plan:
@@ -290,18 +301,19 @@ def _forward_stages(layer: Layer) -> int:
 
 
 def _splits(layer: Layer) -> int:
-    """Parts of the sum over K: as many as keep all multiprocessors busy, within the workspace."""
+    """Parts of the sum over K, within the workspace."""
     tile = _row_tile(FORWARD_TILES, layer.rows)
-    blocks = ceil_div(layer.rows, tile.rows) * ceil_div(layer.outputs, FORWARD_COLUMNS)
     stages = _forward_stages(layer)
-    busy = ceil_div(BLOCKS_PER_SM * layer.device.sms, blocks)
-    accurate = ceil_div(stages * layer.functions.chunk_size(MAX_PAIRS), MAX_STEPS)
-    wanted = max(busy, accurate)
     affordable = max(1, WORKSPACE_BYTES // (layer.rows * layer.outputs * 4))
     # A split shorter than the pipeline would wait for memory most of its time.
     useful = ceil_div(stages, FORWARD_STAGES)
-    splits = min(wanted, affordable, useful, MAX_GRID[2])
-    return ceil_div(stages, ceil_div(stages, splits))  # none of them empty
+    return splits_of(
+        stages,
+        blocks=ceil_div(layer.rows, tile.rows) * ceil_div(layer.outputs, FORWARD_COLUMNS),
+        places=tile.blocks_per_sm * layer.device.sms,
+        least=ceil_div(stages * layer.functions.chunk_size(MAX_PAIRS), MAX_STEPS),
+        most=min(affordable, useful, MAX_GRID[2]),
+    )
 
 
 def _in_y_and_z(blocks: int) -> tuple[int, int]:

@@ -39,8 +39,6 @@ __device__ __forceinline__ void load_forward_stage(const Problem& problem, T* ti
       tile, weight, column, problem.outputs, problem.vectorized, row_start);
 }
 
-// Within a block of 32 columns, column g of product c (0..3) is column 4g + c: a thread then finds
-// its column of all four products, and at the end four neighbours of each row, in 16 bytes.
 template <class Basis, class T, Precision PRECISION, int TILES>
 struct ForwardWarp {
   typedef ForwardTile<Basis, T> Tile;
@@ -63,7 +61,7 @@ struct ForwardWarp {
     KAN_UNROLL for (int m = 0; m < TILES; m++) {
       KAN_UNROLL for (int r = 0; r < 2; r++) phi[m][r].start(x[m][r], input, first_pair, problem);
     }
-    const T* mine = tile + lane.t * Tile::STRIDE + 4 * lane.g;
+    const T* mine = tile + lane.t * Tile::STRIDE + lane.loaded_column();
     float scale[Tile::BLOCKS][4];
     KAN_UNROLL for (int j = 0; j < Tile::BLOCKS; j++) {
       if (Basis::HAS_SCALE) load4(scale[j], mine + Tile::SCALE_ROW * Tile::STRIDE + 32 * j);
@@ -101,7 +99,7 @@ struct ForwardWarp {
                                         long long first_row, int first_column) {
     KAN_UNROLL for (int j = 0; j < Tile::BLOCKS; j++) {
       KAN_UNROLL for (int side = 0; side < 2; side++) {
-        int column = first_column + 32 * j + 4 * (2 * lane.t + side);
+        int column = first_column + 32 * j + lane.stored_column(side);
         float add[4] = {0.f, 0.f, 0.f, 0.f};
         if (bias != nullptr) load_columns(add, bias, column, problem.outputs, false);
         KAN_UNROLL for (int m = 0; m < 2 * TILES; m++) {

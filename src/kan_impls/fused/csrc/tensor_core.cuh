@@ -14,6 +14,19 @@ struct Lane {
     int lane = threadIdx.x % 32;
     g = lane / 4, t = lane % 4;
   }
+
+  // Of 32 columns, column g of product c (0..3) is column 4 * quad(g) + c: a thread then finds its
+  // column of all four products with one load, and holds at the end, on either side of its
+  // fragment d, four neighbours of each row. Side 0 gives the first half of the 32 columns to
+  // t = 0..3 in turn, and side 1 the second half backwards: a store thus fills whole sectors of
+  // memory, also of bfloat16, and the loads of a stage meet no bank conflicts.
+  __device__ __forceinline__ int loaded_column() const { return 4 * quad(g); }
+  __device__ __forceinline__ int stored_column(int side) const { return 4 * quad(2 * t + side); }
+
+ private:
+  static __device__ __forceinline__ int quad(int column) {
+    return column % 2 == 0 ? column / 2 : 7 - column / 2;
+  }
 };
 
 // An operand as the tensor core reads it, without its low 13 bits: v ~ high + low.

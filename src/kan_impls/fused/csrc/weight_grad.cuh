@@ -9,8 +9,7 @@ template <class Basis>
 using WeightGradChunks = Chunks<Basis, 6>;
 
 // A warp takes 8 inputs (row g of a product: the even function of input g, row g + 8 the odd one),
-// all pairs of a chunk and 32 columns. Its k is a row of the batch: rows t and t + 4 of 8. As in
-// the forward pass, column g of product c is column 4g + c, so that grad_y is read by fours.
+// all pairs of a chunk and 32 columns. Its k is a row of the batch: rows t and t + 4 of 8.
 template <class T, int WARPS>
 struct WeightGradTile {
   static const int INPUTS = 8 * WARPS;
@@ -66,8 +65,8 @@ struct WeightGradWarp {
     Basis phi[2];
     KAN_UNROLL for (int r = 0; r < 2; r++) phi[r].start(x[r], input, first_pair, problem);
     float upper[4], lower[4];
-    load4(upper, grad_y + lane.t * stride + 4 * lane.g);
-    load4(lower, grad_y + (lane.t + 4) * stride + 4 * lane.g);
+    load4(upper, grad_y + lane.t * stride + lane.loaded_column());
+    load4(lower, grad_y + (lane.t + 4) * stride + lane.loaded_column());
     Operand<2> b[4];
     KAN_UNROLL for (int c = 0; c < 4; c++) {
       float v[2] = {upper[c], lower[c]};
@@ -82,12 +81,12 @@ struct WeightGradWarp {
     }
   }
 
-  // Writes the gradients of a chunk and clears the sums. The thread has 8 neighbouring columns,
-  // of both functions of every pair, of one input.
+  // Writes the gradients of a chunk and clears the sums. The thread has twice 4 neighbouring
+  // columns, of both functions of every pair, of one input.
   __device__ __forceinline__ void finish_chunk(const Problem& problem, int first_pair,
                                                long long input, int first_column) {
     KAN_UNROLL for (int side = 0; side < 2; side++) {
-      int column = first_column + 4 * (2 * lane.t + side);
+      int column = first_column + lane.stored_column(side);
       float scale[4] = {1.f, 1.f, 1.f, 1.f};
       bool scaled = Basis::HAS_SCALE && input < problem.inputs;
       if (scaled) {
@@ -124,7 +123,7 @@ struct WeightGradWarp {
       float sum[4];
       KAN_UNROLL for (int c = 0; c < 4; c++) sum[c] = scale_total[4 * side + c];
       T* row = (T*)problem.grad_scale + input * problem.outputs;
-      int column = first_column + 4 * (2 * lane.t + side);
+      int column = first_column + lane.stored_column(side);
       store_columns(row, column, problem.outputs, problem.vectorized, sum);
     }
   }
