@@ -29,10 +29,6 @@ WORKSPACE_BYTES = 15 * 2**20
 # an MLP's. Beyond it a pass takes half of the values of its functions, which autograd would save.
 LEAST_BYTES = 7 * 2**20
 
-# Bytes of the functions that are evaluated at once, and of what is held meanwhile: they stay in the
-# second-level caches of two cores until the last of the operators that make them.
-PIECE_BYTES = 5 * 2**19
-
 
 @dataclass(frozen=True)
 class Cells:
@@ -43,7 +39,7 @@ class Cells:
         num_functions: of all terms, for each input.
         dtype: in which the basis is evaluated.
         rows_at_once, inputs_at_once: of a cell.
-        inputs_in_piece: whose functions are evaluated at once.
+        inputs_in_piece: whose functions are evaluated at once, of each term.
         is_staged: products take a copy of the weights.
     """
 
@@ -53,7 +49,7 @@ class Cells:
     dtype: torch.dtype
     rows_at_once: int
     inputs_at_once: int
-    inputs_in_piece: int
+    inputs_in_piece: Sequence[int]
     is_staged: bool
 
     def rows(self) -> Iterator[slice]:
@@ -64,9 +60,9 @@ class Cells:
         """Slices of inputs."""
         return _slices(self.in_features, self.inputs_at_once)
 
-    def pieces(self, columns: Tensor) -> Iterator[slice]:
-        """Slices of the inputs of a cell."""
-        return _slices(columns.shape[0], _even(columns.shape[0], self.inputs_in_piece))
+    def pieces(self, term: int, inputs: int) -> Iterator[slice]:
+        """Slices of the inputs of a cell, for the term of this number."""
+        return _slices(inputs, _even(inputs, self.inputs_in_piece[term]))
 
     def columns(self, x: Tensor) -> Tensor:
         """A cell of x in columns, shape `(inputs, rows)`: the values of a function are then one
@@ -95,7 +91,7 @@ def cells_of(x: Tensor, terms: Sequence[Term], wanted: Pass) -> Cells:
     functions = tuple((term.weight.shape[0], term.basis.elements_per_input) for term in terms)
     return _cells(
         *x.shape, weight.shape[2], functions, x.dtype, weight.dtype,
-        any(term.is_staged for term in terms), wanted, LEAST_BYTES, WORKSPACE_BYTES, PIECE_BYTES,
+        any(term.is_staged for term in terms), wanted, LEAST_BYTES, WORKSPACE_BYTES,
     )  # fmt: skip
 
 
@@ -111,44 +107,55 @@ def _cells(
     wanted: Pass,
     least: int,
     workspace: int,
-    piece_bytes: int,
 ) -> Cells:
     dtype = torch.promote_types(torch.promote_types(x_dtype, weight_dtype), torch.float32)
     count, itemsize = sum(number for number, _ in functions), dtype.itemsize
-    in_piece = max(1, piece_bytes // (itemsize * max(map(sum, functions))))
     # Per row and input: the values, and in 16 bits a copy of them; x, and as it was; the gradients
     # of the values and of x.
     copies = 1 if weight_dtype.itemsize >= 4 else 2
     per_element = itemsize * ((copies + wanted.grad_values) * count + 2 + wanted.grad_values)
-    # Per row and input of a piece, which has some inputs or one: what the basis holds besides.
+    # Per row and input of a piece: what the basis holds besides.
     per_point = itemsize * max(elements for _, elements in functions)
-    # Per row: grad_y, and in 16 bits a sum and a product.
+    # Per row: grad_y, and in 16 bits a sum and a product; a piece of one input.
     per_row = itemsize * (2 * copies - 1) * out_features + per_point
     # Per input of staged weights: these, and the sum of their gradient.
     stages = wanted.y + wanted.grad_values + wanted.grad_weights
     per_input = itemsize * stages * count * out_features
     half = itemsize * batch * in_features * count // 2
     workspace = min(workspace, max(least * stages, half))
-    room = max(0, workspace - per_point * in_piece)
+    # A third is what is evaluated at once, and held meanwhile: much of it stays in second-level
+    # caches until the last of the operators that make it.
+    in_pieces = [max(1, workspace // (3 * itemsize * sum(numbers))) for numbers in functions]
 
-    def rows_of(inputs: int, stage: int) -> int:
-        return max(1, min(batch, (room - stage * inputs) // (per_element * inputs + per_row)))
+    def fitted(per_element: int, room: int) -> tuple[int, int, bool]:
+        """Rows and inputs of a cell, and whether its weights are staged."""
 
-    rows, inputs, is_staged = rows_of(in_features, 0), in_features, False
-    elements = room // (2 * per_element)
-    staged_rows = max(1, min(batch, math.isqrt(2 * count * elements)))
-    fitting = (room - per_row * staged_rows) // (per_element * staged_rows + per_input)
-    staged_inputs = max(1, min(in_features, fitting))
-    staged_rows = rows_of(staged_inputs, per_input)
-    whole = -(-batch // rows) * 2 * count * in_features
-    staged = -(-batch // staged_rows) * 4 * count * in_features
-    staged += 2 * batch * -(-in_features // staged_inputs)
-    if must_stage or staged < whole:
-        rows, inputs, is_staged = staged_rows, staged_inputs, True
-    rows, inputs = _even(batch, rows), _even(in_features, inputs)
-    return Cells(
-        batch, in_features, count, dtype, rows, inputs, max(1, in_piece // rows), is_staged
+        def rows_of(inputs: int, stage: int) -> int:
+            return max(1, min(batch, (room - stage * inputs) // (per_element * inputs + per_row)))
+
+        whole_rows = rows_of(in_features, 0)
+        elements = max(0, room) // (2 * per_element)
+        rows = max(1, min(batch, math.isqrt(2 * count * elements)))
+        fitting = (room - per_row * rows) // (per_element * rows + per_input)
+        inputs = max(1, min(in_features, fitting))
+        rows = rows_of(inputs, per_input)
+        whole = -(-batch // whole_rows) * 2 * count * in_features
+        staged = -(-batch // rows) * 4 * count * in_features
+        staged += 2 * batch * -(-in_features // inputs)
+        if must_stage or staged < whole:
+            return rows, inputs, True
+        return whole_rows, in_features, False
+
+    # Small cells are one piece; what a piece of others holds is set aside.
+    in_piece = max(in_pieces)
+    rows, inputs, is_staged = max(
+        fitted(per_element + per_point, workspace),
+        fitted(per_element, workspace - per_point * in_piece),
+        key=lambda cell: cell[0] * cell[1],
     )
+    rows, inputs = _even(batch, rows), _even(in_features, inputs)
+    pieces = tuple(max(1, in_piece // rows) for in_piece in in_pieces)
+    return Cells(batch, in_features, count, dtype, rows, inputs, pieces, is_staged)
 
 
 def _even(size: int, most: int) -> int:

@@ -52,8 +52,8 @@ def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
                 weights.copy(memory.weights)
             columns = cells.columns(x[rows, inputs])
             values = memory.values.empty(columns, (cells.num_functions, *columns.shape))
-            for slots, term in weights.terms():
-                for piece in cells.pieces(columns):
+            for number, (slots, term) in enumerate(weights.terms()):
+                for piece in cells.pieces(number, len(columns)):
                     term_of = term.of_inputs(piece)
                     term_of.basis.evaluate(
                         columns[piece], term_of.params, values[slots, piece], memory.basis
@@ -208,8 +208,9 @@ class _Part:
         shape = (self.cells.num_functions, *columns.shape)
         values = self.memory.values.empty(columns, shape)
         grad_values = self._grad_values(grad_y, shape) if self.wanted.grad_values else None
-        for (slots, term), grad in zip(self.weights.terms(), self.grads, strict=True):
-            for piece in self.cells.pieces(columns):
+        of_terms = zip(self.weights.terms(), self.grads, strict=True)
+        for number, ((slots, term), grad) in enumerate(of_terms):
+            for piece in self.cells.pieces(number, len(columns)):
                 own = term.of_inputs(piece)
                 at, x = values[slots, piece], columns[piece]
                 slopes = own.basis.evaluate(
