@@ -119,11 +119,10 @@ class Basis(ABC):
         """Why the CUDA kernels cannot compute this basis, with the remedy."""
         return None
 
-    @property
     @abstractmethod
-    def elements_per_input(self) -> int:
-        """Elements, of x's dtype, that `evaluate` holds at most for one element of x, besides the
-        values and with the slopes."""
+    def elements_held(self, with_slopes: bool) -> int:
+        """Elements, of x's dtype, that `evaluate` and `add_input_grad` hold at most for one element
+        of x, besides the values and their gradients."""
 
     @abstractmethod
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
@@ -204,8 +203,7 @@ class Pointwise(Basis):
     def slopes(self, x: Tensor, *params: Tensor) -> Tensor:
         """The derivatives by x, shape `(num_basis, *x.shape)`."""
 
-    @property
-    def elements_per_input(self) -> int:
+    def elements_held(self, with_slopes: bool) -> int:
         return self.tensors_at_once * self.num_basis + 1
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:

@@ -54,8 +54,7 @@ class BSplineBasis(Basis):
             "scale the inputs, or for 16 bits torch.autocast"
         )
 
-    @property
-    def elements_per_input(self) -> int:
+    def elements_held(self, with_slopes: bool) -> int:
         # The buffers of `evaluate`, what is true of the knots, and x between the knots.
         return 5 * (self.num_basis + self.spline_order + 1) + 1
 

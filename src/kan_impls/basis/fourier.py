@@ -38,10 +38,10 @@ class FourierBasis(Basis):
     def num_basis(self) -> int:
         return 2 * self.grid_size
 
-    @property
-    def elements_per_input(self) -> int:
-        # A turn in float64 and as it is used; in the backward pass half of the values, and a sum.
-        return max(10 if self.grid_size > MAX_POWER else 0, self.grid_size + 2)
+    def elements_held(self, with_slopes: bool) -> int:
+        # A turn in float64 and as it is used; for the gradient half of the values, and a sum.
+        turn = 10 if self.grid_size > MAX_POWER else 0
+        return max(turn, self.grid_size + 2) if with_slopes else turn
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""

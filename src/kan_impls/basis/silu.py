@@ -22,7 +22,9 @@ class SiluBasis(Basis):
 
     num_basis = 1
     cuda = "Silu"
-    elements_per_input = 3
+
+    def elements_held(self, with_slopes: bool) -> int:
+        return 3 if with_slopes else 1
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         return F.silu(x).unsqueeze(-1)

@@ -87,10 +87,9 @@ class UniformBSplineBasis(Basis):
     def obstacle(self) -> str | None:
         return order_obstacle(self.spline_order)
 
-    @property
-    def elements_per_input(self) -> int:
+    def elements_held(self, with_slopes: bool) -> int:
         # The buffers of `evaluate`; position and cell in float64, and as they are used.
-        return 4 * self.num_basis + 8
+        return (4 if with_slopes else 3) * self.num_basis + 8
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""

@@ -88,7 +88,9 @@ class Pass:
 def cells_of(x: Tensor, terms: Sequence[Term], wanted: Pass) -> Cells:
     """The cells of a pass over x, shape `(batch, in_features)`."""
     weight = terms[0].weight
-    functions = tuple((term.weight.shape[0], term.basis.elements_per_input) for term in terms)
+    functions = tuple(
+        (term.weight.shape[0], term.basis.elements_held(wanted.grad_values)) for term in terms
+    )
     return _cells(
         *x.shape, weight.shape[2], functions, x.dtype, weight.dtype,
         any(term.is_staged for term in terms), wanted, LEAST_BYTES, WORKSPACE_BYTES,
@@ -123,44 +125,49 @@ def _cells(
     per_input = itemsize * stages * count * out_features
     half = itemsize * batch * in_features * count // 2
     workspace = min(workspace, max(least * stages, half))
-    # A third is what is evaluated at once, and held meanwhile: much of it stays in second-level
-    # caches until the last of the operators that make it.
+    # What is evaluated at once, and held meanwhile, if not all of a cell: much of it stays in
+    # second-level caches until the last of the operators that make it.
     in_pieces = [max(1, workspace // (3 * itemsize * sum(numbers))) for numbers in functions]
 
-    def fitted(per_element: int, room: int) -> tuple[int, int, bool]:
-        """Rows and inputs of a cell, and whether its weights are staged."""
+    def cut(per_element: int, room: int) -> tuple[int, int, int, bool]:
+        """How many cells, their rows and inputs, and whether their weights are staged."""
 
         def rows_of(inputs: int, stage: int) -> int:
             return max(1, min(batch, (room - stage * inputs) // (per_element * inputs + per_row)))
 
-        whole_rows = rows_of(in_features, 0)
+        all_rows = rows_of(in_features, 0)
+        all_moved = _number(batch, all_rows) * 2 * count * in_features
         elements = max(0, room) // (2 * per_element)
         rows = max(1, min(batch, math.isqrt(2 * count * elements)))
         fitting = (room - per_row * rows) // (per_element * rows + per_input)
         inputs = max(1, min(in_features, fitting))
         rows = rows_of(inputs, per_input)
-        whole = -(-batch // whole_rows) * 2 * count * in_features
-        staged = -(-batch // rows) * 4 * count * in_features
-        staged += 2 * batch * -(-in_features // inputs)
-        if must_stage or staged < whole:
-            return rows, inputs, True
-        return whole_rows, in_features, False
+        cells = _number(batch, rows) * _number(in_features, inputs)
+        moved = _number(batch, rows) * 4 * count * in_features
+        moved += 2 * batch * _number(in_features, inputs)
+        if must_stage or moved < all_moved:
+            return cells, rows, inputs, True
+        return _number(batch, all_rows), all_rows, in_features, False
 
-    # Small cells are one piece; what a piece of others holds is set aside.
-    in_piece = max(in_pieces)
-    rows, inputs, is_staged = max(
-        fitted(per_element + per_point, workspace),
-        fitted(per_element, workspace - per_point * in_piece),
-        key=lambda cell: cell[0] * cell[1],
-    )
+    in_one = cut(per_element + per_point, workspace)
+    aside = max(itemsize * f[1] * most for f, most in zip(functions, in_pieces, strict=True))
+    pieces = cut(per_element, workspace - aside)
+    if in_one <= pieces:
+        in_pieces = [batch * in_features] * len(functions)
+    _, rows, inputs, is_staged = min(in_one, pieces)
     rows, inputs = _even(batch, rows), _even(in_features, inputs)
-    pieces = tuple(max(1, in_piece // rows) for in_piece in in_pieces)
-    return Cells(batch, in_features, count, dtype, rows, inputs, pieces, is_staged)
+    inputs_in_piece = tuple(max(1, in_piece // max(1, rows)) for in_piece in in_pieces)
+    return Cells(batch, in_features, count, dtype, rows, inputs, inputs_in_piece, is_staged)
+
+
+def _number(size: int, most: int) -> int:
+    """How many parts of at most that size."""
+    return -(-size // most)
 
 
 def _even(size: int, most: int) -> int:
-    """The size of parts, as many as of the most, but nearly equal."""
-    return max(1, -(-size // max(1, -(-size // most))))
+    """The size of as many parts, nearly equal."""
+    return max(1, _number(size, max(1, _number(size, most))))
 
 
 def _slices(size: int, step: int) -> Iterator[slice]:
