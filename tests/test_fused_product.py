@@ -127,9 +127,17 @@ def test_workspace_does_not_grow_with_the_batch(device, monkeypatch, kind, dtype
 @pytest.mark.parametrize("batch", [1, 100, 300, 4000])
 def test_cells_fit_and_cover(batch, must_stage, wanted):
     found = cells._cells(
-        batch, 1000, 1000, ((8, 40), (1, 3)), torch.float32, torch.float32, must_stage,
-        wanted, cells.LEAST_BYTES, cells.WORKSPACE_BYTES,
-    )  # fmt: skip
+        batch,
+        1000,
+        1000,
+        ((8, 40), (1, 3)),
+        torch.float32,
+        torch.float32,
+        must_stage,
+        wanted,
+        cells.LEAST_BYTES,
+        cells.WORKSPACE_BYTES,
+    )
     for size, slices in ((batch, found.rows()), (1000, found.inputs())):
         assert [i for s in slices for i in range(size)[s]] == list(range(size))
     assert found.is_staged >= must_stage

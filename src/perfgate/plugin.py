@@ -74,9 +74,12 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     def load(device_key: str) -> compare.Stored:
         return compare.load(
             measuring.baselines_of(config),
-            device_key, state.wanted, config.rootpath / "pyproject.toml", option.false_alarm,
+            device_key,
+            state.wanted,
+            config.rootpath / "pyproject.toml",
+            option.false_alarm,
             state.notes.append,
-        )  # fmt: skip
+        )
 
     try:
         measuring.begin(state, load)
@@ -183,9 +186,16 @@ def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
     ) -> None:
         try:
             workload = workload_from(
-                work, argument, pass_name, beside, loss, runner.device, session.peaks,
-                checks_memory=not runner.only_times, timer=runner.timer,
-            )  # fmt: skip
+                work,
+                argument,
+                pass_name,
+                beside,
+                loss,
+                runner.device,
+                session.peaks,
+                checks_memory=not runner.only_times,
+                timer=runner.timer,
+            )
             benchmark.group = workload.group
             runner.measure(benchmark, workload)
         except NotEnoughMemoryError as error:
@@ -295,8 +305,10 @@ def pytest_sessionfinish(session: pytest.Session) -> Any:
     timed = is_timed(session.config) or state.comparing
     # After an interrupt nobody waits for more processes.
     complete = session.exitstatus not in (
-        pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR,
-    )  # fmt: skip
+        pytest.ExitCode.INTERRUPTED,
+        pytest.ExitCode.INTERNAL_ERROR,
+        pytest.ExitCode.USAGE_ERROR,
+    )
     if timed and complete and state.environment is not None:
         _finish(session, state)
     return (yield)

@@ -92,9 +92,16 @@ def cells_of(x: Tensor, terms: Sequence[Term], wanted: Pass) -> Cells:
         (term.weight.shape[0], term.basis.elements_held(wanted.grad_values)) for term in terms
     )
     return _cells(
-        *x.shape, weight.shape[2], functions, x.dtype, weight.dtype,
-        any(term.is_staged for term in terms), wanted, LEAST_BYTES, WORKSPACE_BYTES,
-    )  # fmt: skip
+        *x.shape,
+        weight.shape[2],
+        functions,
+        x.dtype,
+        weight.dtype,
+        any(term.is_staged for term in terms),
+        wanted,
+        LEAST_BYTES,
+        WORKSPACE_BYTES,
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -24,9 +24,14 @@ Properties = list[tuple[str, str]]
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _FIGURES = (
-    "median_ns", "ratio", "parameters", "trainable_parameters", "floor_fraction",
-    "rounds", "disturbed_rounds",
-)  # fmt: skip
+    "median_ns",
+    "ratio",
+    "parameters",
+    "trainable_parameters",
+    "floor_fraction",
+    "rounds",
+    "disturbed_rounds",
+)
 
 
 def properties(measurement: Mapping[str, Any]) -> Properties:
@@ -69,16 +74,19 @@ def suite_properties(document: Mapping[str, Any]) -> Properties:
 def junit_xml(document: Mapping[str, Any]) -> str:
     """A JUnit file of its own, in which a verdict that must not pass is a failure."""
     cases = list(_cases(document))
-    suite = ElementTree.Element("testsuite", {
-        "name": "kan-bench",
-        "tests": str(len(cases)),
-        "failures": _count(cases, "failure"),
-        "errors": _count(cases, "error"),
-        "skipped": _count(cases, "skipped"),
-        "time": f"{sum(float(case.get('time', 0)) for case in cases):.9f}",
-        "timestamp": xml_text(document["datetime"][:19]),
-        "hostname": xml_text(document["environment"].get("device_key", "unknown")),
-    })  # fmt: skip
+    suite = ElementTree.Element(
+        "testsuite",
+        {
+            "name": "kan-bench",
+            "tests": str(len(cases)),
+            "failures": _count(cases, "failure"),
+            "errors": _count(cases, "error"),
+            "skipped": _count(cases, "skipped"),
+            "time": f"{sum(float(case.get('time', 0)) for case in cases):.9f}",
+            "timestamp": xml_text(document["datetime"][:19]),
+            "hostname": xml_text(document["environment"].get("device_key", "unknown")),
+        },
+    )
     facts = ElementTree.SubElement(suite, "properties")
     for name, value in suite_properties(document):
         ElementTree.SubElement(facts, "property", {"name": name, "value": value})
