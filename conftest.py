@@ -12,10 +12,11 @@ def pytest_addoption(parser):
         "--accept-instructions", action="store_true", help="store the instructions that are counted"
     )
     group.addoption(
-        "--instructions-base", metavar="REVISION",
+        "--instructions-base",
+        metavar="REVISION",
         help="the revision whose code is counted, too, where nothing is stored of this "
         "environment; what cannot be judged then fails, and is not skipped",
-    )  # fmt: skip
+    )
 
 
 def pytest_configure(config):

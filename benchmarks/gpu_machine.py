@@ -29,8 +29,10 @@ def nvidia_smi(queries: tuple[str, ...] = QUERIES) -> dict[str, str]:
         try:
             done = subprocess.run(
                 ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"],
-                capture_output=True, text=True, timeout=10,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                timeout=10,
+            )
         except (OSError, subprocess.TimeoutExpired) as failure:
             return {"error": str(failure)}
         if done.returncode == 0 and done.stdout.strip():

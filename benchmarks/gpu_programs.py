@@ -61,10 +61,14 @@ def run_program(command: Sequence[str], limit_s: float, log: Path) -> tuple[int,
     inherited = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
     with log.open("w+b") as file:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
             env={**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             status = process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -116,9 +120,19 @@ def run_tests(
         path = out / f"{part}.json"
         path.unlink(missing_ok=True)
         command = [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "gpu_record",
-            "--tb=short", "--device=cuda", f"--record={path}", *parts[number],
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "gpu_record",
+            "--tb=short",
+            "--device=cuda",
+            f"--record={path}",
+            *parts[number],
+        ]
         problem, ended = "", False
         try:
             status, _ = run(command, limit_s, out / f"{part}.log")
@@ -171,11 +185,19 @@ def sanitize(tool: str, limit_s: float, out: Path, run: Run = run_program) -> di
         )
     command = [
         # Every tensor an allocation of its own, so that its end is known.
-        "env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1",
-        str(path), "--tool", tool, "--target-processes", "all",
-        "--error-exitcode", str(FOUND_STATUS), *SANITIZERS[tool],
-        sys.executable, str(ROOT / "benchmarks" / "gpu_sanitized.py"),
-    ]  # fmt: skip
+        "env",
+        "PYTORCH_NO_CUDA_MEMORY_CACHING=1",
+        str(path),
+        "--tool",
+        tool,
+        "--target-processes",
+        "all",
+        "--error-exitcode",
+        str(FOUND_STATUS),
+        *SANITIZERS[tool],
+        sys.executable,
+        str(ROOT / "benchmarks" / "gpu_sanitized.py"),
+    ]
     status, text = run(command, 0.6 * limit_s, out / f"{tool}.log")
     data = {"summary": summary_lines(text)}
     if status != 0 or not is_clean(text):

@@ -17,8 +17,18 @@ the time over that of what stands beside, in the same round. `floor` is the frac
 longer of the library's matrix products of the same sizes in the same precision and a copy of the
 same bytes, measured in the same way. Memory is the peak above the level before the forward pass."""
 
-COLUMNS = ("case", "batch", "pass", "implementation", "µs", "/", "beside", "floor", "forward MB",
-           "backward MB")  # fmt: skip
+COLUMNS = (
+    "case",
+    "batch",
+    "pass",
+    "implementation",
+    "µs",
+    "/",
+    "beside",
+    "floor",
+    "forward MB",
+    "backward MB",
+)
 
 
 def row_of(info: Found) -> dict[str, Any]:
@@ -112,11 +122,14 @@ def _details(found: Found) -> Iterator[str]:
 def _compile_table(kernels: Mapping[str, Found]) -> str:
     rows = [
         [
-            f"`{name}`", f"{row['compile_s']:.2f}", f"{row['read_s'] * 1e3:.1f}",
-            f"{row['read_and_load_s'] * 1e3:.1f}", str(row["registers"]),
+            f"`{name}`",
+            f"{row['compile_s']:.2f}",
+            f"{row['read_s'] * 1e3:.1f}",
+            f"{row['read_and_load_s'] * 1e3:.1f}",
+            str(row["registers"]),
         ]
         for name, row in kernels.items()
-    ]  # fmt: skip
+    ]
     total = sum(row["compile_s"] for row in kernels.values())
     columns = ("kernel", "compile s", "from disk ms", "from disk and load ms", "registers")
     return f"## Compiling\n\n{markdown_table(columns, rows)}\n\n{total:.1f} s one by one."
@@ -139,11 +152,16 @@ def _line(row: Found) -> list[str]:
     name, ratio = next(iter(row["beside"].items()), ("", None))
     fraction, memory = row.get("floor_fraction"), row.get("memory", {})
     return [
-        row["case"], str(row["batch"]), row["pass"], row["implementation"],
+        row["case"],
+        str(row["batch"]),
+        row["pass"],
+        row["implementation"],
         f"{row['median_us']:.1f}",
         "" if ratio is None else f"{ratio:.3f}",
         name,
         "" if fraction is None else f"{fraction:.0%}",
-        *(f"{memory[key] / 1e6:.2f}" if key in memory else ""
-          for key in ("forward_peak_bytes", "backward_peak_bytes")),
-    ]  # fmt: skip
+        *(
+            f"{memory[key] / 1e6:.2f}" if key in memory else ""
+            for key in ("forward_peak_bytes", "backward_peak_bytes")
+        ),
+    ]

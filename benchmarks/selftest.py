@@ -93,11 +93,20 @@ TRIALS = (
     Trial("another device", GateExit.INCOMPARABLE, edit=other_device),
     Trial("stored times that are wrong", GateExit.PASSED, edit=slower_before, words="in turns"),
     Trial("unknown noise", GateExit.PASSED, edit=never_calibrated, words="in turns"),
-    Trial("a lost commit", GateExit.INCONCLUSIVE, ("--fail-on-inconclusive",),
-          edit=of_a_lost_commit, words="git fetch"),
-    Trial("faster", GateExit.IMPROVED, ("--fail-on-improved", "--against=slower"),
-          edit=never_calibrated),
-)  # fmt: skip
+    Trial(
+        "a lost commit",
+        GateExit.INCONCLUSIVE,
+        ("--fail-on-inconclusive",),
+        edit=of_a_lost_commit,
+        words="git fetch",
+    ),
+    Trial(
+        "faster",
+        GateExit.IMPROVED,
+        ("--fail-on-improved", "--against=slower"),
+        edit=never_calibrated,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -110,8 +119,11 @@ class Copy:
     def make(cls, folder: Path) -> "Copy":
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE,
-        )  # fmt: skip
+            cwd=ROOT,
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+        )
         for name in filter(None, listed.stdout.split("\0")):
             if (ROOT / name).is_file() and not name.startswith("benchmarks/baselines/cpu"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -141,9 +153,12 @@ class Copy:
         path = os.pathsep.join(str(self.folder / part) for part in ("src", "benchmarks"))
         return subprocess.run(
             [sys.executable, "-m", *command],
-            cwd=self.folder, env={**os.environ, "PYTHONPATH": path, "PLANT": plant}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": path, "PLANT": plant},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def pytest(self, *options: str, plant: str = "slow") -> subprocess.CompletedProcess[str]:
         return self.run("pytest", "-q", BENCHMARKS, *OPTIONS, *options, plant=plant)
@@ -152,9 +167,15 @@ class Copy:
 def calibrate(copy: Copy, folder: Path) -> Path:
     """A calibrated baseline; the file."""
     finished = copy.run(
-        "perfgate.cli", "calibrate", "--runs=5", "--processes=2", f"--baselines={folder}",
-        "--", BENCHMARKS, *OPTIONS,
-    )  # fmt: skip
+        "perfgate.cli",
+        "calibrate",
+        "--runs=5",
+        "--processes=2",
+        f"--baselines={folder}",
+        "--",
+        BENCHMARKS,
+        *OPTIONS,
+    )
     if finished.returncode:
         sys.exit(finished.stdout)
     (path,) = folder.glob("*/*.json")
@@ -172,9 +193,11 @@ def attempt(copy: Copy, trial: Trial, good: Path, folder: Path) -> str | None:
     if trial.plant is not None:
         copy.plant()
     finished = copy.pytest(
-        f"--benchmark-compare={path}", f"--report={folder / 'report'}", *trial.options,
+        f"--benchmark-compare={path}",
+        f"--report={folder / 'report'}",
+        *trial.options,
         plant=trial.plant or "slow",
-    )  # fmt: skip
+    )
     copy.git("checkout", "-q", ".")
     return check(trial, finished.returncode, finished.stdout)
 
@@ -196,13 +219,21 @@ def special_trials(copy: Copy, folder: Path) -> list[str | None]:
     empty.mkdir()
     in_the_way = copy.pytest(f"--benchmark-compare={broken}")
     none = copy.pytest(
-        f"--baselines={empty}", "--benchmark-compare", "--require-baseline",
+        f"--baselines={empty}",
+        "--benchmark-compare",
+        "--require-baseline",
         f"--report={folder / 'report'}",
-    )  # fmt: skip
+    )
     fake = copy.run(
-        "pytest", "-q", "-p", "planted", "benchmarks/test_memory.py",
-        "-k", "stored and fused_fourier_kan", plant="alloc",
-    )  # fmt: skip
+        "pytest",
+        "-q",
+        "-p",
+        "planted",
+        "benchmarks/test_memory.py",
+        "-k",
+        "stored and fused_fourier_kan",
+        plant="alloc",
+    )
     return [
         check(corrupt, in_the_way.returncode, in_the_way.stdout),
         check(absent, none.returncode, none.stdout),

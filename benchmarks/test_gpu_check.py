@@ -35,9 +35,11 @@ PRECISIONS = ("accurate", "tf32", "bf16")
 FUSED = ("fused_fourier_kan", "fused_efficient_kan")
 BACKENDS = ("fused", "product")
 IMPLEMENTATIONS = (
-    ("mlp", None), *itertools.product(FUSED, BACKENDS), ("efficient_kan", None),
+    ("mlp", None),
+    *itertools.product(FUSED, BACKENDS),
+    ("efficient_kan", None),
     ("fourier_kan", None),
-)  # fmt: skip
+)
 # Rows at which kernels and product form meet; those near the limits of `fused.dispatch` first.
 BATCHES = (512, 32, 1024, 1, 256, 2048, 100, 4096, 16, 16_384, 65_536)
 
@@ -159,9 +161,15 @@ def case_of(shape, name, backend, precision, mode, device, batch=100, widths=Non
         batch, widths = min(batch, 10), [max(1, width // 20) for width in widths]
     ways = [shape, backend, precision, mode if mode != "eager" else None]
     return Case(
-        " ".join(filter(None, ways)), variant, batch, widths, variant.reference_config, backend,
-        precision, mode,
-    )  # fmt: skip
+        " ".join(filter(None, ways)),
+        variant,
+        batch,
+        widths,
+        variant.reference_config,
+        backend,
+        precision,
+        mode,
+    )
 
 
 # The training step first, and last as a graph.

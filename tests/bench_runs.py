@@ -144,7 +144,7 @@ IN_TURNS = Answers(
         for status, change in {"improved": -0.5, "regressed": 1.0}.items()
     },
     {BY_STATUS["inconclusive"]: "it was stored from uncommitted work"},
-)  # fmt: skip
+)
 
 
 def judged_document(now=None, before=None, **options):
@@ -155,11 +155,13 @@ def judged_document(now=None, before=None, **options):
         run, answers=IN_TURNS
     )
     usual = {
-        "exit_code": 10, "kind": "compare", "false_alarm": 0.01,
+        "exit_code": 10,
+        "kind": "compare",
+        "false_alarm": 0.01,
         "baseline": Source(baseline, "benchmarks/baselines/cpu_test/0002_a.json"),
         "anchor": Source(baseline, "benchmarks/baselines/cpu_test/0001_a.json"),
         "notes": ["kept .benchmarks/last_run.json"],
-    }  # fmt: skip
+    }
     return document(run, verdicts, **{**usual, **options})
 
 

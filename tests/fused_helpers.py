@@ -127,9 +127,13 @@ class FakeGpus:
         self.current = 0
         self.is_capturing = False
         for name in (
-            "current_device", "current_stream", "device", "get_device_capability",
-            "get_device_name", "is_current_stream_capturing",
-        ):  # fmt: skip
+            "current_device",
+            "current_stream",
+            "device",
+            "get_device_capability",
+            "get_device_name",
+            "is_current_stream_capturing",
+        ):
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
 
     def current_device(self):

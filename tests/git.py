@@ -11,7 +11,10 @@ IDENTITY = {
 def git(folder, *arguments):
     """Run git in a folder, as nobody in particular; what it prints."""
     finished = subprocess.run(
-        ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True,
+        ["git", "-C", str(folder), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
         env={**os.environ, **IDENTITY},
-    )  # fmt: skip
+    )
     return finished.stdout.strip()

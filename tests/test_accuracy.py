@@ -35,9 +35,20 @@ SPLINES = [name for name, row in ROWS.items() if row.layer_ref is efficient_kan_
 # Shifted, narrow, both, and as wide and as narrow as float32 can: features such as years, prices,
 # Unix times, wavelengths.
 RANGES = (
-    (-1, 1), (0, 100), (1000, 1001), (2000, 2024), (1e5, 1e5 + 1), (-1e6, -1e6 + 10), (1, 1.0001),
-    (1.7e9, 1.7e9 + 86400), (4e-7, 7e-7), (-1e-20, 1e-20), (0, 1e-37), (-1e30, 1e30), (-3e37, 3e37),
-)  # fmt: skip
+    (-1, 1),
+    (0, 100),
+    (1000, 1001),
+    (2000, 2024),
+    (1e5, 1e5 + 1),
+    (-1e6, -1e6 + 10),
+    (1, 1.0001),
+    (1.7e9, 1.7e9 + 86400),
+    (4e-7, 7e-7),
+    (-1e-20, 1e-20),
+    (0, 1e-37),
+    (-1e30, 1e30),
+    (-3e37, 3e37),
+)
 
 
 def assert_accurate(case, module, x, dtype):

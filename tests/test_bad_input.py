@@ -28,9 +28,12 @@ def assert_raises(error, call, *parts):
 def test_unknown_implementation(create):
     sizes = (3, 2) if create is kan_impls.create_layer else ([3, 2],)
     assert_raises(
-        ValueError, lambda: create("fourier", *sizes),
-        "'fourier' does not exist; expected one of", *kan_impls.list_variants(), ": choose",
-    )  # fmt: skip
+        ValueError,
+        lambda: create("fourier", *sizes),
+        "'fourier' does not exist; expected one of",
+        *kan_impls.list_variants(),
+        ": choose",
+    )
 
 
 @each_variant
@@ -39,22 +42,25 @@ def test_sizes_that_are_no_positive_integers(name, size):
     error = ValueError if type(size) is int else TypeError
     for sizes in ((size, 2), (2, size)):
         assert_raises(
-            error, lambda sizes=sizes: kan_impls.create_layer(name, *sizes),
+            error,
+            lambda sizes=sizes: kan_impls.create_layer(name, *sizes),
             f"{size!r}; expected a positive integer: ",
-        )  # fmt: skip
+        )
     assert_raises(
-        error, lambda: kan_impls.create_model(name, [3, size, 2]),
+        error,
+        lambda: kan_impls.create_model(name, [3, size, 2]),
         f"layers[1] is {size!r}; expected a positive integer: ",
-    )  # fmt: skip
+    )
 
 
 @each_variant
 @pytest.mark.parametrize("widths", [[], [3]], ids=str)
 def test_networks_of_fewer_than_two_widths(name, widths):
     assert_raises(
-        ValueError, lambda: kan_impls.create_model(name, widths),
+        ValueError,
+        lambda: kan_impls.create_model(name, widths),
         f"layers is {widths}; expected two widths or more: ",
-    )  # fmt: skip
+    )
 
 
 @each_variant
@@ -78,14 +84,19 @@ def test_unknown_option(name):
         ("efficient_kan", {"grid_range": (0, 0)}, ("grid_range is (0, 0); expected two finite",)),
         ("efficient_kan", {"grid_range": 1}, ("grid_range is 1; expected two finite",)),
         (
-            "efficient_kan", {"grid_range": (0, float("inf"))},
+            "efficient_kan",
+            {"grid_range": (0, float("inf"))},
             ("grid_range is (0, inf); expected two finite",),
         ),
         *(
-            ("efficient_kan", {"dtype": dtype, "grid_range": ends}, (
-                f"grid_range is {ends}, whose 5 intervals and 3 more",
-                f"; expected knots that {dtype} can hold and tell apart: scale",
-            ))
+            (
+                "efficient_kan",
+                {"dtype": dtype, "grid_range": ends},
+                (
+                    f"grid_range is {ends}, whose 5 intervals and 3 more",
+                    f"; expected knots that {dtype} can hold and tell apart: scale",
+                ),
+            )
             for dtype, ends in (
                 (torch.float32, (-3e38, 3e38)),  # inside, but not with 3 more intervals
                 (torch.float32, (-1e38, 1.9e38)),  # inside, but not their differences
@@ -102,7 +113,7 @@ def test_unknown_option(name):
         ("fused_fourier_kan", {"grid_size": "5"}, ("grid_size is '5'; expected a positive",)),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_options_out_of_range(name, options, parts):
     error = ValueError
     if any(type(value) in (str, float) for value in options.values()):
@@ -115,9 +126,11 @@ def test_options_out_of_range(name, options, parts):
 def test_wrong_last_dimension(name, shape, device):
     layer = kan_impls.create_layer(name, 3, 2, device=device)
     assert_raises(
-        ValueError, lambda: layer(torch.zeros(shape, device=device)),
-        f"x has shape {shape}; expected (..., 3)", "in_features=3: bring",
-    )  # fmt: skip
+        ValueError,
+        lambda: layer(torch.zeros(shape, device=device)),
+        f"x has shape {shape}; expected (..., 3)",
+        "in_features=3: bring",
+    )
 
 
 @each_variant
@@ -125,21 +138,26 @@ def test_wrong_last_dimension(name, shape, device):
 def test_input_that_is_no_real_floating_point_tensor(name, dtype, device):
     layer = kan_impls.create_layer(name, 3, 2, device=device)
     assert_raises(
-        TypeError, lambda: layer(torch.zeros(4, 3, dtype=dtype, device=device)),
+        TypeError,
+        lambda: layer(torch.zeros(4, 3, dtype=dtype, device=device)),
         f"x has dtype {dtype}; expected a real floating-point tensor: convert it",
-    )  # fmt: skip
+    )
     assert_raises(
-        TypeError, lambda: layer([[1.0, 2.0, 3.0]]), "x is a list; expected a torch.Tensor: conv",
-    )  # fmt: skip
+        TypeError,
+        lambda: layer([[1.0, 2.0, 3.0]]),
+        "x is a list; expected a torch.Tensor: conv",
+    )
 
 
 @each_variant
 def test_input_of_another_dtype_than_the_parameters(name, device):
     layer = kan_impls.create_layer(name, 3, 2, device=device)
     assert_raises(
-        TypeError, lambda: layer(torch.zeros(4, 3, dtype=torch.float64, device=device)),
-        "x has dtype torch.float64; expected torch.float32", "convert one of them",
-    )  # fmt: skip
+        TypeError,
+        lambda: layer(torch.zeros(4, 3, dtype=torch.float64, device=device)),
+        "x has dtype torch.float64; expected torch.float32",
+        "convert one of them",
+    )
 
 
 def checkpoint(name, device, **changes):
@@ -155,9 +173,11 @@ def test_checkpoint_without_a_key(name, device):
     del state[last]
     with assert_unchanged(model):
         assert_raises(
-            ValueError, lambda: upstream.load(model, state),
-            f"the checkpoint lacks '{last}'; expected the keys", ": load a checkpoint of",
-        )  # fmt: skip
+            ValueError,
+            lambda: upstream.load(model, state),
+            f"the checkpoint lacks '{last}'; expected the keys",
+            ": load a checkpoint of",
+        )
 
 
 @each_variant
@@ -166,9 +186,11 @@ def test_checkpoint_with_an_unknown_key(name, device):
     state["frequency"] = torch.zeros(3)
     with assert_unchanged(model):
         assert_raises(
-            ValueError, lambda: upstream.load(model, state),
-            "the checkpoint has the unknown 'frequency'; expected the keys", ": remove it",
-        )  # fmt: skip
+            ValueError,
+            lambda: upstream.load(model, state),
+            "the checkpoint has the unknown 'frequency'; expected the keys",
+            ": remove it",
+        )
 
 
 @each_variant
@@ -179,9 +201,11 @@ def test_checkpoint_with_a_tensor_of_another_shape(name, shape, device):
     state[last] = torch.ones(shape)  # some of these would broadcast
     with assert_unchanged(model):
         assert_raises(
-            ValueError, lambda: upstream.load(model, state),
-            f"'{last}' has shape {shape}; expected {expected}", ": build the module",
-        )  # fmt: skip
+            ValueError,
+            lambda: upstream.load(model, state),
+            f"'{last}' has shape {shape}; expected {expected}",
+            ": build the module",
+        )
 
 
 @pytest.mark.parametrize("name", ["fourier_kan", "fused_fourier_kan"])
@@ -191,9 +215,10 @@ def test_checkpoint_in_another_layout_than_stated(name, device):
     state = {key: value + 1 for key, value in state.items()}
     with assert_unchanged(layer):
         assert_raises(
-            ValueError, lambda: upstream.load(layer, state, layout="out_in"),
+            ValueError,
+            lambda: upstream.load(layer, state, layout="out_in"),
             "'fouriercoeffs' has shape (2, 3, 2, 4); expected (2, 2, 3, 4)",
-        )  # fmt: skip
+        )
         for call in (
             lambda: upstream.load(layer, state, layout="rows"),
             lambda: upstream.export(layer, layout="rows"),
@@ -207,6 +232,7 @@ def test_update_of_a_grid_by_samples_of_the_wrong_width(device):
     layer = kan_impls.create_layer("efficient_kan", 3, 2, device=device)
     with assert_unchanged(layer):
         assert_raises(
-            ValueError, lambda: layer.update_grid(random_like(layer, 4, 2)),
+            ValueError,
+            lambda: layer.update_grid(random_like(layer, 4, 2)),
             "x has shape (4, 2); expected (..., 3)",
-        )  # fmt: skip
+        )

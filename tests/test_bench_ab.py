@@ -332,8 +332,9 @@ def test_memory_is_compared_to_the_byte(monkeypatch, tmp_path):
 def test_what_only_one_revision_has_is_named(monkeypatch, tmp_path):
     verdicts = judged(monkeypatch, tmp_path, Script(*[1.0] * 4, gone=["old"], new=["young"]))
     assert {v.name: v.status for v in verdicts if v.status != "unchanged"} == {
-        "old": "missing", "young": "no_baseline",
-    }  # fmt: skip
+        "old": "missing",
+        "young": "no_baseline",
+    }
 
 
 def test_where_two_branches_parted(repository):
@@ -412,9 +413,12 @@ def test_two_real_revisions_of_somebody_elses_project(tmp_path):
     )
     with tree_of(folder, "HEAD") as base, tree_of(folder, None) as head:
         contestants = Contestants(
-            base, head, ["--benchmark-only", "-p", "no:cacheprovider"], lambda text: None,
+            base,
+            head,
+            ["--benchmark-only", "-p", "no:cacheprovider"],
+            lambda text: None,
             plan=Plan(max_seconds=0.3),
-        )  # fmt: skip
+        )
         pair = contestants.measure(with_memory=True)
     for name in ("test_slow", "test_plain"):
         compared = pair.compared[f"test_slow.py::{name}"]

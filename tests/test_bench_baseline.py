@@ -119,8 +119,11 @@ def test_pytest_benchmark_reads_the_folder(tmp_path):
     store(tmp_path, "cpu_test", run_data("a"), "first")
     listed = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "list"],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
     assert "0001_first.json" in listed.stdout
 
 
@@ -172,8 +175,10 @@ def test_pytest_benchmark_compares_our_baselines(tmp_path):
         store(tmp_path, "cpu_test", whole(run_data("a")), name)
     compared = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "compare"],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert compared.returncode == 0, compared.stderr
     assert "benchmark: 2 tests" in compared.stdout
 
@@ -185,17 +190,29 @@ def whole(data):
         names = ("min", "max", "mean", "q1", "q3", "ld15iqr", "hd15iqr")
         entry["stats"] |= dict.fromkeys(names, seconds)
         entry["stats"] |= {
-            "stddev": 0.0, "iqr": 0.0, "total": seconds, "ops": 1 / seconds, "iterations": 1,
-            "outliers": "0;0", "iqr_outliers": 0, "stddev_outliers": 0,
-        }  # fmt: skip
+            "stddev": 0.0,
+            "iqr": 0.0,
+            "total": seconds,
+            "ops": 1 / seconds,
+            "iterations": 1,
+            "outliers": "0;0",
+            "iqr_outliers": 0,
+            "stddev_outliers": 0,
+        }
         entry |= {"params": None, "param": None, "options": {}}
     return data
 
 
 ZEN3 = {
-    "device_type": "cpu", "torch": "2.13.0", "threads": 2, "matmul_precision": "highest",
-    "microarchitecture": "zen3", "processor": "25.1.1", "cpu_capability": "AVX2", "cores": 2,
-}  # fmt: skip
+    "device_type": "cpu",
+    "torch": "2.13.0",
+    "threads": 2,
+    "matmul_precision": "highest",
+    "microarchitecture": "zen3",
+    "processor": "25.1.1",
+    "cpu_capability": "AVX2",
+    "cores": 2,
+}
 KEY = "cpu_zen3-25.1.1_avx2_cores2_torch2.13_threads2_highest"
 
 
@@ -250,10 +267,21 @@ def test_pytest_benchmark_reads_true_figures_in_the_committed_baselines(tmp_path
     for number, path in enumerate(folder.glob("*/*.json")):
         table = tmp_path / f"{number}.csv"
         done = subprocess.run(
-            [sys.executable, "-m", "pytest_benchmark", f"--storage={folder}", "compare",
-             f"--csv={table}", "--columns=median", "--sort=fullname", str(path)],
-            capture_output=True, text=True, cwd=tmp_path,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "pytest_benchmark",
+                f"--storage={folder}",
+                "compare",
+                f"--csv={table}",
+                "--columns=median",
+                "--sort=fullname",
+                str(path),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stderr
         rows = {row["name"]: float(row["median"]) for row in csv.DictReader(table.open())}
         found = baseline.read_run(path).measurements

@@ -17,8 +17,10 @@ def on(data, day, machine, commit="c"):
     """The data, measured on that day and machine."""
     data["datetime"] = f"{day}T03:04:05+00:00"
     data["machine_info"]["perfgate"]["machine"] = {
-        "id": machine, "hypervisor": "kvm", "boot": "b",
-    }  # fmt: skip
+        "id": machine,
+        "hypervisor": "kvm",
+        "boot": "b",
+    }
     data["commit_info"]["id"] = commit
     return data
 
@@ -26,9 +28,8 @@ def on(data, day, machine, commit="c"):
 def process_data(ratio, disturbed=0, memory=4096):
     data = run_data("a", memory=memory)
     data["benchmarks"][0]["extra_info"]["processes"] = [
-        {"median_ns": 2e6 * ratio, "ratio": ratio, "rounds": 5,
-         "disturbed": disturbed}
-    ]  # fmt: skip
+        {"median_ns": 2e6 * ratio, "ratio": ratio, "rounds": 5, "disturbed": disturbed}
+    ]
     seconds = 2e-3 * ratio
     stats = {"median": seconds, "rounds": 5, "data": [seconds] * 5}
     data["benchmarks"][0]["stats"] = stats
@@ -89,9 +90,10 @@ def test_every_process_is_fresh_and_kept_on_demand(tmp_path, monkeypatch):
     assert [order.only_times for order in orders] == [False, True, True] * 2
     assert [order.names for order in orders] == [None, *[["a"]] * 5]
     assert sorted(path.name for path in keep.iterdir())[-1] == "run02-process3.json"
-    assert "rounds" in json.loads((keep / "run01-process1.json").read_text())["benchmarks"][0][
-        "extra_info"
-    ]  # fmt: skip
+    assert (
+        "rounds"
+        in json.loads((keep / "run01-process1.json").read_text())["benchmarks"][0]["extra_info"]
+    )
 
 
 def test_an_empty_selection_is_an_error(tmp_path, monkeypatch):
@@ -108,9 +110,11 @@ def test_the_statistics_are_those_of_the_process_in_the_middle():
 
 
 def test_each_run_says_where_and_when_it_was():
-    runs = [[on(process_data(1.0), "2026-01-02", "m", "c1")],
-            [on(process_data(9.0, disturbed=50), "2026-01-03", "m")],  # no part of the noise
-            [on(process_data(1.1), "2026-01-04", "n", "c2")]]  # fmt: skip
+    runs = [
+        [on(process_data(1.0), "2026-01-02", "m", "c1")],
+        [on(process_data(9.0, disturbed=50), "2026-01-03", "m")],  # no part of the noise
+        [on(process_data(1.1), "2026-01-04", "n", "c2")],
+    ]
     calibration = parse_run(calibration_of(runs)).measurements["a"].calibration
     assert calibration.values("ratio") == [1.0, 1.1]
     assert calibration.clusters("ratio") == [("2026-01-02", "m"), ("2026-01-04", "n")]

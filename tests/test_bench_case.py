@@ -36,8 +36,11 @@ def test_products_of_a_backward_pass():
     weights_1, weights_2, input_2 = Product(5, 7, 6), Product(6, 7, 3), Product(7, 3, 6)
     assert case.products("backward") == [weights_1, weights_2, input_2]
     assert case.products("backward_with_input_grad") == [
-        weights_1, Product(7, 6, 5), weights_2, input_2,
-    ]  # fmt: skip
+        weights_1,
+        Product(7, 6, 5),
+        weights_2,
+        input_2,
+    ]
 
 
 def test_compulsory_bytes_are_weights_inputs_and_outputs():

@@ -25,9 +25,12 @@ def case(variant="fused_fourier_kan", **fields):
 
 def test_the_usual_way_is_described_as_it_always_was():
     assert case().describe() == {
-        "case": "odd", "implementation": "fused_fourier_kan", "batch": 7, "widths": [5, 6, 3],
+        "case": "odd",
+        "implementation": "fused_fourier_kan",
+        "batch": 7,
+        "widths": [5, 6, 3],
         "config": {},
-    }  # fmt: skip
+    }
     assert case().label == "fused_fourier_kan"
     assert not isinstance(pass_of(case(), "forward", CPU), PrecisePass)
 
@@ -64,10 +67,12 @@ def seen(monkeypatch):
 @pytest.mark.parametrize(
     ("precision", "setting"),
     [
-        (None, ("medium", False)), ("accurate", ("highest", False)), ("tf32", ("high", False)),
+        (None, ("medium", False)),
+        ("accurate", ("highest", False)),
+        ("tf32", ("high", False)),
         ("bf16", ("highest", True)),
     ],
-)  # fmt: skip
+)
 def test_a_precision_is_set_for_the_pass_alone(seen, precision, setting):
     torch.set_float32_matmul_precision("medium")
     try:

@@ -225,9 +225,11 @@ def test_the_gate_end_to_end(tmp_path):
     path = os.pathsep.join(str(ROOT / name) for name in ("benchmarks", "src"))
     finished = subprocess.run(
         [sys.executable, "-c", GATE, f"--baselines={tmp_path}"],
-        cwd=ROOT, text=True, capture_output=True,
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
         env={**os.environ, "PYTHONPATH": path, "PLANT": "alloc"},
-    )  # fmt: skip
+    )
     assert finished.returncode == 1, finished.stdout
     assert len(baseline.read(tmp_path / "device_free.json").entries) == 1
     _, output = finished.stdout.split("accepted\n")

@@ -78,9 +78,11 @@ FAULTS = {
     extra_pass: ("forward_operators", "forward_bytes_read", "forward_bytes_written"),
     extra_pass_in_place: ("forward_operators", "forward_bytes_read", "forward_bytes_written"),
     extra_copy_of_the_gradient: (
-        "backward_operators", "backward_bytes_read", "backward_bytes_written",
+        "backward_operators",
+        "backward_bytes_read",
+        "backward_bytes_written",
     ),
-}  # fmt: skip
+}
 
 
 def assert_red(name, kinds):

@@ -96,8 +96,14 @@ def test_two_generations_under_one_name_have_different_keys(tmp_path):
     masked = cpuinfo(tmp_path, "masked", x86(flags_of("zen3"), 25, 17))
     assert [p["microarchitecture"] for p in (zen3, zen4, masked)] == ["zen3", "zen4", "zen3"]
     assert len({p["device_model"] for p in (zen3, zen4, masked)}) == 1
-    facts = {"device_type": "cpu", "torch": "2.13.0", "threads": 2, "matmul_precision": "highest",
-             "cpu_capability": "AVX2", "cores": 2}  # fmt: skip
+    facts = {
+        "device_type": "cpu",
+        "torch": "2.13.0",
+        "threads": 2,
+        "matmul_precision": "highest",
+        "cpu_capability": "AVX2",
+        "cores": 2,
+    }
     keys = [device_key(facts | processor) for processor in (zen3, zen4, masked)]
     assert keys[0] == "cpu_zen3-25.1.1_avx2_cores2_torch2.13_threads2_highest"
     assert len(set(keys)) == 3
@@ -131,14 +137,25 @@ def test_a_system_without_cpuinfo(tmp_path, monkeypatch):
     monkeypatch.setattr("archspec.cpu.brand_string", lambda: "Apple M3 Max")
     monkeypatch.setattr("archspec.cpu.host", lambda: SimpleNamespace(name="m3"))
     assert describe_processor(tmp_path) == {
-        "device_model": "Apple M3 Max", "microarchitecture": "m3", "processor": "Apple M3 Max",
-    }  # fmt: skip
+        "device_model": "Apple M3 Max",
+        "microarchitecture": "m3",
+        "processor": "Apple M3 Max",
+    }
 
 
 @pytest.mark.parametrize(
-    "name", ["haswell", "skylake_avx512", "cascadelake", "icelake", "sapphirerapids", "zen2",
-             "zen5", "x86_64_v3"],
-)  # fmt: skip
+    "name",
+    [
+        "haswell",
+        "skylake_avx512",
+        "cascadelake",
+        "icelake",
+        "sapphirerapids",
+        "zen2",
+        "zen5",
+        "x86_64_v3",
+    ],
+)
 def test_microarchitectures_by_vendor_and_flags(name):
     target = archspec.cpu.TARGETS[name]
     assert x86_microarchitecture(target.vendor, target.features) == name
@@ -155,12 +172,17 @@ def test_microarchitectures_by_vendor_and_flags(name):
         ({"cpu.max": "150000 100000"}, 1.5),
         ({"user/cpu.max": "max 100000", "cpu.max": "200000 100000"}, 2),
         ({"user/app/cpu.max": "50000 100000", "cpu.max": "200000 100000"}, 0.5),
-        ({"cpu,cpuacct/user/cpu.cfs_quota_us": "300000",
-          "cpu,cpuacct/user/cpu.cfs_period_us": "100000"}, 3),
+        (
+            {
+                "cpu,cpuacct/user/cpu.cfs_quota_us": "300000",
+                "cpu,cpuacct/user/cpu.cfs_period_us": "100000",
+            },
+            3,
+        ),
         ({"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 8),
         ({"cpu.max": "nonsense"}, 8),
     ],
-)  # fmt: skip
+)
 def test_usable_cores(tmp_path, monkeypatch, files, cores):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
     (tmp_path / "self").mkdir()
@@ -214,8 +236,13 @@ def gpu_key(monkeypatch, name="NVIDIA H100 80GB HBM3", nvml=None):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     gpu = describe_gpu(torch.device("cuda"), nvml or FakeNvml())
-    facts = {"device_type": "cuda", "torch": "2.13.0+cu130", "cuda": "13.0", "threads": 8,
-             "matmul_precision": "highest"}  # fmt: skip
+    facts = {
+        "device_type": "cuda",
+        "torch": "2.13.0+cu130",
+        "cuda": "13.0",
+        "threads": 8,
+        "matmul_precision": "highest",
+    }
     return device_key(facts | gpu)
 
 
@@ -236,12 +263,25 @@ def test_driver_partition_and_power_cap_are_in_the_key_of_a_gpu(monkeypatch):
 
 def test_a_stored_run_from_before_is_read_by_its_facts():
     old = {
-        "cpu": {"arch": "X86_64", "vendor_id_raw": "AuthenticAMD", "family": 25, "model": 1,
-                "stepping": 1, "count": 2, "flags": [*flags_of("zen3"), "pni"]},
-        "perfgate": {"device_type": "cpu", "device_model": "AMD EPYC", "torch": "2.13.0+cpu",
-                      "threads": 2, "matmul_precision": "highest", "cpu_capability": "AVX2",
-                      "device_key": "cpu_amd-epyc_torch2.13_threads2_highest"},
-    }  # fmt: skip
+        "cpu": {
+            "arch": "X86_64",
+            "vendor_id_raw": "AuthenticAMD",
+            "family": 25,
+            "model": 1,
+            "stepping": 1,
+            "count": 2,
+            "flags": [*flags_of("zen3"), "pni"],
+        },
+        "perfgate": {
+            "device_type": "cpu",
+            "device_model": "AMD EPYC",
+            "torch": "2.13.0+cpu",
+            "threads": 2,
+            "matmul_precision": "highest",
+            "cpu_capability": "AVX2",
+            "device_key": "cpu_amd-epyc_torch2.13_threads2_highest",
+        },
+    }
     key = "cpu_zen3-25.1.1_avx2_cores2_torch2.13_threads2_highest"
     assert recorded_environment(old)["device_key"] == key
     # Whatever it calls itself, another instruction set is another device.

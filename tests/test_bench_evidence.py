@@ -149,9 +149,11 @@ def test_a_throttled_sample_is_disturbed_and_clocks_are_kept(gpu):
     nvml.reasons, nvml.clock = 1 | 4 | 64, 1200  # idle is no reason
     assert witness.end(0.01) == "throttled: SwPowerCap, HwThermalSlowdown"
     assert witness.summary() == {
-        "throttled_SwPowerCap": 1, "throttled_HwThermalSlowdown": 1,
-        "sm_clock_mhz_min": 1200, "sm_clock_mhz_max": 1980,
-    }  # fmt: skip
+        "throttled_SwPowerCap": 1,
+        "throttled_HwThermalSlowdown": 1,
+        "sm_clock_mhz_min": 1200,
+        "sm_clock_mhz_max": 1980,
+    }
 
 
 def test_the_names_of_the_reasons_are_nvmls():
@@ -159,9 +161,11 @@ def test_the_names_of_the_reasons_are_nvmls():
     for name in GpuWitness.REASONS:
         assert isinstance(getattr(nvml, f"nvmlClocksThrottleReason{name}"), int)
     for function in (
-        "nvmlInit", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetClockInfo",
+        "nvmlInit",
+        "nvmlDeviceGetHandleByUUID",
+        "nvmlDeviceGetClockInfo",
         "nvmlDeviceGetCurrentClocksThrottleReasons",
-    ):  # fmt: skip
+    ):
         assert callable(getattr(nvml, function))
 
 

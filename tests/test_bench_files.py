@@ -105,8 +105,9 @@ def test_a_kill_in_the_middle_of_storing_is_cleared_by_the_next(tmp_path):
     assert [path.name for path in baseline.stored(tmp_path, "cpu_test")] == ["0001_0123456789.json"]
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"),
-                                   NotADirectoryError(20, "Not a directory")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), NotADirectoryError(20, "Not a directory")]
+)
 def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch, error):
     path = store(tmp_path, "cpu_test", run_data("a"), "first")
     text = path.read_text()

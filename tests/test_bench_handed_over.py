@@ -28,9 +28,12 @@ def test_a_module_is_measured_in_every_pass(pass_name):
     assert isinstance(workload, Workload)
     assert workload.group == f"Linear {pass_name}"
     assert workload.describe() == {
-        "implementation": "Linear", "shape": [6, 3], "dtype": "float32", "parameters": 8,
+        "implementation": "Linear",
+        "shape": [6, 3],
+        "dtype": "float32",
+        "parameters": 8,
         "pass": pass_name,
-    }  # fmt: skip
+    }
     workload.prepare()
     workload.run()
     trained = pass_name != "forward"

@@ -85,10 +85,15 @@ def test_unchanged_code_is_seldom_red():
     for _ in range(200):
         spread = [0.0015 * (1 + number % 3) for number in range(20)]
         before, now = (
-            Entry(SHAPE, {p: [round(1e6 * (1 + chance.gauss(0, s))) for _ in range(6)]
-                          for p, s in zip(passes, spread, strict=True)})
+            Entry(
+                SHAPE,
+                {
+                    p: [round(1e6 * (1 + chance.gauss(0, s))) for _ in range(6)]
+                    for p, s in zip(passes, spread, strict=True)
+                },
+            )
             for _ in range(2)
-        )  # fmt: skip
+        )
         alarms += bool(verdict.differences(Stored(HERE, {"kan": before}), "kan", now))
     assert alarms <= 6  # of 200 with 1% each, 7 or more come in less than 1 of 200
 
@@ -167,12 +172,18 @@ def test_another_environment_is_not_compared(tmp_path):
         lambda text: text.replace(str(CALM[0]), "true"),
         lambda text: text.replace(str(CALM[0]), "1" + "0" * 30),
         lambda text: json.dumps(
-            {"stored": [{**json.loads(text)["stored"][0], "implementations": {"kan": {
-                "shape": "", "passes": {"forward": [5]}}}}]}
+            {
+                "stored": [
+                    {
+                        **json.loads(text)["stored"][0],
+                        "implementations": {"kan": {"shape": "", "passes": {"forward": [5]}}},
+                    }
+                ]
+            }
         ),
         lambda text: "\x00\x01",
     ],
-)  # fmt: skip
+)
 def test_a_damaged_file_is_one_sentence_and_stays(tmp_path, damage):
     path = tmp_path / "instructions.json"
     baseline.accept(path, HERE, {"kan": entry()}, ["kan"])

@@ -67,9 +67,14 @@ def test_a_profiler_that_sees_nothing_of_the_device_tells_no_zero(profiled):
     assert count_launches(lambda: None, GPU) == 0
 
 
-@pytest.mark.parametrize(("device", "counted", "recorded"), [
-    ("cuda", 7, {"launches": 7}), ("cuda", None, {}), ("cpu", 7, {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("device", "counted", "recorded"),
+    [
+        ("cuda", 7, {"launches": 7}),
+        ("cuda", None, {}),
+        ("cpu", 7, {}),
+    ],
+)
 def test_a_benchmark_records_the_launches_of_its_pass(device, counted, recorded, monkeypatch):
     steps = []
 

@@ -21,8 +21,13 @@ def root(tmp_path, monkeypatch):
             path.write_text(text)
         return tmp_path
 
-    write({"etc/machine-id": "0123abcd\n", "proc/sys/kernel/random/boot_id": "b00t\n",
-           CPUINFO: FLAGS[False]})  # fmt: skip
+    write(
+        {
+            "etc/machine-id": "0123abcd\n",
+            "proc/sys/kernel/random/boot_id": "b00t\n",
+            CPUINFO: FLAGS[False],
+        }
+    )
     return write
 
 
@@ -50,15 +55,13 @@ def test_a_container_has_no_id_but_the_boot_of_its_host(root):
         ({CPUINFO: FLAGS[True]}, "vm"),
         ({CPUINFO: "Features : fp\n"}, None),
         ({CPUINFO: FLAGS[True], VENDOR: "Amazon EC2"}, "amazon"),
-        ({CPUINFO: "Features : fp\n",
-          VENDOR: "Amazon EC2"}, "amazon"),
+        ({CPUINFO: "Features : fp\n", VENDOR: "Amazon EC2"}, "amazon"),
         # A laptop of a maker of hypervisors.
         ({VENDOR: "Microsoft Corporation"}, "none"),
-        ({CPUINFO: FLAGS[True],
-          VENDOR: "Microsoft Corporation"}, "microsoft"),
+        ({CPUINFO: FLAGS[True], VENDOR: "Microsoft Corporation"}, "microsoft"),
         ({"sys/hypervisor/type": "xen"}, "xen"),
     ],
-)  # fmt: skip
+)
 def test_hypervisors(root, files, hypervisor):
     assert describe_machine(root(files))["hypervisor"] == hypervisor
 

@@ -194,8 +194,10 @@ def calibrated(data):
     origin = {"datetime": data["datetime"], "machine": machine["id"], "boot": machine["boot"]}
     for entry in data["benchmarks"]:
         entry["extra_info"][OURS]["calibration"] = {
-            "processes": 3, "runs": runs, "origins": [origin] * len(runs)
-        }  # fmt: skip
+            "processes": 3,
+            "runs": runs,
+            "origins": [origin] * len(runs),
+        }
 
 
 def measure_and_accept(project):
@@ -224,16 +226,25 @@ def test_benchmark_only_measures_and_keeps_the_run(project):
     by_name = {b["name"]: b["extra_info"][OURS] for b in data["benchmarks"]}
     info = by_name["test_small[fused_fourier_kan]"]
     assert info["measured"] == {
-        "case": "small", "implementation": "fused_fourier_kan", "batch": 8,
-        "widths": [6, 5, 1], "config": {}, "pass": "forward", "reference": "product",
-        "reference_flops": info["flops"], "cache": "warm",
+        "case": "small",
+        "implementation": "fused_fourier_kan",
+        "batch": 8,
+        "widths": [6, 5, 1],
+        "config": {},
+        "pass": "forward",
+        "reference": "product",
+        "reference_flops": info["flops"],
+        "cache": "warm",
         "keeps_freed_memory": info["measured"]["keeps_freed_memory"],
-    }  # fmt: skip
+    }
     (process,) = info["processes"]
     assert process == {
-        "median_ns": pytest.approx(Clock.step * 1e9), "ratio": pytest.approx(1),
-        "ratio_to_mlp": pytest.approx(1), "rounds": 12, "disturbed": 0,
-    }  # fmt: skip
+        "median_ns": pytest.approx(Clock.step * 1e9),
+        "ratio": pytest.approx(1),
+        "ratio_to_mlp": pytest.approx(1),
+        "rounds": 12,
+        "disturbed": 0,
+    }
     assert info["parameters"] == info["trainable_parameters"] == 6 * 5 * 10 + 5 + 5 * 10 + 1
     assert info["flops"] == 2 * 8 * (60 * 5 + 50 * 1)
     assert info["memory"].keys() == {"forward_peak_bytes", "backward_peak_bytes", "saved_bytes"}
@@ -702,11 +713,17 @@ def test_a_plain_benchmark_of_somebody_else_is_judged_too(project):
 def test_a_worker_measures_what_it_is_told_and_nothing_else(project, tmp_path):
     order = tmp_path / "order.json"
     order.write_text(
-        json.dumps({
-            "output": str(tmp_path / "out.json"), "names": ["test_small.py::test_small[mlp]"],
-            "only_times": True, "processes": 2, "keep_rounds": True, "channel": None,
-        })
-    )  # fmt: skip
+        json.dumps(
+            {
+                "output": str(tmp_path / "out.json"),
+                "names": ["test_small.py::test_small[mlp]"],
+                "only_times": True,
+                "processes": 2,
+                "keep_rounds": True,
+                "channel": None,
+            }
+        )
+    )
     result = project.runpytest("--benchmark-compare", f"--kan-worker={order}", "--junitxml=x.xml")
     assert result.ret == 0
     (entry,) = json.loads((tmp_path / "out.json").read_text())["benchmarks"]

@@ -103,8 +103,10 @@ def test_figures_and_timers_of_the_users_own(plain):
     data = json.loads(newest_baseline(plain).read_text())
     workers, coarse = (entry["extra_info"] for entry in data["benchmarks"])
     assert {key: workers[key] for key in ("processes", "memory", "calibration")} == {
-        "processes": 4, "memory": "much", "calibration": None,
-    }  # fmt: skip
+        "processes": 4,
+        "memory": "much",
+        "calibration": None,
+    }
     assert coarse == {}
     result = plain.runpytest("--benchmark-compare", "--processes=1")
     assert "Traceback" not in result.stdout.str() + result.stderr.str()

@@ -85,10 +85,16 @@ def test_a_field_of_the_wrong_kind_is_named(path, kind):
 @pytest.mark.parametrize(
     "path",
     [
-        "benchmarks", "machine_info", "commit_info", "datetime", "benchmarks.0.fullname",
-        "benchmarks.0.stats", "benchmarks.0.stats.median", "benchmarks.0.stats.rounds",
+        "benchmarks",
+        "machine_info",
+        "commit_info",
+        "datetime",
+        "benchmarks.0.fullname",
+        "benchmarks.0.stats",
+        "benchmarks.0.stats.median",
+        "benchmarks.0.stats.rounds",
     ],
-)  # fmt: skip
+)
 def test_a_field_that_is_missing_is_named(path):
     data = whole_run()
     container, key = place(data, path)

@@ -24,9 +24,13 @@ from tests.bench_runs import benchmark, node, run_data
 
 def time_change(status="unchanged", **fields):
     usual = {
-        "figure": "ratio", "against": "baseline", "change": 0.01,
-        "limit": 0.03, "visible": 0.05, "processes": 3,
-    }  # fmt: skip
+        "figure": "ratio",
+        "against": "baseline",
+        "change": 0.01,
+        "limit": 0.03,
+        "visible": 0.05,
+        "processes": 3,
+    }
     return TimeChange(status=status, **{**usual, **fields})
 
 
@@ -106,13 +110,25 @@ def test_a_benchmark_of_another_plugin_is_no_row():
 
 VERDICTS = [
     Verdict(node("b-forward"), "regressed", "slow", [time_change("regressed", change=0.5)]),
-    Verdict(node("a-forward"), "unchanged", "the same", [time_change(processes=6)],
-            [MemoryChange("saved_bytes", "unchanged", 4096, 4096)]),
+    Verdict(
+        node("a-forward"),
+        "unchanged",
+        "the same",
+        [time_change(processes=6)],
+        [MemoryChange("saved_bytes", "unchanged", 4096, 4096)],
+    ),
     Verdict(node("c-backward_with_input_grad"), "missing", "gone"),
-    Verdict(node("d-forward"), "regressed", "big", [time_change(change=0.0)],
-            [MemoryChange("saved_bytes", "unchanged", 4, 4),
-             MemoryChange("forward_peak_bytes", "regressed", 4096, 8192)]),
-]  # fmt: skip
+    Verdict(
+        node("d-forward"),
+        "regressed",
+        "big",
+        [time_change(change=0.0)],
+        [
+            MemoryChange("saved_bytes", "unchanged", 4, 4),
+            MemoryChange("forward_peak_bytes", "regressed", 4096, 8192),
+        ],
+    ),
+]
 
 
 def test_verdicts_are_aligned_with_their_cause_below_and_the_worst_last():
@@ -143,8 +159,12 @@ def test_a_hundred_columns_are_enough_for_any_name_and_cause():
 def test_a_cause_that_verdicts_share_is_said_once():
     verdicts = [Verdict(name, "no_baseline", "store one") for name in "abc"]
     lines = [line.split() for _, line in verdict_lines(verdicts)]
-    assert lines[1:] == [["no", "baseline", "a"], ["no", "baseline", "b"], ["no", "baseline", "c"],
-                         ["store", "one"]]  # fmt: skip
+    assert lines[1:] == [
+        ["no", "baseline", "a"],
+        ["no", "baseline", "b"],
+        ["no", "baseline", "c"],
+        ["store", "one"],
+    ]
 
 
 def test_without_verdicts_there_are_no_lines():
@@ -190,9 +210,15 @@ def test_figures_are_rounded_alike_everywhere(shown, expected):
 
 
 HOSTILE = [
-    "::error::a", "a ::error::b", "##[error]a", "a##vso[task.complete result=Failed]",
-    "a\x1b]0;title\x07b", "\u202ea\u2066b\u061c", "a\u2028b", "x" * 96 + " ::error::b",
-]  # fmt: skip
+    "::error::a",
+    "a ::error::b",
+    "##[error]a",
+    "a##vso[task.complete result=Failed]",
+    "a\x1b]0;title\x07b",
+    "\u202ea\u2066b\u061c",
+    "a\u2028b",
+    "x" * 96 + " ::error::b",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

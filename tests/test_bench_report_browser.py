@@ -73,13 +73,23 @@ def load(browser, tmp_path, text, hash_=""):
     file, net_log = tmp_path / "report.html", tmp_path / "net.json"
     file.write_text(text, encoding="utf-8")
     command = [
-        browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",
-        "--no-first-run", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
-        "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr",
-        f"--log-net-log={net_log}", "--virtual-time-budget=10000", "--dump-dom",
+        browser,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--enable-logging=stderr",
+        f"--log-net-log={net_log}",
+        "--virtual-time-budget=10000",
+        "--dump-dom",
         f"{file.as_uri()}{hash_}",
-    ]  # fmt: skip
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT_SECONDS
     )

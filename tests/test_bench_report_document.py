@@ -43,10 +43,13 @@ DOCUMENTS = {
     "other plugins": lambda: measure_only(plain_data()),
     "empty": lambda: measure_only(run_data(), exit_code=GateExit.NOTHING_MEASURED),
     "two revisions": lambda: judged_document(
-        kind="ab", base="main", baseline=None, anchor=None,
+        kind="ab",
+        base="main",
+        baseline=None,
+        anchor=None,
         pairs=parse_run(run_data(*BY_STATUS.values())),
     ),
-}  # fmt: skip
+}
 
 
 def test_the_schema_is_one():
@@ -67,8 +70,13 @@ def test_every_status_occurs():
 
 def test_a_measurement_says_everything_with_its_unit():
     found = {m["name"]: m for m in judged_document()["measurements"]}[BY_STATUS["regressed"]]
-    process = {"median_ns": 4e6, "ratio": 2.0, "ratio_to_mlp": 3.0,
-               "rounds": 5, "disturbed_rounds": 1}  # fmt: skip
+    process = {
+        "median_ns": 4e6,
+        "ratio": 2.0,
+        "ratio_to_mlp": 3.0,
+        "rounds": 5,
+        "disturbed_rounds": 1,
+    }
     assert found["processes"][0] == process
     assert found["memory_bytes"] == {"forward_peak_bytes": 8192, "saved_bytes": 100}
     assert (found["median_ns"], found["ratio"], found["ratio_to_mlp"]) == (4e6 + 1, 2.0, 3.0)
@@ -83,10 +91,17 @@ def test_a_verdict_says_all_that_was_compared():
     found = {v["name"]: v for v in judged_document()["verdicts"]}[BY_STATUS["regressed"]]
     in_turns, stored = found["times"][:2]
     assert in_turns == {
-        "figure": "median_ns", "against": "baseline", "status": "regressed",
-        "change_fraction": 1.0, "limit_fraction": 0.03, "visible_fraction": 0.9, "processes": 4,
-        "in_turns_with": "c" * 40, "noise_of": None, "given_up": None,
-    }  # fmt: skip
+        "figure": "median_ns",
+        "against": "baseline",
+        "status": "regressed",
+        "change_fraction": 1.0,
+        "limit_fraction": 0.03,
+        "visible_fraction": 0.9,
+        "processes": 4,
+        "in_turns_with": "c" * 40,
+        "noise_of": None,
+        "given_up": None,
+    }
     # The stored time beside it, which accuses nobody.
     assert stored["change_fraction"] == pytest.approx(1.0)
     assert stored["limit_fraction"] == pytest.approx(0.02)
@@ -95,26 +110,47 @@ def test_a_verdict_says_all_that_was_compared():
     assert stored["noise_of"] == "6 runs on 1 day and 1 machine"
     against = [time["against"] for time in found["times"]]
     assert against == ["baseline", "baseline", "anchor", "baseline"]
-    assert found["memory"][0] == {"kind": "forward_peak_bytes", "status": "regressed",
-                                  "before_bytes": 4096, "now_bytes": 8192}  # fmt: skip
+    assert found["memory"][0] == {
+        "kind": "forward_peak_bytes",
+        "status": "regressed",
+        "before_bytes": 4096,
+        "now_bytes": 8192,
+    }
 
 
 def test_each_figure_of_a_comparison_is_in_its_place():
     change = TimeChange("median_ns", "anchor", "inconclusive", 0.1, 0.3, 0.4, 5, "abc", "2 runs")
     verdict = Verdict(
-        "a", "inconclusive", "noisy", [change],
+        "a",
+        "inconclusive",
+        "noisy",
+        [change],
         counts=[CountChange("launches", "regressed", 3, 4)],
-    )  # fmt: skip
+    )
     found = document(parse_run(run_data("a")), [verdict], exit_code=17, kind="compare")
-    assert found["verdicts"] == [{
-        "name": "a", "status": "inconclusive", "cause": "noisy", "memory": [],
-        "counts": [{"kind": "launches", "status": "regressed", "before": 3, "now": 4}],
-        "times": [{
-            "figure": "median_ns", "against": "anchor", "status": "inconclusive",
-            "change_fraction": 0.1, "limit_fraction": 0.3, "visible_fraction": 0.4,
-            "processes": 5, "in_turns_with": "abc", "noise_of": "2 runs", "given_up": None,
-        }],
-    }]  # fmt: skip
+    assert found["verdicts"] == [
+        {
+            "name": "a",
+            "status": "inconclusive",
+            "cause": "noisy",
+            "memory": [],
+            "counts": [{"kind": "launches", "status": "regressed", "before": 3, "now": 4}],
+            "times": [
+                {
+                    "figure": "median_ns",
+                    "against": "anchor",
+                    "status": "inconclusive",
+                    "change_fraction": 0.1,
+                    "limit_fraction": 0.3,
+                    "visible_fraction": 0.4,
+                    "processes": 5,
+                    "in_turns_with": "abc",
+                    "noise_of": "2 runs",
+                    "given_up": None,
+                }
+            ],
+        }
+    ]
 
 
 def test_a_report_of_an_earlier_version_is_read():
@@ -136,11 +172,17 @@ def test_what_json_has_no_number_for_is_null():
     change = TimeChange("ratio", "baseline", "inconclusive", math.nan, math.inf, -math.inf, 1)
     data = run_data("a")
     data["benchmarks"][0]["extra_info"] |= {
-        "floor_fraction": math.inf, "evidence": [{"clock": math.nan}], "parameters": 1.5
-    }  # fmt: skip
+        "floor_fraction": math.inf,
+        "evidence": [{"clock": math.nan}],
+        "parameters": 1.5,
+    }
     data["benchmarks"][0]["extra_info"]["measured"]["config"] = {"range": (0.0, math.inf)}
-    found = document(parse_run(data), [Verdict("a", "inconclusive", "noisy", [change])],
-                     exit_code=0, kind="compare")  # fmt: skip
+    found = document(
+        parse_run(data),
+        [Verdict("a", "inconclusive", "noisy", [change])],
+        exit_code=0,
+        kind="compare",
+    )
     written = json.loads(to_json(found), parse_constant=pytest.fail)
     assert list(violations(written)) == []
     time, measurement = written["verdicts"][0]["times"][0], written["measurements"][0]
@@ -165,10 +207,16 @@ def test_what_other_plugins_say_of_their_work_is_taken_as_far_as_it_is_known():
 
 @pytest.mark.parametrize(
     ("code", "name"),
-    [*((member.value, member.name) for member in GateExit), (1, "TESTS_FAILED"),
-     (2, "INTERRUPTED"), (3, "INTERNAL_ERROR"), (4, "USAGE_ERROR"), (5, "NO_TESTS_COLLECTED"),
-     (99, "OTHER")],
-)  # fmt: skip
+    [
+        *((member.value, member.name) for member in GateExit),
+        (1, "TESTS_FAILED"),
+        (2, "INTERRUPTED"),
+        (3, "INTERNAL_ERROR"),
+        (4, "USAGE_ERROR"),
+        (5, "NO_TESTS_COLLECTED"),
+        (99, "OTHER"),
+    ],
+)
 def test_every_exit_status_has_a_name_and_words(code, name):
     found = measure_only(run_data(), exit_code=code)
     assert found["exit"] == {"code": code, "name": name}
@@ -182,8 +230,9 @@ def test_the_schema_knows_the_statuses_of_the_judge():
 
 def test_the_commands_go_with_the_kind():
     assert judged_document()["commands"] == {
-        "reproduce": "pytest --benchmark-compare", "accept": "kan-bench accept"
-    }  # fmt: skip
+        "reproduce": "pytest --benchmark-compare",
+        "accept": "kan-bench accept",
+    }
     two = judged_document(kind="ab", base="v1 (0123456)", baseline=None)["commands"]
     assert two == {"reproduce": "kan-bench ab v1", "accept": None}
     own = judged_document(reproduce="make gate", accept="make accept")["commands"]
@@ -284,9 +333,11 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path):
 def test_the_stored_runs_are_named():
     found = judged_document()
     assert found["baseline"] == {
-        "path": "benchmarks/baselines/cpu_test/0002_a.json", "commit": "0123456789abcdef",
-        "datetime": "2026-01-02T03:04:05+00:00", "device_key": "cpu_test",
-    }  # fmt: skip
+        "path": "benchmarks/baselines/cpu_test/0002_a.json",
+        "commit": "0123456789abcdef",
+        "datetime": "2026-01-02T03:04:05+00:00",
+        "device_key": "cpu_test",
+    }
     pathless = judged_document(baseline=Source(parse_run(run_data())), anchor=None)
     assert pathless["baseline"]["path"] is None
     assert pathless["anchor"] is None

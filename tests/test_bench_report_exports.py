@@ -64,10 +64,15 @@ def test_each_benchmark_is_a_case_with_its_verdict():
     found = outcomes(judged_document())
     tags = {status: found[name.split("::")[1]][0] for status, name in BY_STATUS.items()}
     assert tags == {
-        "unchanged": "passed", "improved": "passed", "regressed": "failure", "missing": "failure",
-        "incomparable": "failure", "unjudged": "failure", "inconclusive": "skipped",
+        "unchanged": "passed",
+        "improved": "passed",
+        "regressed": "failure",
+        "missing": "failure",
+        "incomparable": "failure",
+        "unjudged": "failure",
+        "inconclusive": "skipped",
         "no_baseline": "skipped",
-    }  # fmt: skip
+    }
     message = found["test_reference[efficient_kan-forward]"][1]
     assert message.startswith("regressed: +100.0% in turns with the baseline's code")
     assert "it seems changed" in found["test_reference[fourier_kan-forward]"][1]
@@ -93,9 +98,14 @@ def test_a_case_is_named_as_pytest_names_it():
 
 @pytest.mark.parametrize(
     ("status", "code", "tag"),
-    [("no_baseline", 0, "skipped"), ("no_baseline", 15, "failure"), ("improved", 16, "failure"),
-     ("inconclusive", 17, "failure"), ("unchanged", 0, "passed")],
-)  # fmt: skip
+    [
+        ("no_baseline", 0, "skipped"),
+        ("no_baseline", 15, "failure"),
+        ("improved", 16, "failure"),
+        ("inconclusive", 17, "failure"),
+        ("unchanged", 0, "passed"),
+    ],
+)
 def test_what_the_run_was_told_not_to_let_pass_is_a_failure(status, code, tag):
     assert outcomes(judged(Verdict("a", status, "why"), exit_code=code)) == {
         "a": (tag, "" if tag == "passed" else f"{status.replace('_', ' ')}: why")
@@ -117,8 +127,15 @@ def test_a_case_carries_its_figures_and_the_suite_the_run():
     root = parsed(report)
     output = {case.get("name"): case.find("system-out").text for case in root.iter("testcase")}
     lines = output["test_reference[efficient_kan-forward]"].splitlines()
-    assert {"median_ns=4000001.0", "ratio=2.0", "ratio_to_mlp=3.0", "forward_peak_bytes=8192",
-            "processes=3", "disturbed_rounds=3", "verdict=regressed"} <= {*lines}  # fmt: skip
+    assert {
+        "median_ns=4000001.0",
+        "ratio=2.0",
+        "ratio_to_mlp=3.0",
+        "forward_peak_bytes=8192",
+        "processes=3",
+        "disturbed_rounds=3",
+        "verdict=regressed",
+    } <= {*lines}
     facts = {entry.get("name"): entry.get("value") for entry in root.iter("property")}
     assert facts == dict(suite_properties(report))
     assert facts["kan_bench.exit_name"] == "REGRESSED"
@@ -179,9 +196,12 @@ def test_the_action_gets_time_ratios_and_every_kind_of_memory():
         "saved": (100, "bytes"),
     }
     assert found["time"]["extra"].splitlines() == [
-        "device: cpu_test", "commit: fedcba9876", "processes: 3", "rounds: 15, 3 disturbed",
+        "device: cpu_test",
+        "commit: fedcba9876",
+        "processes: 3",
+        "rounds: 15, 3 disturbed",
         "verdict: regressed",
-    ]  # fmt: skip
+    ]
 
 
 def test_a_range_is_half_the_spread_over_processes_as_the_action_reads_it():

@@ -84,9 +84,12 @@ def test_the_heading_says_device_commit_and_date():
 
 @pytest.mark.parametrize(
     ("statuses", "code", "mark"),
-    [(["unchanged"], 0, "passed"), (["unchanged", "inconclusive"], 0, "unclear"),
-     (["regressed", "inconclusive"], 10, "failed")],
-)  # fmt: skip
+    [
+        (["unchanged"], 0, "passed"),
+        (["unchanged", "inconclusive"], 0, "unclear"),
+        (["regressed", "inconclusive"], 10, "failed"),
+    ],
+)
 def test_what_is_unclear_does_not_look_passed(statuses, code, mark):
     verdicts = [Verdict(status, status, "") for status in statuses]
     report = document(parse_run(run_data()), verdicts, exit_code=code, kind="compare")
@@ -97,8 +100,16 @@ def test_what_is_unclear_does_not_look_passed(statuses, code, mark):
 def test_the_verdicts_can_be_read_without_scripts():
     reader = Reader(page(judged_document()))
     rows = reader.cells[1 : 1 + len(BY_STATUS)]
-    words = ["regressed", "missing", "incomparable", "unjudged", "inconclusive", "no baseline",
-             "improved", "unchanged"]  # fmt: skip
+    words = [
+        "regressed",
+        "missing",
+        "incomparable",
+        "unjudged",
+        "inconclusive",
+        "no baseline",
+        "improved",
+        "unchanged",
+    ]
     assert [row[0] for row in rows] == words
     name, change, limit, _, memory, processes = rows[0][1:7]
     assert name == "reference[efficient_kan-forward]"
@@ -121,8 +132,14 @@ def test_the_figures_and_the_evidence_are_tables():
     reader = Reader(page(judged_document()))
     row = next(row for row in reader.cells if row[0] == "reference[efficient_kan-forward]")
     assert row[1:] == ["4.00", "2.000", "3.000", "0.01", "0.00", "1,234,567", "50%", "15", "3", "3"]
-    for part in ("waited_ns 12, stolen_ns 0", "0002_a.json", "kan-bench accept",
-                 "kept .benchmarks/last_run.json", "matmul precision highest", "1%"):  # fmt: skip
+    for part in (
+        "waited_ns 12, stolen_ns 0",
+        "0002_a.json",
+        "kan-bench accept",
+        "kept .benchmarks/last_run.json",
+        "matmul precision highest",
+        "1%",
+    ):
         assert part in reader.text
 
 
@@ -315,8 +332,11 @@ def test_growth_is_drawn_over_what_grows():
     titles = [section.title for section in sections]
     assert titles == ["Growth with batch", "Growth with width", "Growth with grid"]
     assert [plot.title for plot in sections[0].plots] == [
-        "forward: time", "forward: peak memory", "backward: time", "backward: peak memory",
-    ]  # fmt: skip
+        "forward: time",
+        "forward: peak memory",
+        "backward: time",
+        "backward: peak memory",
+    ]
     assert sections[0].plots[1].json["data"][0]["y"] == [1e-6, 1e-5, 1e-3]
     memory = sections[0].plots[3].json
     assert memory["data"][0]["x"] == [1, 10, 1000]
@@ -397,8 +417,15 @@ def test_what_a_document_may_hold_has_a_page():
     """Nulls stand wherever the schema lets them."""
     report = copy.deepcopy(judged_document())
     for entry in report["measurements"]:
-        entry |= {"median_ns": None, "ratio": None, "ratio_to_mlp": None, "baseline": None,
-                  "memory_bytes": {}, "floor_fraction": None, "parameters": None}  # fmt: skip
+        entry |= {
+            "median_ns": None,
+            "ratio": None,
+            "ratio_to_mlp": None,
+            "baseline": None,
+            "memory_bytes": {},
+            "floor_fraction": None,
+            "parameters": None,
+        }
         for process in entry["processes"]:
             process |= {"median_ns": None, "ratio": None, "ratio_to_mlp": None}
     for verdict in report["verdicts"]:

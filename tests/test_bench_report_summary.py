@@ -14,12 +14,28 @@ from tests.bench_runs import BY_STATUS, judged_document, node, run_data
 
 # Names that mean something to Markdown, HTML or GitHub.
 HOSTILE = (
-    "a|b", "`code`", "a``b`c", "<script>alert(1)</script>", "<img src=x onerror=alert(1)>",
-    "</details>", "</code>", "**bold** _slanted_ __init__ a_b_c", "~~gone~~", "[link](http://a.b)",
-    "![image](http://a.b)", "[ref]: http://a.b", "&lt; &amp; &#124;", "\\| \\\\| \\`", "$x$ $$y$$",
-    "two\nlines\r\nthree", "tab\tand\x1b[31m", "<!-- comment", "http://a.b www.a.b", "“ü”—🙂",
+    "a|b",
+    "`code`",
+    "a``b`c",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "</details>",
+    "</code>",
+    "**bold** _slanted_ __init__ a_b_c",
+    "~~gone~~",
+    "[link](http://a.b)",
+    "![image](http://a.b)",
+    "[ref]: http://a.b",
+    "&lt; &amp; &#124;",
+    "\\| \\\\| \\`",
+    "$x$ $$y$$",
+    "two\nlines\r\nthree",
+    "tab\tand\x1b[31m",
+    "<!-- comment",
+    "http://a.b www.a.b",
+    "“ü”—🙂",
     "half \udcff of one",
-)  # fmt: skip
+)
 AT_THE_START = ("# heading", "- item", "1. item", "+ item", "---", "=== x", "> quoted", "[ ] box")
 
 
@@ -75,8 +91,15 @@ def test_the_headline_says_the_outcome_and_the_counts():
 def test_what_must_be_looked_at_comes_first_and_the_rest_is_folded():
     text = summary_markdown(judged_document())
     first, folded = text.split("<details>")
-    words = ["regressed", "missing", "incomparable", "unjudged", "inconclusive", "no baseline",
-             "improved"]  # fmt: skip
+    words = [
+        "regressed",
+        "missing",
+        "incomparable",
+        "unjudged",
+        "inconclusive",
+        "no baseline",
+        "improved",
+    ]
     assert [row[0] for row in Page(first).rows[1:]] == words
     assert [row[0] for row in Page(folded).rows[1:]] == [*words, "unchanged"]
     assert "All 8 verdicts" in folded
@@ -95,9 +118,15 @@ def test_a_row_has_the_figures_that_decided():
     ]
     document = judged(Verdict(BY_STATUS["regressed"], "regressed", "why", times, memory))
     assert Page(summary_markdown(document)).rows[1] == [
-        "regressed", "reference[efficient_kan-forward]", "+12.5%", "5.0%", "6.1%", "+4,096 B", "6",
+        "regressed",
+        "reference[efficient_kan-forward]",
+        "+12.5%",
+        "5.0%",
+        "6.1%",
+        "+4,096 B",
+        "6",
         "why",
-    ]  # fmt: skip
+    ]
 
 
 def test_the_evidence_is_told():

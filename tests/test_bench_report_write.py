@@ -19,9 +19,14 @@ from tests.bench_runs import histories, judged_document, run_data
 from tests.test_bench_report_document import mutations
 
 FILES = [
-    "report.json", "summary.md", "junit.xml", "github-action-benchmark.json", "bencher.json",
-    "report.html", "exit_code",
-]  # fmt: skip
+    "report.json",
+    "summary.md",
+    "junit.xml",
+    "github-action-benchmark.json",
+    "bencher.json",
+    "report.html",
+    "exit_code",
+]
 
 
 def test_everything_is_written_and_the_exit_code_last(tmp_path):

@@ -67,10 +67,14 @@ def stored(repository, revision="HEAD", anchor=None, **fields):
 
 def opened(**against):
     return [
-        Verdict(name, "inconclusive" if name in against else "unchanged", "",
-                open=(against[name],) if name in against else ())
+        Verdict(
+            name,
+            "inconclusive" if name in against else "unchanged",
+            "",
+            open=(against[name],) if name in against else (),
+        )
         for name in NAMES
-    ]  # fmt: skip
+    ]
 
 
 def settled(folder, stored, verdicts, **options):
@@ -89,8 +93,9 @@ def test_all_that_is_open_is_compared_with_the_baselines_code_at_once(repository
     found = settled(repository, stored(repository, "HEAD~"), opened(a="baseline", c="baseline"))
     assert asked == [("first", ("a", "c"), True)]
     assert {name: changes[0].status for name, changes in found.times.items()} == {
-        "a": "regressed", "c": "unchanged",
-    }  # fmt: skip
+        "a": "regressed",
+        "c": "unchanged",
+    }
     (change,) = found.times["a"]
     assert change.change == pytest.approx(0.2)
     assert change.commit == git(repository, "rev-parse", "HEAD~")
@@ -240,9 +245,11 @@ def test_the_memory_of_what_has_no_baseline_is_the_bases(repository, turns):
     factors |= {"new": 1.0}
     baseline = stored(repository)
     found = settled(
-        repository, baseline, [Verdict("new", "no_baseline", "")],
+        repository,
+        baseline,
+        [Verdict("new", "no_baseline", "")],
         base=git(repository, "rev-parse", "HEAD~"),
-    )  # fmt: skip
+    )
     assert [change.status for change in found.memory["new"]] == ["unchanged"]
     (verdict,) = (
         v

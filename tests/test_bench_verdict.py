@@ -260,9 +260,12 @@ def test_a_busy_machine_makes_no_verdict_on_time_but_one_on_memory():
 
 @pytest.mark.parametrize(
     ("change", "visible", "status"),
-    [(0.1, 0.6, "inconclusive"), (0.1, 1.4, "unjudged"),
-     (-0.5, 1.4, "inconclusive")],  # a gain, most of which is none of noise
-)  # fmt: skip
+    [
+        (0.1, 0.6, "inconclusive"),
+        (0.1, 1.4, "unjudged"),
+        (-0.5, 1.4, "inconclusive"),
+    ],  # a gain, most of which is none of noise
+)
 def test_turns_that_do_not_even_exclude_twice_the_time_judge_nothing(change, visible, status):
     change = TimeChange("median_ns", "baseline", "inconclusive", change, 0.5, visible, 3, "c" * 40)
     assert verdict_of("a", [change]).status == status
@@ -272,9 +275,14 @@ def test_turns_that_do_not_even_exclude_twice_the_time_judge_nothing(change, vis
 
 @pytest.mark.parametrize(
     ("before", "now", "status"),
-    [(10, 10, "unchanged"), (10, 11, "regressed"), (10, 9, "improved"), (None, 11, "unchanged"),
-     (10, None, "unchanged")],
-)  # fmt: skip
+    [
+        (10, 10, "unchanged"),
+        (10, 11, "regressed"),
+        (10, 9, "improved"),
+        (None, 11, "unchanged"),
+        (10, None, "unchanged"),
+    ],
+)
 def test_launches_are_exact(before, now, status):
     verdict = judge(measurement(launches=before), measurement(launches=now))
     assert verdict.status == status

@@ -83,9 +83,12 @@ def test_new_knots_are_the_blend_of_uniform_and_adaptive(name, device, count, co
     layer.update_grid(x, margin=0.05)
     for feature in range(3):
         expected = adapted_knots_ref(
-            to_numpy(x)[:, feature], layer.basis.grid_size, layer.basis.spline_order,
-            layer.options["grid_eps"], margin=0.05,
-        )  # fmt: skip
+            to_numpy(x)[:, feature],
+            layer.basis.grid_size,
+            layer.basis.spline_order,
+            layer.options["grid_eps"],
+            margin=0.05,
+        )
         np.testing.assert_allclose(to_numpy(layer.grid)[feature], expected, atol=KNOTS)
 
 

@@ -387,9 +387,14 @@ def test_asynchronous_copies(run, seed, size):
     values, expected = rows(48 * floats, 7)
     shared = 3 * 48 * size
     out = run(
-        f"pipeline<{size}, 1, true>", values, values.size, count=7, threads=48, shared=shared,
+        f"pipeline<{size}, 1, true>",
+        values,
+        values.size,
+        count=7,
+        threads=48,
+        shared=shared,
         seed=seed,
-    )  # fmt: skip
+    )
     expected = expected.reshape(7, 48, floats)[:, ::-1]
     np.testing.assert_array_equal(out, expected.ravel())
 
@@ -429,9 +434,14 @@ def assert_fails(run, message, *arguments, **keywords):
 def test_a_copy_that_is_pending_at_the_end(run):
     values, _ = rows(4 * 32, 3)
     assert_fails(
-        run, rf"thread \d+ ended with 1 .* pending, .* source.cu:{line('never waited for')}",
-        "pipeline<16, 1, false>", values, 4 * 32 * 3, 3, shared=3 * 32 * 16,
-    )  # fmt: skip
+        run,
+        rf"thread \d+ ended with 1 .* pending, .* source.cu:{line('never waited for')}",
+        "pipeline<16, 1, false>",
+        values,
+        4 * 32 * 3,
+        3,
+        shared=3 * 32 * 16,
+    )
 
 
 @pytest.mark.parametrize(
@@ -514,9 +524,12 @@ def test_faults_elsewhere_stay_what_they_are():
 def test_launches_that_a_driver_would_refuse(run, change, message):
     values = ramp(32)
     launch = {
-        "kernel": "indices<0>", "grid": (1, 1, 1), "threads": 1, "shared_bytes": 0,
+        "kernel": "indices<0>",
+        "grid": (1, 1, 1),
+        "threads": 1,
+        "shared_bytes": 0,
         "arguments": pack(values, values),
-    }  # fmt: skip
+    }
     run.emulator.run(Launch(**launch))
     with pytest.raises(EmulationError, match=message):
         run.emulator.run(Launch(**{**launch, **change}))

@@ -126,8 +126,9 @@ def test_a_layer_through_its_kernels(emulated, set_precision, kind, mode):
     assert_close(actual, run_ref(LAYERS[kind][2], layer, x, grad_y), BOUNDS[mode])
     trained = ["param_grad"] if layer.basis.trained else []
     assert [name for name in names(emulated) if name != "reduce"] == [
-        *("forward", "input_grad", "weight_grad"), *trained,
-    ]  # fmt: skip
+        *("forward", "input_grad", "weight_grad"),
+        *trained,
+    ]
     element = "bfloat16" if mode == "bfloat16" else "float"
     precision = "ACCURATE" if mode == "accurate" else "TF32"
     wanted = f"{element}, {precision}"

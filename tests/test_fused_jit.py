@@ -92,8 +92,11 @@ def test_every_device_has_its_own_module_for_its_own_architecture(driver, compil
     assert [arch for _, arch in compiled] == ["sm_90", "sm_86", "sm_90"]
     assert driver.counts["cuModuleLoadData"] == 3
     assert [stream for *_, stream, _, _ in driver.named("cuLaunchKernel")] == [
-        1000, 1001, 1002, 1001,
-    ]  # fmt: skip
+        1000,
+        1001,
+        1002,
+        1001,
+    ]
     assert gpus.current == 0
 
 

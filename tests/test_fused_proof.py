@@ -174,8 +174,9 @@ def test_a_kernel_is_used_after_it_has_passed(driver, tmp_path, monkeypatch):
     assert len(driver.launched) == before + 1  # one test is enough
     layer(x).sum().backward()
     assert [kernel.partition("<")[0] for kernel in users(driver, x)] == [
-        *["forward"] * 3, "weight_grad",
-    ]  # fmt: skip
+        *["forward"] * 3,
+        "weight_grad",
+    ]
     assert seen == [1, 1, 1, 2]
     assert not proof.known.unusable
 

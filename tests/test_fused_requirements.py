@@ -31,9 +31,11 @@ from tests.fused_helpers import SOURCES, needs_nvrtc
 def _ask_anew():
     def forget():
         for function in (
-            compiler.load_nvrtc, compiler.nvrtc_build,
-            requirements._machine_obstacle, requirements.device_obstacle,
-        ):  # fmt: skip
+            compiler.load_nvrtc,
+            compiler.nvrtc_build,
+            requirements._machine_obstacle,
+            requirements.device_obstacle,
+        ):
             function.cache_clear()
 
     forget()
@@ -89,8 +91,10 @@ def test_torch_is_a_rocm_build(machine, monkeypatch):
 def test_torch_finds_no_gpu(machine, monkeypatch, version, driver):
     monkeypatch.setattr(torch.version, "cuda", version)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert f"finds no usable GPU: check that nvidia-smi lists one, that the NVIDIA driver is " \
-        f"{driver} or newer" in obstacle()  # fmt: skip
+    assert (
+        f"finds no usable GPU: check that nvidia-smi lists one, that the NVIDIA driver is "
+        f"{driver} or newer" in obstacle()
+    )
 
 
 @pytest.mark.parametrize(("version", "extra"), [("12.8", "cuda12"), ("13.0", "cuda")])
@@ -263,8 +267,10 @@ def test_the_table_of_registers(capsys, own_cache, one_kernel):
     header, rule, *rows = capsys.readouterr().out.splitlines()
     assert (header, rule) == ("| kernel | sm_80 | sm_90 |", "|---|---:|---:|")
     assert [row.split(" | ")[0] for row in rows] == [
-        "| `scale<64>`", "| `crowded<64>`", "| `framed<50>`",
-    ]  # fmt: skip
+        "| `scale<64>`",
+        "| `crowded<64>`",
+        "| `framed<50>`",
+    ]
     assert ", shared 256 B" in rows[0]
     assert "| 24, spills " in rows[1]
     assert ", stack 200 B" in rows[2]
@@ -307,10 +313,14 @@ def no_home():
         {"symbol": "s", "resources": [1]},
         {"symbol": "s", "resources": {"registers": 1}},
         {"symbol": "s", "resources": {"unknown": 1}},
-        {"symbol": "s", "resources": dict.fromkeys(
-            ("registers", "spill_stores", "spill_loads", "stack", "shared"), "many")},
+        {
+            "symbol": "s",
+            "resources": dict.fromkeys(
+                ("registers", "spill_stores", "spill_loads", "stack", "shared"), "many"
+            ),
+        },
     ],
-)  # fmt: skip
+)
 def test_an_entry_that_describes_no_kernel_is_compiled_anew(own_cache, pretended, description):
     entry = jit.cache_key("scale<64>", "sm_90")
     cubin_cache.write(entry, description, b"old")

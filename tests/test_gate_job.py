@@ -48,9 +48,13 @@ addopts = ["-p", "no:cacheprovider", "--benchmark-max-time=0.6", "--benchmark-mi
 """
 
 CONTRACT = (
-    "test_gpu", "test_contract", "test_golden", "test_bench_timing", "test_bench_memory",
+    "test_gpu",
+    "test_contract",
+    "test_golden",
+    "test_bench_timing",
+    "test_bench_memory",
     "test_bench_launches",
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -91,8 +95,13 @@ def run_job(job):
     folder = job.folder
     base = git(folder, "rev-parse", "origin/main")
     event = {"EVENT": "merge_group", "REF": "x", "QUEUE_BASE": base, "BEFORE": ""}
-    named = job.run("gpu-gate.yml", "gate", "The GPU that the label names", DEVICE="cpu",
-                    GPU="nvidia-h100-80gb-hbm3")  # fmt: skip
+    named = job.run(
+        "gpu-gate.yml",
+        "gate",
+        "The GPU that the label names",
+        DEVICE="cpu",
+        GPU="nvidia-h100-80gb-hbm3",
+    )
     assert named.returncode == 0, named.stdout
     contract = job.run("gpu-gate.yml", "gate", "Contract tests and GPU tests", DEVICE="cpu")
     assert contract.returncode == 0, contract.stdout
@@ -113,10 +122,21 @@ def commit(job, text):
 
 def store_baseline(job):
     subprocess.run(
-        [sys.executable, "-m", "perfgate.cli", "calibrate", "--runs=3", "--processes=1",
-         "--", "benchmarks/test_reference.py", "--device=cpu"],
-        cwd=job.folder, check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "perfgate.cli",
+            "calibrate",
+            "--runs=3",
+            "--processes=1",
+            "--",
+            "benchmarks/test_reference.py",
+            "--device=cpu",
+        ],
+        cwd=job.folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     key = describe_environment(resolve_device("cpu"))["device_key"]
     assert list((job.folder / "benchmarks" / "baselines" / str(key)).glob("*.json"))
     git(job.folder, "add", "-A")

@@ -142,9 +142,10 @@ def entry(status, **fields):
 
 
 GOOD = {
-    "a::good": entry("passed", properties={"kind": "seven"}), "a::also": entry("passed"),
+    "a::good": entry("passed", properties={"kind": "seven"}),
+    "a::also": entry("passed"),
     "a::left": entry("skipped", reason="one GPU"),
-}  # fmt: skip
+}
 BAD = {"b::bad": entry("failed", reason="1 != 2"), "b::good": entry("passed")}
 
 
@@ -308,25 +309,47 @@ def test_the_probe_of_the_tensor_core_compiles(option):
 
 def test_a_line_of_the_table_of_times():
     info = {
-        "measured": {"case": "reference fused tf32", "batch": 100, "pass": "forward",
-                     "implementation": "fused_fourier_kan"},
-        "processes": [{"median_ns": 12340.0, "ratio": 1.5, "ratio_to_mlp tf32": 0.9871,
-                       "rounds": 9, "disturbed": 0}],
+        "measured": {
+            "case": "reference fused tf32",
+            "batch": 100,
+            "pass": "forward",
+            "implementation": "fused_fourier_kan",
+        },
+        "processes": [
+            {
+                "median_ns": 12340.0,
+                "ratio": 1.5,
+                "ratio_to_mlp tf32": 0.9871,
+                "rounds": 9,
+                "disturbed": 0,
+            }
+        ],
         "memory": {"forward_peak_bytes": 1_500_000, "backward_peak_bytes": 2_000_000},
-        "floor_fraction": 0.5, "launches": 2,
-    }  # fmt: skip
+        "floor_fraction": 0.5,
+        "launches": 2,
+    }
     row = gpu_report.row_of(info)
     assert (row["rounds"], row["launches"], row["beside"]) == (9, 2, {"mlp tf32": 0.9871})
     lines = gpu_report.times_table([row]).splitlines()
     assert [part.strip() for part in lines[2].split("|")[1:-1]] == [
-        "reference fused tf32", "100", "forward", "fused_fourier_kan", "12.3", "0.987", "mlp tf32",
-        "50%", "1.50", "2.00",
-    ]  # fmt: skip
+        "reference fused tf32",
+        "100",
+        "forward",
+        "fused_fourier_kan",
+        "12.3",
+        "0.987",
+        "mlp tf32",
+        "50%",
+        "1.50",
+        "2.00",
+    ]
 
 
 def test_the_report_names_what_failed_and_what_was_left_out():
     found = {
-        "exit_status": 1, "seconds": 470.0, "device": "cuda",
+        "exit_status": 1,
+        "seconds": 470.0,
+        "device": "cuda",
         "left_out": ["c.py::test_late_time[x]"],
         "tests": {
             "c.py::test_tests[gpu]": entry("failed", reason="gpu-0: 1 failed | more\nlines"),
@@ -336,12 +359,17 @@ def test_the_report_names_what_failed_and_what_was_left_out():
             "c.py::test_late_time[x]": entry("skipped", reason="left out, since no time is left"),
         },
         "programs": {"gpu": {"passed": 2, "failed": 1, "skipped": 1, "tests": {**GOOD, **BAD}}},
-    }  # fmt: skip
+    }
     text = gpu_report.markdown(found)
     for part in (
-        "Failed on cuda in 470 s", r"gpu-0: 1 failed \| more lines", "- `b::bad`: 1 != 2",
-        "- good, kind: seven", "misaligned", "needs 99.0 GB", "1: late_time[x]",
-    ):  # fmt: skip
+        "Failed on cuda in 470 s",
+        r"gpu-0: 1 failed \| more lines",
+        "- `b::bad`: 1 != 2",
+        "- good, kind: seven",
+        "misaligned",
+        "needs 99.0 GB",
+        "1: late_time[x]",
+    ):
         assert part in text, part
     assert "early_time[a]" not in text  # its line is in the table of times
 
@@ -375,9 +403,20 @@ def test_a_record_holds_every_test_even_if_the_process_ends(tmp_path):
     (tmp_path / "test_outcomes.py").write_text(OUTCOMES)
     path = tmp_path / "deep" / "record.json"
     command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "gpu_record", f"--record={path}", str(tmp_path),
-        f"--rootdir={tmp_path}", "-p", "no:cacheprovider", "-p", "no:hypothesispytest",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "gpu_record",
+        f"--record={path}",
+        str(tmp_path),
+        f"--rootdir={tmp_path}",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+    ]
     status, text = programs.run_program(command, 60, tmp_path / "log")
     assert status == 7, text
     found = json.loads(path.read_text())
@@ -398,18 +437,36 @@ def test_a_record_holds_every_test_even_if_the_process_ends(tmp_path):
 def dry_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     command = [
-        sys.executable, "-m", "pytest", "benchmarks/test_gpu_check.py", "-m", "gpu_check",
-        "-p", "gpu_record", f"--record={out / 'gpu-check.json'}", "-p", "no:cacheprovider",
-        "-p", "no:hypothesispytest", "--benchmark-enable", "--benchmark-max-time=0.01",
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks/test_gpu_check.py",
+        "-m",
+        "gpu_check",
+        "-p",
+        "gpu_record",
+        f"--record={out / 'gpu-check.json'}",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+        "--benchmark-enable",
+        "--benchmark-max-time=0.01",
         # The last run is kept in the root folder: a developer's stays.
-        "--device=cpu", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={out}",
-        "-k", "not time or accurate and training_step",
-    ]  # fmt: skip
+        "--device=cpu",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        f"--rootdir={out}",
+        "-k",
+        "not time or accurate and training_step",
+    ]
     status, text = programs.run_program(command, 90, out / "log")
     return SimpleNamespace(
-        status=status, text=text, found=json.loads((out / "gpu-check.json").read_text()),
+        status=status,
+        text=text,
+        found=json.loads((out / "gpu-check.json").read_text()),
         markdown=(out / "gpu-check.md").read_text(),
-    )  # fmt: skip
+    )
 
 
 def test_a_dry_run_passes_and_says_what_it_did_not_run(dry_run):
@@ -437,9 +494,12 @@ def test_the_json_of_a_dry_run_has_all_fields(dry_run):
     assert {"nvidia_smi", "torch", "cuda", "nvrtc", "doctor"} <= found["machine"].keys()
     rows = {(row["implementation"], row.get("backend")): row for row in found["times"]}
     assert rows.keys() == {
-        ("mlp", None), ("fused_fourier_kan", "product"), ("fused_efficient_kan", "product"),
-        ("efficient_kan", None), ("fourier_kan", None),
-    }  # fmt: skip
+        ("mlp", None),
+        ("fused_fourier_kan", "product"),
+        ("fused_efficient_kan", "product"),
+        ("efficient_kan", None),
+        ("fourier_kan", None),
+    }
     for (name, _), row in rows.items():
         assert row["median_us"] > 0
         assert row["floor_fraction"] > 0
@@ -462,8 +522,11 @@ def test_without_a_gpu_the_check_says_so_in_one_line(monkeypatch):
         pytest.skip("there is a GPU")
     done = subprocess.run(
         ["make", "gpu-check", f"PYTHON={sys.executable}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode != 0
     assert not done.stdout
     lines = [line for line in done.stderr.splitlines() if line and not line.startswith("make")]

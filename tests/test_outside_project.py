@@ -70,9 +70,13 @@ def test_a_module_of_somebody_elses_is_gated(site, tmp_path):
 
     def run(*command):
         return subprocess.run(
-            [sys.executable, "-m", *command], cwd=tmp_path, text=True, capture_output=True,
-            check=False, env={**os.environ, "PYTHONPATH": str(site)},
-        )  # fmt: skip
+            [sys.executable, "-m", *command],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(site)},
+        )
 
     def compare():
         return run("pytest", "--benchmark-compare", "-p", "no:cacheprovider", "--device=cpu")

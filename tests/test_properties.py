@@ -41,9 +41,11 @@ def splines(draw):
     knots = basis.uniform_knots((low, low + width))[None].repeat(2, 1)
     if draw(st.booleans()):
         steps = torch.rand(
-            2, knots.shape[1], dtype=torch.float64,
+            2,
+            knots.shape[1],
+            dtype=torch.float64,
             generator=torch.Generator().manual_seed(draw(seeds)),
-        )  # fmt: skip
+        )
         knots = low + (0.05 + steps).cumsum(-1) * (width / knots.shape[1])
     return basis, knots
 

@@ -100,9 +100,11 @@ def _parameters(rng, name):
     if name == "mlp":
         first, hidden, last = MODEL_WIDTHS
         shapes = {
-            "layer1.weight": (hidden, first), "layer1.bias": (hidden,),
-            "layer2.weight": (last, hidden), "layer2.bias": (last,),
-        }  # fmt: skip
+            "layer1.weight": (hidden, first),
+            "layer1.bias": (hidden,),
+            "layer2.weight": (last, hidden),
+            "layer2.bias": (last,),
+        }
         return {key: rng.normal(size=shape) for key, shape in shapes.items()}
     parameters = {}
     for n, (i, o) in enumerate(itertools.pairwise(MODEL_WIDTHS)):

@@ -44,8 +44,11 @@ def install(monkeypatch, tmp_path):
 
 def test_lists_the_four_implementations_in_order():
     assert kan_impls.list_variants()[:4] == [
-        "mlp", "efficient_kan", "fourier_kan", "fused_fourier_kan",
-    ]  # fmt: skip
+        "mlp",
+        "efficient_kan",
+        "fourier_kan",
+        "fused_fourier_kan",
+    ]
 
 
 def test_the_list_is_a_copy():

@@ -52,18 +52,25 @@ def number_passed(line):
 def test_contract_and_product_form(tree):
     # Both forms of two configurations; code generation by inductor is left to real variants.
     passed = run_tests(
-        tree, "tests/test_contract.py", "tests/test_fused_product.py", "tests/test_registry.py",
-        "-k", "toy_kan and not graph_break",
-    )  # fmt: skip
+        tree,
+        "tests/test_contract.py",
+        "tests/test_fused_product.py",
+        "tests/test_registry.py",
+        "-k",
+        "toy_kan and not graph_break",
+    )
     assert number_passed(passed) >= 130
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="g++ is not installed")
 def test_kernels_in_emulation(tree):
     passed = run_tests(
-        tree, "tests/test_kernels.py", "tests/test_fused_dispatch.py",
-        "-k", "(Toy or toy_kan) and not sanitizer",
-    )  # fmt: skip
+        tree,
+        "tests/test_kernels.py",
+        "tests/test_fused_dispatch.py",
+        "-k",
+        "(Toy or toy_kan) and not sanitizer",
+    )
     assert number_passed(passed) >= 36 + 10
 
 

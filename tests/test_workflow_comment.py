@@ -26,9 +26,17 @@ def which_pull(runner, workflow, event, branch="x", sha=SHA, title="x", repo="us
     """The number that the step answers, or None; and what it says."""
     runner.answer("GET repos/us/kan/pulls?state=open&base=main&per_page=100", pulls)
     finished = runner.run(
-        "comment.yml", "comment", "Which pull request", **COMMENT, WORKFLOW=workflow,
-        EVENT=event, HEAD_BRANCH=branch, HEAD_REPO=repo, HEAD_SHA=sha, TITLE=title,
-    )  # fmt: skip
+        "comment.yml",
+        "comment",
+        "Which pull request",
+        **COMMENT,
+        WORKFLOW=workflow,
+        EVENT=event,
+        HEAD_BRANCH=branch,
+        HEAD_REPO=repo,
+        HEAD_SHA=sha,
+        TITLE=title,
+    )
     assert finished.returncode == 0, finished.stdout
     return runner.outputs.get("number"), finished.stdout
 
@@ -145,9 +153,16 @@ def say(runner, artifacts, workflow="gpu-gate", event="merge_group"):
         "GET repos/us/kan/actions/runs/5/artifacts?per_page=100", {"artifacts": artifacts}
     )
     finished = runner.run(
-        "comment.yml", "comment", "What the run says", **COMMENT, WORKFLOW=workflow, EVENT=event,
-        RUN_ID="5", CONCLUSION="failure", URL="https://github.com/us/kan/actions/runs/5",
-    )  # fmt: skip
+        "comment.yml",
+        "comment",
+        "What the run says",
+        **COMMENT,
+        WORKFLOW=workflow,
+        EVENT=event,
+        RUN_ID="5",
+        CONCLUSION="failure",
+        URL="https://github.com/us/kan/actions/runs/5",
+    )
     assert finished.returncode == 0, finished.stdout
     comment = runner.folder / "comment.md"
     return comment.read_text(errors="replace") if comment.exists() else None
@@ -188,8 +203,13 @@ def test_an_artifact_is_never_unpacked(runner, tmp_path):
     assert len(said) < 65536  # what GitHub takes
     assert said.count("### gate-") == 8
     assert {path.name for path in runner.folder.iterdir()} == {
-        "artifact.zip", "artifacts.json", "chosen.txt", "comment.md", "shown.md", "summary.md",
-    }  # fmt: skip
+        "artifact.zip",
+        "artifacts.json",
+        "chosen.txt",
+        "comment.md",
+        "shown.md",
+        "summary.md",
+    }
     assert not (tmp_path / "outside.md").exists()
 
 

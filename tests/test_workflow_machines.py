@@ -63,10 +63,15 @@ def history(runner):
 def test_the_gate_compares_with(runner, history, event, ref, queue_base, before, head, base):
     runner.git("checkout", "--quiet", "--detach", history[head])
     finished = runner.run(
-        "gpu-gate.yml", "gate", "Gate", EVENT=event, REF=ref, DEVICE="cpu",
+        "gpu-gate.yml",
+        "gate",
+        "Gate",
+        EVENT=event,
+        REF=ref,
+        DEVICE="cpu",
         QUEUE_BASE="" if queue_base is None else history[queue_base],
         BEFORE=history[before] if isinstance(before, int) else before or "",
-    )  # fmt: skip
+    )
     assert finished.returncode == 0, finished.stdout
     assert finished.stdout.splitlines()[-1] == f"gate DEVICE=cpu BASE={history[base]}"
 

@@ -176,8 +176,10 @@ def lint(tmp_path):
     def run():
         return subprocess.run(
             [Path(sys.executable).with_name(program), *arguments],
-            cwd=tmp_path, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
 
     return run, tmp_path / ".github" / "workflows"
 

@@ -74,11 +74,15 @@ def read(runner, settings):
         RIGHT[MAIN],
         [approval(2), QUEUE, required(*CHECKS, up_to_date=False)],
         # One ruleset for each check, another for pull requests of the whole organisation.
-        [approval(0, False), required(CHECKS[0], up_to_date=True), approval(),
-         required(CHECKS[1], up_to_date=False)],
+        [
+            approval(0, False),
+            required(CHECKS[0], up_to_date=True),
+            approval(),
+            required(CHECKS[1], up_to_date=False),
+        ],
     ],
     ids=["up to date", "queue", "several rulesets"],
-)  # fmt: skip
+)
 def test_settings_as_the_file_names_them_are_green(runner, main):
     assert read(runner, RIGHT | {MAIN: main}) == (0, [])
     assert runner.asked("POST", "PATCH") == []
@@ -89,10 +93,14 @@ MISSING = {
     MAIN: [
         ([approval(), required(check("ci"), up_to_date=True)], "the check 'gpu-gate'"),
         ([approval(), required(check("gpu-gate"), up_to_date=True)], "the check 'ci'"),
-        ([approval(), required(check("ci"), check("gpu-gate", None), up_to_date=True)],
-         "the check 'gpu-gate' from GitHub Actions"),
-        ([approval(), required(check("ci"), check("gpu-gate", 1), up_to_date=True)],
-         "the check 'gpu-gate' from GitHub Actions"),
+        (
+            [approval(), required(check("ci"), check("gpu-gate", None), up_to_date=True)],
+            "the check 'gpu-gate' from GitHub Actions",
+        ),
+        (
+            [approval(), required(check("ci"), check("gpu-gate", 1), up_to_date=True)],
+            "the check 'gpu-gate' from GitHub Actions",
+        ),
         ([approval(), required(*CHECKS, up_to_date=False)], "neither a merge queue nor"),
         ([UP_TO_DATE], "asks for a pull request"),
         ([approval(0), UP_TO_DATE], "asks for a pull request"),
@@ -120,7 +128,7 @@ MISSING = {
         ({"protection_rules": [{"type": "wait_timer", "wait_timer": 5}]}, "'gpu-by-hand'"),
         (None, "'gpu-by-hand' is missing"),
     ],
-}  # fmt: skip
+}
 
 
 # A run of the script takes most of a second: each lacks something in as many answers as possible.

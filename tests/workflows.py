@@ -121,9 +121,14 @@ class Runner:
             "GITHUB_STEP_SUMMARY": str(self.programs / "step_summary"),
         }
         finished = subprocess.run(
-            [*BASH, "-c", step["run"]], cwd=self.folder, env=environment | given, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [*BASH, "-c", step["run"]],
+            cwd=self.folder,
+            env=environment | given,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         if (self.programs / "output").exists():
             lines = (self.programs / "output").read_text().splitlines()
             self.outputs = dict(line.split("=", 1) for line in lines)

@@ -246,9 +246,11 @@ def draw(layer: SplineLayer) -> None:
     layer.grid_changed()
     _draw_edges(layer.as_published("base_weight"), options["scale_base"])
     noise = torch.rand(
-        grid_size + 1, layer.in_features * layer.out_features,
-        device=weight.device, dtype=weight.dtype,
-    )  # fmt: skip
+        grid_size + 1,
+        layer.in_features * layer.out_features,
+        device=weight.device,
+        dtype=weight.dtype,
+    )
     noise = (noise - 0.5) * (options["scale_noise"] / grid_size)
     coefficients = basis.interpolation_operator(knots).to(weight) @ noise
     if layer.stored("scale") is None:

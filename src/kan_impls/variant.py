@@ -113,9 +113,12 @@ class Spec:
         """What a layer of these options stores, by the names of `Operands`, in the order of its
         parameters."""
         given = {
-            "base_weight": self.base, "weight": self.weight, "scale": self.scale, "bias": self.bias,
+            "base_weight": self.base,
+            "weight": self.weight,
+            "scale": self.scale,
+            "bias": self.bias,
             **self.params,
-        }  # fmt: skip
+        }
         return {
             name: each
             for name, each in given.items()

@@ -41,18 +41,22 @@ def _add_storing(command: argparse.ArgumentParser) -> None:
         "--name", type=options.words, help="a name for the file; default: the commit of the run"
     )
     command.add_argument(
-        "--new-history", type=options.words, metavar="REASON",
+        "--new-history",
+        type=options.words,
+        metavar="REASON",
         help="later runs are not compared with baselines older than this one",
-    )  # fmt: skip
+    )
     partial = command.add_mutually_exclusive_group()
     partial.add_argument(
-        "--merge", action="store_true",
+        "--merge",
+        action="store_true",
         help="keep the present baseline's entries for benchmarks that the run does not have",
-    )  # fmt: skip
+    )
     partial.add_argument(
-        "--replace", action="store_true",
+        "--replace",
+        action="store_true",
         help="drop the present baseline's entries for benchmarks that the run does not have",
-    )  # fmt: skip
+    )
 
 
 def _add_calibrate(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -64,14 +68,17 @@ def _add_calibrate(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     declare(calibrate.add_argument, "--processes", default=PROCESSES)
     calibrate.add_argument(
-        "--keep", type=options.folder, metavar="DIR",
+        "--keep",
+        type=options.folder,
+        metavar="DIR",
         help="keep every process's rounds there, for analysis",
-    )  # fmt: skip
+    )
     calibrate.add_argument(
-        "--add", action="store_true",
+        "--add",
+        action="store_true",
         help="join the runs to the stored calibration of this device, of code that costs the same, "
         "so that it holds on several days and machines",
-    )  # fmt: skip
+    )
     declare(calibrate.add_argument, "--worker-timeout", default=TIMEOUT_SECONDS)
     _add_storing(calibrate)
 

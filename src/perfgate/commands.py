@@ -35,8 +35,12 @@ def run(options: argparse.Namespace) -> int:
     from perfgate.store.calibrate import CalibrationError
 
     subcommand = {
-        "accept": _accept, "calibrate": _calibrate, "ab": _ab, "gate": _gate, "report": _report,
-    }[options.command]  # fmt: skip
+        "accept": _accept,
+        "calibrate": _calibrate,
+        "ab": _ab,
+        "gate": _gate,
+        "report": _report,
+    }[options.command]
     lifeline.end_on_sigterm()
     remove_folders()  # which a killed command left
     try:
@@ -48,8 +52,13 @@ def run(options: argparse.Namespace) -> int:
         _complain(str(error))
         return GateExit.STOPPED
     except (
-        BaselineError, CalibrationError, LimitsError, ReportError, RevisionError, WorkerError,
-    ) as error:  # fmt: skip
+        BaselineError,
+        CalibrationError,
+        LimitsError,
+        ReportError,
+        RevisionError,
+        WorkerError,
+    ) as error:
         _complain(str(error))
         return 1
     except OSError as error:
@@ -76,9 +85,15 @@ def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> in
     from perfgate.store.accept import accept
 
     path = accept(
-        data, source, options.baselines, options.name, options.merge, options.replace,
-        options.new_history, _say,
-    )  # fmt: skip
+        data,
+        source,
+        options.baselines,
+        options.name,
+        options.merge,
+        options.replace,
+        options.new_history,
+        _say,
+    )
     print(f"stored {path}")
     return 0
 
@@ -108,23 +123,32 @@ def _compare_revisions(
     with tree_of(root, base_revision) as base, tree_of(root, head_revision) as head:
         _say(f"base {base.revision} ({base.commit[:10]}), head {head.revision}")
         contestants = Contestants(
-            base, head, ["--benchmark-only", *options.pytest], _say,
+            base,
+            head,
+            ["--benchmark-only", *options.pytest],
+            _say,
             timeout=options.worker_timeout,
-        )  # fmt: skip
+        )
         outcome = compare_revisions(contestants, options.pairs, FALSE_ALARM)
         name = f"{base_revision} ({base.commit[:10]})"
     _print_verdicts(outcome.verdicts)
     if outcome.error is not None:
         _complain(str(outcome.error))
     code = gate_exit(
-        (verdict.status for verdict in outcome.verdicts), failing_by(options),
+        (verdict.status for verdict in outcome.verdicts),
+        failing_by(options),
         stopped=isinstance(outcome.error, WorkerStoppedError),
-    )  # fmt: skip
+    )
     if options.report is not None:
         content = document(
-            outcome.head, outcome.verdicts, exit_code=code, kind="ab", base=name,
-            pairs=outcome.run, false_alarm=FALSE_ALARM,
-        )  # fmt: skip
+            outcome.head,
+            outcome.verdicts,
+            exit_code=code,
+            kind="ab",
+            base=name,
+            pairs=outcome.run,
+            false_alarm=FALSE_ALARM,
+        )
         write_all(options.report, content, [], _say)
     _say(f"exit status {code.value}: {code.name.lower()}")
     return code
@@ -148,14 +172,20 @@ def _gate(options: argparse.Namespace) -> int:
     clear(options.report)  # what an earlier run left must not be taken for this one's
     finished = subprocess.run(
         [
-            sys.executable, "-m", "pytest", "--benchmark-compare", f"--against={base}",
-            f"--baselines={options.baselines}", f"--pairs={options.pairs}",
-            f"--report={options.report}", f"--worker-timeout={options.worker_timeout}",
+            sys.executable,
+            "-m",
+            "pytest",
+            "--benchmark-compare",
+            f"--against={base}",
+            f"--baselines={options.baselines}",
+            f"--pairs={options.pairs}",
+            f"--report={options.report}",
+            f"--worker-timeout={options.worker_timeout}",
             *options.pytest,
             *(["--fail-on-inconclusive"] if options.fail_on_inconclusive else []),
         ],
         check=False,
-    )  # fmt: skip
+    )
     try:
         content = read_whole(options.report)
     except ReportError as error:

@@ -36,49 +36,61 @@ def declare(parser: Any) -> None:
         "--device", help="device of tests and benchmarks; default: cuda where available, else cpu"
     )
     group.addoption(
-        "--cache", choices=CACHES,
+        "--cache",
+        choices=CACHES,
         help="caches before each timed window; default: cold on a GPU, warm on a CPU",
-    )  # fmt: skip
+    )
     group.addoption(
-        "--timer", choices=TIMERS, default="wall",
+        "--timer",
+        choices=TIMERS,
+        default="wall",
         help="what times each window: the wall clock; CUDA events, which leave the host's launches "
         "out; or CUDA events around the replay of a CUDA graph; default: %(default)s",
-    )  # fmt: skip
+    )
     options.declare(
-        group.addoption, "--processes",
+        group.addoption,
+        "--processes",
         shown=f"{compare.PROCESSES} where calibrated times judge the run, else 1",
-    )  # fmt: skip
+    )
     options.declare(group.addoption, "--baselines", shown=f"{BASELINES} in the root folder")
     options.declare(group.addoption, "--worker-timeout", default=TIMEOUT_SECONDS)
     group.addoption("--kan-worker", type=Path, metavar="FILE", help="used by the plugin itself")
     group = parser.getgroup("kan-impls, with --benchmark-compare")
     options.declare(group.addoption, "--pairs")
     group.addoption(
-        "--against", metavar="REVISION",
+        "--against",
+        metavar="REVISION",
         help="the revision whose code is compared with, instead of the baseline's own commit",
-    )  # fmt: skip
+    )
     group.addoption(
-        "--false-alarm", type=float, default=FALSE_ALARM, metavar="P",
+        "--false-alarm",
+        type=float,
+        default=FALSE_ALARM,
+        metavar="P",
         help="probability that a run of unchanged code has any false alarm; default: %(default)s",
-    )  # fmt: skip
+    )
     group.addoption(
-        "--allow-unjudged", action="store_true",
+        "--allow-unjudged",
+        action="store_true",
         help="a benchmark of which no time could be judged does not fail the run",
-    )  # fmt: skip
+    )
     group.addoption(
-        "--require-baseline", action="store_true",
+        "--require-baseline",
+        action="store_true",
         help="a benchmark without a baseline fails the run",
-    )  # fmt: skip
+    )
     group.addoption(
-        "--fail-on-improved", action="store_true",
+        "--fail-on-improved",
+        action="store_true",
         help="an improvement fails the run, until it is stored as the baseline",
-    )  # fmt: skip
+    )
     options.declare(group.addoption, "--fail-on-inconclusive")
     group = parser.getgroup("kan-impls")
     group.addoption(
-        "--accept-memory", action="store_true",
+        "--accept-memory",
+        action="store_true",
         help="store the bytes of the device-free memory tests that run",
-    )  # fmt: skip
+    )
     options.declare(group.addoption, "--report", shown=f"{REPORTS} in the root folder")
 
 
@@ -129,8 +141,12 @@ def _configure_worker(config: Any, session: Session) -> None:
 
 def _refuse_options_of_a_comparison(option: Any) -> None:
     for name in (
-        "require_baseline", "fail_on_improved", "fail_on_inconclusive", "allow_unjudged", "against",
-    ):  # fmt: skip
+        "require_baseline",
+        "fail_on_improved",
+        "fail_on_inconclusive",
+        "allow_unjudged",
+        "against",
+    ):
         if getattr(option, name):
             flag = name.replace("_", "-")
             raise OptionError(f"--{flag} came alone; expected --benchmark-compare with it: add it")
@@ -189,10 +205,14 @@ def _runner(config: Any, session: Session) -> Runner:
 
     cache: Cache = config.option.cache or default_cache(session.device)
     return Runner(
-        session.device, cache, new_schedule, only_times=bool(order and order.only_times),
+        session.device,
+        cache,
+        new_schedule,
+        only_times=bool(order and order.only_times),
         keep_rounds=bool(order and order.keep_rounds),
-        in_turns=session.channel is not None, timer_name=config.option.timer,
-    )  # fmt: skip
+        in_turns=session.channel is not None,
+        timer_name=config.option.timer,
+    )
 
 
 def is_timed(config: Any) -> bool:

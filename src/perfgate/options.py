@@ -96,25 +96,28 @@ def wanted_baseline(value: object) -> str | None:
 # Settings of each option that both have, as argparse takes them.
 SHARED: Mapping[str, Mapping[str, Any]] = {
     "--processes": {
-        "type": at_least(1), "metavar": "N",
+        "type": at_least(1),
+        "metavar": "N",
         "help": "processes that measure each benchmark, one after another",
     },
     "--baselines": {"type": folder, "metavar": "DIR", "help": "where accepted runs are stored"},
     "--report": {"type": folder, "metavar": "DIR", "help": "where the reports go"},
     "--worker-timeout": {
-        "type": seconds, "metavar": "SECONDS",
+        "type": seconds,
+        "metavar": "SECONDS",
         "help": "a benchmark or a measuring process without progress for so long ends the run",
     },
     "--pairs": {
         "type": at_least(
             LEAST_PAIRS, ", since a change must show in pairs that had no part in finding it"
         ),
-        "default": MOST_PAIRS, "metavar": "N",
+        "default": MOST_PAIRS,
+        "metavar": "N",
         "help": "how many pairs of processes of both codes take turns, at most, for what stored "
         "times leave open",
     },
     "--fail-on-inconclusive": {"action": "store_true", "help": "an unclear verdict is a failure"},
-}  # fmt: skip
+}
 
 
 def declare(add: Callable[..., Any], flag: str, shown: str | None = None, **own: Any) -> None:

@@ -283,13 +283,20 @@ def _judge(state: Session) -> GateExit:
     verdicts = stored.judge(run, state.absent, left_out)
     return_freed_memory()
     place = Place(
-        state.config.rootpath, state.config.invocation_params.dir,
-        [*_arguments(state), "--benchmark-only"], partial(_announce, state), option.worker_timeout,
-    )  # fmt: skip
+        state.config.rootpath,
+        state.config.invocation_params.dir,
+        [*_arguments(state), "--benchmark-only"],
+        partial(_announce, state),
+        option.worker_timeout,
+    )
     settlement = settle(
-        verdicts, stored, place, option.against, option.pairs,
+        verdicts,
+        stored,
+        place,
+        option.against,
+        option.pairs,
         judge_new=not option.require_baseline,
-    )  # fmt: skip
+    )
     state.verdicts = stored.judge(run, state.absent, left_out, settlement.answers)
     state.pairs = run_of_pairs(run, settlement.pairs)
     if settlement.error is not None:

@@ -14,35 +14,61 @@ from tests.ptx.registers import dtype_of
 Function = Callable[..., Any]
 
 COMPARISONS: dict[str, Function] = {
-    "eq": operator.eq, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
-    "lo": operator.lt, "ls": operator.le, "hi": operator.gt, "hs": operator.ge,
+    "eq": operator.eq,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "lo": operator.lt,
+    "ls": operator.le,
+    "hi": operator.gt,
+    "hs": operator.ge,
     "ne": lambda a, b: (a < b) | (a > b),  # ordered: false for NaN
     "neu": operator.ne,
     "equ": lambda a, b: ~((a < b) | (a > b)),
-    "ltu": lambda a, b: ~(a >= b), "leu": lambda a, b: ~(a > b),
-    "gtu": lambda a, b: ~(a <= b), "geu": lambda a, b: ~(a < b),
-    "nan": lambda a, b: np.isnan(a) | np.isnan(b), "num": lambda a, b: ~(np.isnan(a) | np.isnan(b)),
-}  # fmt: skip
+    "ltu": lambda a, b: ~(a >= b),
+    "leu": lambda a, b: ~(a > b),
+    "gtu": lambda a, b: ~(a <= b),
+    "geu": lambda a, b: ~(a < b),
+    "nan": lambda a, b: np.isnan(a) | np.isnan(b),
+    "num": lambda a, b: ~(np.isnan(a) | np.isnan(b)),
+}
 
 # Of operands of the instruction's own type, by name without it.
 SAME_TYPE: dict[str, Function] = {
     "mov": lambda a: a,
     "cvta.to.global": lambda a: a,
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "mul.lo": np.multiply,
-    "add.rn": np.add, "sub.rn": np.subtract, "mul.rn": np.multiply,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "mul.lo": np.multiply,
+    "add.rn": np.add,
+    "sub.rn": np.subtract,
+    "mul.rn": np.multiply,
     "mad.lo": lambda a, b, c: a * b + c,
-    "abs": np.abs, "neg": np.negative, "not": np.invert,
-    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
+    "abs": np.abs,
+    "neg": np.negative,
+    "not": np.invert,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
     "fma.rn": lambda a, b, c: _fused(a, b, c).astype(np.float32),
     "fma.rm": lambda a, b, c: _rounded_down(_fused(a, b, c)),
-    "rcp.approx.ftz": lambda a: np.float32(1) / a, "rcp.rn": lambda a: np.float32(1) / a,
-    "div.approx": np.divide, "div.full": np.divide, "div.rn": np.divide,
-    "ex2.approx.ftz": np.exp2, "ex2.approx": np.exp2,
-}  # fmt: skip
+    "rcp.approx.ftz": lambda a: np.float32(1) / a,
+    "rcp.rn": lambda a: np.float32(1) / a,
+    "div.approx": np.divide,
+    "div.full": np.divide,
+    "div.rn": np.divide,
+    "ex2.approx.ftz": np.exp2,
+    "ex2.approx": np.exp2,
+}
 
 ROUNDINGS: dict[str, Function] = {
-    "rni": np.rint, "rmi": np.floor, "rpi": np.ceil, "rzi": np.trunc,
-}  # fmt: skip
+    "rni": np.rint,
+    "rmi": np.floor,
+    "rpi": np.ceil,
+    "rzi": np.trunc,
+}
 
 
 def computed(instruction: Instruction) -> tuple[Function, str, list[str]]:

@@ -73,8 +73,13 @@ def _execute(kernel: Kernel, launch: Launch, memory: Global) -> None:
         some = blocks[first : first + together]
         try:
             Machine(
-                kernel, launch.arguments, launch.grid, some, launch.threads, launch.shared_bytes,
+                kernel,
+                launch.arguments,
+                launch.grid,
+                some,
+                launch.threads,
+                launch.shared_bytes,
                 memory,
-            ).run()  # fmt: skip
+            ).run()
         except Fault as fault:
             raise Fault(f"{launch.kernel}: {fault}") from fault

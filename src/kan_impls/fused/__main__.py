@@ -42,30 +42,44 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--device", default="cuda:0", help="for this GPU (default: cuda:0)")
     where.add_argument("--arch", help="for this architecture, such as sm_90; needs no GPU")
     command.add_argument(
-        "--fourier", type=int, action="append", default=[], metavar="GRID_SIZE",
+        "--fourier",
+        type=int,
+        action="append",
+        default=[],
+        metavar="GRID_SIZE",
         help="for fused_fourier_kan layers of this grid",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--bspline", type=int, nargs=2, action="append", default=[], metavar=("GRID_SIZE", "ORDER"),
+        "--bspline",
+        type=int,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("GRID_SIZE", "ORDER"),
         help="for fused_efficient_kan layers of this grid; without either, for grid size 5",
-    )  # fmt: skip
+    )
     command.set_defaults(run=_warmup)
 
     command = commands.add_parser("registers", help="registers and spills of every kernel")
-    command.add_argument(
-        "--arch", nargs="+", default=_ARCHS, help=f"default: {' '.join(_ARCHS)}"
-    )  # fmt: skip
+    command.add_argument("--arch", nargs="+", default=_ARCHS, help=f"default: {' '.join(_ARCHS)}")
     command.set_defaults(run=_registers)
 
     command = commands.add_parser("waves", help="how whole the waves of the forward pass are")
     command.add_argument(
-        "--sms", type=int, nargs="+", default=_SMS,
+        "--sms",
+        type=int,
+        nargs="+",
+        default=_SMS,
         help=f"multiprocessors of the GPUs (default: {' '.join(map(str, _SMS))})",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--layer", type=int, nargs=2, default=(1000, 1000), metavar=("INPUTS", "OUTPUTS"),
+        "--layer",
+        type=int,
+        nargs=2,
+        default=(1000, 1000),
+        metavar=("INPUTS", "OUTPUTS"),
         help="default: 1000 1000",
-    )  # fmt: skip
+    )
     command.add_argument("--rows", type=int, default=512, help="batches up to this (default: 512)")
     command.set_defaults(run=_waves)
     return parser

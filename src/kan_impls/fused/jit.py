@@ -112,9 +112,16 @@ def _launch(plan: Plan, index: int) -> None:
     stream = torch.cuda.current_stream(index).cuda_stream
     driver = _driver()
     call = (
-        function.handle, *plan.grid, plan.threads, 1, 1, plan.shared_bytes, stream,
-        ctypes.addressof(pointers), 0,
-    )  # fmt: skip
+        function.handle,
+        *plan.grid,
+        plan.threads,
+        1,
+        1,
+        plan.shared_bytes,
+        stream,
+        ctypes.addressof(pointers),
+        0,
+    )
     (status,) = driver.cuLaunchKernel(*call)
     if int(status) in cuda_errors.FOREIGN_CONTEXT:
         with _own_context(index):

@@ -177,9 +177,11 @@ def pack(
     return _PROBLEM.pack(
         *(addresses.get(name, 0) for name in ADDRESSES),
         *(layer.rows, layer.inputs, layer.outputs, splits, stages_per_split, is_vectorized),
-        *inputs_per_set, *[1] * (MAX_PARAMS - len(sets)),
-        *constants, *[0.0] * (2 * MAX_CONSTANTS - len(constants)),
-    )  # fmt: skip
+        *inputs_per_set,
+        *[1] * (MAX_PARAMS - len(sets)),
+        *constants,
+        *[0.0] * (2 * MAX_CONSTANTS - len(constants)),
+    )
 
 
 def _two_floats(value: float) -> tuple[float, float]:

@@ -60,9 +60,14 @@ class Contestants:
         plan = self.plan or (Plan() if names is None else Plan.for_benchmarks(len(names)))
         self.pairs += 1
         return duel(
-            self._command(self.base), self._command(self.head), names, plan,
-            with_memory=with_memory, announce=self.announce, base_first=self.pairs % 2 == 1,
-        )  # fmt: skip
+            self._command(self.base),
+            self._command(self.head),
+            names,
+            plan,
+            with_memory=with_memory,
+            announce=self.announce,
+            base_first=self.pairs % 2 == 1,
+        )
 
     def _command(self, tree: Tree) -> Command:
         harness = self.head.source
@@ -131,10 +136,16 @@ class Comparison:
         decision = self.decisions[name]
         found = decision.conclusion
         return TimeChange(
-            "median_ns", against, found.finding, math.expm1(decision.change),
-            math.expm1(found.limit), math.expm1(found.possible), decision.pairs, commit,
+            "median_ns",
+            against,
+            found.finding,
+            math.expm1(decision.change),
+            math.expm1(found.limit),
+            math.expm1(found.possible),
+            decision.pairs,
+            commit,
             given_up=_given_up(decision),
-        )  # fmt: skip
+        )
 
 
 def _factors(pairs: Sequence[Process]) -> list[float]:
@@ -245,9 +256,11 @@ def compare_revisions(
 
     verdicts = [verdict(name) for name in comparison.compared]
     return Outcome(
-        run_of_pairs(first.head, comparison.compared), first.head,
-        [*verdicts, *_on_one_side(first)], comparison.error,
-    )  # fmt: skip
+        run_of_pairs(first.head, comparison.compared),
+        first.head,
+        [*verdicts, *_on_one_side(first)],
+        comparison.error,
+    )
 
 
 def run_of_pairs(run: Run, compared: Mapping[str, Sequence[Process]]) -> Run:

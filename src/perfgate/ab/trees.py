@@ -148,9 +148,12 @@ class _GitError(Exception):
 def _git(root: Path, *arguments: str) -> str:
     try:
         finished = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False,
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
             errors="surrogateescape",
-        )  # fmt: skip
+        )
     except (OSError, ValueError) as error:
         raise RevisionError(
             f"git cannot be started ({error}); expected it on the path: install it"

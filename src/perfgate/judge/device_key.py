@@ -34,19 +34,26 @@ def device_key(facts: Mapping[str, Any]) -> str | None:
     if on_cuda:
         device = [facts["device_model"]]
         build = [
-            f"cuda{_major_minor(facts['cuda'])}", f"driver{facts['driver']}",
-            f"mig-{facts['mig']}", f"power{facts['power_watts']}w",
-        ]  # fmt: skip
+            f"cuda{_major_minor(facts['cuda'])}",
+            f"driver{facts['driver']}",
+            f"mig-{facts['mig']}",
+            f"power{facts['power_watts']}w",
+        ]
     else:
         device = [
-            f"{facts['microarchitecture']}-{facts['processor']}", facts["cpu_capability"],
+            f"{facts['microarchitecture']}-{facts['processor']}",
+            facts["cpu_capability"],
             f"cores{_number(facts['cores'])}",
-        ]  # fmt: skip
+        ]
         build = []
     parts = [
-        facts["device_type"], *device, f"torch{_major_minor(facts['torch'])}", *build,
-        f"threads{facts['threads']}", facts["matmul_precision"],
-    ]  # fmt: skip
+        facts["device_type"],
+        *device,
+        f"torch{_major_minor(facts['torch'])}",
+        *build,
+        f"threads{facts['threads']}",
+        facts["matmul_precision"],
+    ]
     return "_".join(re.sub(r"[^a-z0-9.]+", "-", str(part).lower()).strip("-") for part in parts)
 
 

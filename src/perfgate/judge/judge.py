@@ -59,15 +59,25 @@ class _Comparison:
         known = len(earlier) if is_calibrated else min(len(earlier), self.noise.processes)
         error = self.noise.standard_error(known, min(len(values), self.noise.processes))
         found = conclude(
-            change, error, self.noise.df,
-            alarm=FALSE_QUESTION, least=self.least, visible=self.visible,
+            change,
+            error,
+            self.noise.df,
+            alarm=FALSE_QUESTION,
+            least=self.least,
+            visible=self.visible,
             only_slower=self.only_slower,
-        )  # fmt: skip
+        )
         status: Finding = "unchanged" if found.finding == "unchanged" else "inconclusive"
         return TimeChange(
-            self.figure, self.against, status, math.expm1(change), math.expm1(found.limit),
-            math.expm1(found.possible), len(values), noise_of=self.basis,
-        )  # fmt: skip
+            self.figure,
+            self.against,
+            status,
+            math.expm1(change),
+            math.expm1(found.limit),
+            math.expm1(found.possible),
+            len(values),
+            noise_of=self.basis,
+        )
 
 
 class Judge:
@@ -158,9 +168,14 @@ class Judge:
         if worse or any(change.status == "regressed" for change in in_turns):
             status = "regressed"
         return Verdict(
-            name, status, "; ".join([*worse, *causes, *hindered]), [*in_turns, *stored], memory,
-            tuple(asked), counts,
-        )  # fmt: skip
+            name,
+            status,
+            "; ".join([*worse, *causes, *hindered]),
+            [*in_turns, *stored],
+            memory,
+            tuple(asked),
+            counts,
+        )
 
     def _judge_new(self, name: str, in_turns: Sequence[TimeChange], answers: Answers) -> Verdict:
         """What has no baseline, by the base if there is one."""
@@ -232,8 +247,10 @@ def _basis(before: Measurement) -> str:
     calibration = before.calibration
     assert calibration is not None
     counts = {
-        "run": len(calibration.runs), "day": calibration.days, "machine": calibration.machines,
-    }  # fmt: skip
+        "run": len(calibration.runs),
+        "day": calibration.days,
+        "machine": calibration.machines,
+    }
     runs, days, machines = (f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items())
     return f"{runs} on {days} and {machines}"
 

@@ -126,8 +126,10 @@ def read_rules(pyproject: Path, today: datetime.date | None = None) -> list[Rule
             f"tool.{name}.limits of {pyproject} is no array of tables; expected "
             f"[[tool.{name}.limits]]: write it with two brackets"
         )
-    return [_rule(entry, f"{pyproject}, limits {number}", today or datetime.date.today())
-            for number, entry in enumerate(entries, start=1)]  # fmt: skip
+    return [
+        _rule(entry, f"{pyproject}, limits {number}", today or datetime.date.today())
+        for number, entry in enumerate(entries, start=1)
+    ]
 
 
 def _rule(entry: dict[str, Any], where: str, today: datetime.date) -> Rule:

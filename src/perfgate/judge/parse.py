@@ -13,10 +13,20 @@ from perfgate.judge.record import BESIDE, Calibration, Code, Measurement, Proces
 
 # Ours in `extra_info` before that key held them.
 OLD_KEYS = (
-    "measured", "processes", "confirming", "memory", "calibration", "evidence", "rounds",
-    "parameters", "trainable_parameters", "flops", "floor_product_ns", "floor_copy_ns",
+    "measured",
+    "processes",
+    "confirming",
+    "memory",
+    "calibration",
+    "evidence",
+    "rounds",
+    "parameters",
+    "trainable_parameters",
+    "flops",
+    "floor_product_ns",
+    "floor_copy_ns",
     "floor_fraction",
-)  # fmt: skip
+)
 
 # The least that pytest-benchmark's clock tells apart.
 CLOCK_SECONDS = 1e-9

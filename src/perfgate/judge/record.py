@@ -53,10 +53,12 @@ class Process:
     def entry(self) -> dict[str, float | None]:
         """As it is stored; `parse_process` reads it."""
         return {
-            "median_ns": self.median_ns, "ratio": self.ratio,
+            "median_ns": self.median_ns,
+            "ratio": self.ratio,
             **{f"{BESIDE}{name}": ratio for name, ratio in self.beside.items()},
-            "rounds": self.rounds, "disturbed": self.disturbed,
-        }  # fmt: skip
+            "rounds": self.rounds,
+            "disturbed": self.disturbed,
+        }
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,13 @@ def decide(
     return {
         name: _with_outlook(
             _confirmed(factors[name], noise, goals[name], alarm, MISS / looks),
-            goals[name], alarm, MISS / looks, most_pairs,
+            goals[name],
+            alarm,
+            MISS / looks,
+            most_pairs,
         )
         for name, noise in noises.items()
-    }  # fmt: skip
+    }
 
 
 def _at_least_its_own(noise: Noise, factors: Sequence[float]) -> Noise:
@@ -128,11 +131,17 @@ def _with_outlook(
     error = decision.noise / math.sqrt(most_pairs)
     outlooks = (
         conclude(
-            change, error, math.inf, alarm=alarm, miss=miss, least=goal.least,
-            visible=goal.visible, only_slower=goal.only_slower,
+            change,
+            error,
+            math.inf,
+            alarm=alarm,
+            miss=miss,
+            least=goal.least,
+            visible=goal.visible,
+            only_slower=goal.only_slower,
         ).finding
         for change in (0.0, decision.change)
-    )  # fmt: skip
+    )
     return replace(decision, is_hopeless=all(found == "inconclusive" for found in outlooks))
 
 
@@ -142,9 +151,15 @@ def _decision(
     change = _mean_log(factors)
     error = noise.sd / math.sqrt(len(factors))
     conclusion = conclude(
-        change, error, noise.df, alarm=alarm, miss=miss, least=goal.least, visible=goal.visible,
+        change,
+        error,
+        noise.df,
+        alarm=alarm,
+        miss=miss,
+        least=goal.least,
+        visible=goal.visible,
         only_slower=goal.only_slower,
-    )  # fmt: skip
+    )
     return Decision(change, conclusion, len(factors), noise.sd)
 
 

@@ -11,9 +11,15 @@ from perfgate.judge.record import Figure, Measurement
 from perfgate.judge.rule import Finding
 
 Status = Literal[
-    "improved", "unchanged", "regressed", "inconclusive", "unjudged", "no_baseline", "missing",
+    "improved",
+    "unchanged",
+    "regressed",
+    "inconclusive",
+    "unjudged",
+    "no_baseline",
+    "missing",
     "incomparable",
-]  # fmt: skip
+]
 # With what a time is compared: the last accepted run, the oldest kept one, or a revision.
 Against = Literal["baseline", "anchor", "base"]
 

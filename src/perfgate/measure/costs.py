@@ -32,14 +32,28 @@ aten = torch.ops.aten
 TRANSPARENT = ("aten", "prim", "prims")
 
 _ALLOCATIONS = {
-    "empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided",
-}  # fmt: skip
+    "empty",
+    "empty_like",
+    "empty_permuted",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+}
 
 # In place, and without a look at what was there.
 _OVERWRITES = {
-    "copy_", "zero_", "fill_", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_",
-    "normal_", "random_", "uniform_",
-}  # fmt: skip
+    "copy_",
+    "zero_",
+    "fill_",
+    "bernoulli_",
+    "cauchy_",
+    "exponential_",
+    "geometric_",
+    "log_normal_",
+    "normal_",
+    "random_",
+    "uniform_",
+}
 
 # Of the form `beta * self + alpha * product`.
 _ADD_PRODUCT = {"addmm", "baddbmm", "addbmm", "addmv", "addr"}

@@ -71,8 +71,10 @@ class GraphTimer(EventTimer):
 
 
 TIMERS: dict[str, Callable[[torch.device], Timer]] = {
-    "wall": SynchronizedTimer, "events": EventTimer, "graph": GraphTimer,
-}  # fmt: skip
+    "wall": SynchronizedTimer,
+    "events": EventTimer,
+    "graph": GraphTimer,
+}
 
 
 def check_timer(name: str, device: torch.device) -> None:

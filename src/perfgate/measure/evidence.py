@@ -135,8 +135,13 @@ class GpuWitness:
     """
 
     # Names of NVML's bits. An idle GPU and clocks that an application set are no disturbance.
-    REASONS = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown",
-               "HwPowerBrakeSlowdown")  # fmt: skip
+    REASONS = (
+        "SwPowerCap",
+        "HwSlowdown",
+        "SwThermalSlowdown",
+        "HwThermalSlowdown",
+        "HwPowerBrakeSlowdown",
+    )
 
     def __init__(self, device: torch.device, nvml: Any) -> None:
         self._nvml = nvml

@@ -20,8 +20,11 @@ def describe_gpu(device: torch.device, nvml: Any = None) -> dict[str, str | int]
     # The name of a part of a GPU ends with its profile, such as `MIG 1g.10gb`.
     model, _, profile = torch.cuda.get_device_name(device).partition(" MIG ")
     facts: dict[str, str | int] = {
-        "device_model": model, "mig": profile or "off", "driver": UNKNOWN, "power_watts": UNKNOWN,
-    }  # fmt: skip
+        "device_model": model,
+        "mig": profile or "off",
+        "driver": UNKNOWN,
+        "power_watts": UNKNOWN,
+    }
     if nvml is None:
         try:
             import pynvml

@@ -84,15 +84,28 @@ def collect(arguments: Sequence[str], processes: int = PROCESSES) -> Counts:
 def _in_process(arguments: Sequence[str], seed: int) -> Counts:
     with tempfile.TemporaryDirectory(prefix="kan-instructions-") as folder:
         command = [
-            "valgrind", "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no",
-            "--dump-line=no", f"--callgrind-out-file={DUMP}", sys.executable, *arguments,
-        ]  # fmt: skip
+            "valgrind",
+            "--tool=callgrind",
+            "--instr-atstart=no",
+            "--collect-atstart=no",
+            "--dump-line=no",
+            f"--callgrind-out-file={DUMP}",
+            sys.executable,
+            *arguments,
+        ]
         try:
             finished = subprocess.run(
-                command, cwd=folder, env=_clean(seed), timeout=LONGEST, check=False,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, errors="replace",
-            )  # fmt: skip
+                command,
+                cwd=folder,
+                env=_clean(seed),
+                timeout=LONGEST,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CollectionError(
                 f"valgrind failed ({error}); expected a process to count within {LONGEST} s: "

@@ -14,11 +14,22 @@ SALT = "kan-impls machine"
 # How sys_vendor and product_name in /sys/class/dmi/id begin on virtual machines, after
 # systemd-detect-virt's list.
 VENDORS = {
-    "QEMU": "qemu", "KVM": "kvm", "OpenStack": "kvm", "Amazon EC2": "amazon", "Google": "google",
-    "VMware": "vmware", "innotek": "oracle", "Oracle": "oracle", "Xen": "xen",
-    "Microsoft": "microsoft", "Parallels": "parallels", "Apple Virtualization": "apple",
-    "DigitalOcean": "kvm", "Hetzner": "kvm", "Alibaba": "kvm",
-}  # fmt: skip
+    "QEMU": "qemu",
+    "KVM": "kvm",
+    "OpenStack": "kvm",
+    "Amazon EC2": "amazon",
+    "Google": "google",
+    "VMware": "vmware",
+    "innotek": "oracle",
+    "Oracle": "oracle",
+    "Xen": "xen",
+    "Microsoft": "microsoft",
+    "Parallels": "parallels",
+    "Apple Virtualization": "apple",
+    "DigitalOcean": "kvm",
+    "Hetzner": "kvm",
+    "Alibaba": "kvm",
+}
 
 
 def describe_machine(root: Path = Path("/")) -> dict[str, str | None]:

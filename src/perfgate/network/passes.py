@@ -85,8 +85,10 @@ class ModulePass:
     def facts(self, median_ns: float) -> dict[str, float]:
         parameters, trainable = self.parameter_counts()
         return {
-            "parameters": parameters, "trainable_parameters": trainable, **self.further(median_ns)
-        }  # fmt: skip
+            "parameters": parameters,
+            "trainable_parameters": trainable,
+            **self.further(median_ns),
+        }
 
     def forward(self) -> Tensor:
         y: Tensor = self.model(self.x)

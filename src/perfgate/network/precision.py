@@ -57,9 +57,11 @@ class PrecisePass(ModulePass):
     def forward(self) -> Tensor:
         # Without autocast's cache: no weight is cast twice, and a graph could not keep it.
         with torch.autocast(
-            self.x.device.type, torch.bfloat16, enabled=self.precision == "bf16",
+            self.x.device.type,
+            torch.bfloat16,
+            enabled=self.precision == "bf16",
             cache_enabled=False,
-        ):  # fmt: skip
+        ):
             y = super().forward()
         return y.float()
 

@@ -83,16 +83,22 @@ def pass_of(
     elif case.precision is not None:
         kind = partial(PrecisePass, precision=case.precision)
     return kind(
-        model, x, pass_name, lambda y: F.mse_loss(y, target), target,
+        model,
+        x,
+        pass_name,
+        lambda y: F.mse_loss(y, target),
+        target,
         group=f"{case.name} {pass_name}",
         description={
-            **case.describe(), "reference": case.variant.bound,
+            **case.describe(),
+            "reference": case.variant.bound,
             "reference_flops": case.flops(pass_name),
         },
-        beside=companions, further=facts,
+        beside=companions,
+        further=facts,
         smaller=None if fewer == case else lambda: pass_of(fewer, pass_name, device),
         peaks={} if peaks is None else peaks,
-    )  # fmt: skip
+    )
 
 
 def _refuse_graph_in_graph(cases: Sequence[Case], timer: Timer | None) -> None:

@@ -27,8 +27,10 @@ def github_action_benchmark(document: Mapping[str, Any]) -> list[dict[str, Any]]
     for measurement in document["measurements"]:
         name = measurement["name"]
         extra = _extra(document, measurement, statuses.get(name))
-        entries += [{"name": f"{name} · {what}", **entry, "extra": extra}
-                    for what, entry in _series(measurement)]  # fmt: skip
+        entries += [
+            {"name": f"{name} · {what}", **entry, "extra": extra}
+            for what, entry in _series(measurement)
+        ]
     return entries
 
 
@@ -63,9 +65,7 @@ def _extra(document: Mapping[str, Any], measurement: Mapping[str, Any], status: 
 
 def bencher(document: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     """Measures by benchmark; the lower and upper values are the extremes over processes."""
-    return {
-        m["name"][:_BENCHER_NAME]: dict(_measures(m)) for m in document["measurements"]
-    }  # fmt: skip
+    return {m["name"][:_BENCHER_NAME]: dict(_measures(m)) for m in document["measurements"]}
 
 
 def _measures(measurement: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:

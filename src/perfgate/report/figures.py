@@ -98,8 +98,9 @@ def _other_times(entries: Sequence[Entry]) -> Iterator[Plot]:
     short = short_names(entry["name"] for entry in entries)
     times = {
         short[entry["name"]]: _point(entry["median_ns"], entry, "median_ns", 1e-6)
-        for entry in entries if entry["median_ns"]
-    }  # fmt: skip
+        for entry in entries
+        if entry["median_ns"]
+    }
     return _dots("Time", "median time, ms", {"time": times}, looks(["time"]))
 
 
@@ -127,7 +128,9 @@ def _dots(title: str, unit: str, points: Points, looks_of: Mapping[str, Look]) -
             x=[value for value, _, _ in found.values()],
             y=list(map(text, found)),
             error_x={
-                "symmetric": False, "thickness": 1, "width": 3,
+                "symmetric": False,
+                "thickness": 1,
+                "width": 3,
                 "array": [greatest - value for value, _, greatest in found.values()],
                 "arrayminus": [value - least for value, least, _ in found.values()],
             },
@@ -136,7 +139,7 @@ def _dots(title: str, unit: str, points: Points, looks_of: Mapping[str, Look]) -
             offsetgroup=text(name),
             hovertemplate="%{fullData.name}, %{y}: %{x:,.4~g}<extra></extra>",
             **looks_of[name],
-        )  # fmt: skip
+        )
     yield Plot(title, _alt(title, unit, points), figure)
 
 

@@ -115,10 +115,13 @@ def _lines(
     )
     for name, line in lines.items():
         figure.add_scatter(
-            name=text(name), x=list(line), y=list(line.values()), mode="lines+markers",
+            name=text(name),
+            x=list(line),
+            y=list(line.values()),
+            mode="lines+markers",
             hovertemplate="%{fullData.name} at %{x:,}: %{y:,.4~g}<extra></extra>",
             **looks[name],
-        )  # fmt: skip
+        )
     ends = "; ".join(
         f"{name} from {line[min(line)]:.3g} at {min(line):,} to {line[max(line)]:.3g} at "
         f"{max(line):,}"

@@ -63,8 +63,9 @@ def _stored(run: Run) -> _Point:
 def _accepted(runs: Sequence[_Point], source: Mapping[str, Any]) -> int:
     """The place of the baseline that this run was compared with; else of the run before."""
     identity = (source.get("commit"), source.get("datetime"))
-    places = [place for place, run in enumerate(runs[:-1])
-              if (run.commit, run.datetime) == identity]  # fmt: skip
+    places = [
+        place for place, run in enumerate(runs[:-1]) if (run.commit, run.datetime) == identity
+    ]
     return places[-1] if places else len(runs) - 2
 
 
@@ -78,9 +79,10 @@ def _plot(
     time, entry = _compared(verdict), runs[-1].entries[name]
     how = conditions(entry["measured"])
     found = {
-        place: run.entries[name] for place, run in enumerate(runs)
+        place: run.entries[name]
+        for place, run in enumerate(runs)
         if name in run.entries and conditions(run.entries[name]["measured"]) == how
-    }  # fmt: skip
+    }
     shown = _figure(entry, time)
     figure = _empty(runs, _FIGURES[shown][0])
     values = _add_time(figure, found, shown)
@@ -120,15 +122,19 @@ def _empty(runs: Sequence[_Point], title: str) -> Figure:
     return new_figure(
         _HEIGHT,
         xaxis={
-            "title": {"text": "run: commit and date"}, "anchor": "y2",
-            "tickvals": [*range(len(runs))], "ticktext": labels, "range": [-0.5, len(runs) - 0.5],
+            "title": {"text": "run: commit and date"},
+            "anchor": "y2",
+            "tickvals": [*range(len(runs))],
+            "ticktext": labels,
+            "range": [-0.5, len(runs) - 0.5],
         },
         yaxis={"title": {"text": title}, "domain": [0.56, 1]},
         yaxis2={
-            "title": {"text": "memory, MB of 10⁶ bytes"}, "domain": [0, 0.44],
+            "title": {"text": "memory, MB of 10⁶ bytes"},
+            "domain": [0, 0.44],
             "rangemode": "tozero",
         },
-    )  # fmt: skip
+    )
 
 
 def _add_time(figure: Figure, found: Mapping[int, Entry], shown: str) -> list[float]:
@@ -137,9 +143,14 @@ def _add_time(figure: Figure, found: Mapping[int, Entry], shown: str) -> list[fl
     known = {place: entry[shown] for place, entry in found.items() if entry[shown] is not None}
     values = [value * scale for value in known.values()]
     figure.add_scatter(
-        name=title, x=list(known), y=values, mode="lines+markers", showlegend=False,
-        hovertemplate="%{y:.4~g}<extra></extra>", **look(COLOURS[0], "circle"),
-    )  # fmt: skip
+        name=title,
+        x=list(known),
+        y=values,
+        mode="lines+markers",
+        showlegend=False,
+        hovertemplate="%{y:.4~g}<extra></extra>",
+        **look(COLOURS[0], "circle"),
+    )
     return values
 
 
@@ -153,11 +164,15 @@ def _add_memory(figure: Figure, found: Mapping[int, Entry]) -> None:
             if kind in entry["memory_bytes"]
         }
         figure.add_scatter(
-            name=text(kind_words(kind)), yaxis="y2", mode="lines+markers",
-            x=list(sizes), y=[size / 1e6 for size in sizes.values()],
+            name=text(kind_words(kind)),
+            yaxis="y2",
+            mode="lines+markers",
+            x=list(sizes),
+            y=[size / 1e6 for size in sizes.values()],
             customdata=[f"{size:,}" for size in sizes.values()],
-            hovertemplate="%{fullData.name}: %{customdata} B<extra></extra>", **look(*style),
-        )  # fmt: skip
+            hovertemplate="%{fullData.name}: %{customdata} B<extra></extra>",
+            **look(*style),
+        )
 
 
 def _add_limits(
@@ -174,14 +189,23 @@ def _add_limits(
     if middle and time and time["figure"] == shown and time["limit_fraction"] is not None:
         factor = 1 + time["limit_fraction"]
         figure.add_shape(
-            type="rect", y0=middle / factor, y1=middle * factor, fillcolor=GREY, opacity=0.25,
-            line_width=0, **across,
-        )  # fmt: skip
+            type="rect",
+            y0=middle / factor,
+            y1=middle * factor,
+            fillcolor=GREY,
+            opacity=0.25,
+            line_width=0,
+            **across,
+        )
     for size in before.get("memory_bytes", {}).values():
         figure.add_shape(
-            type="line", yref="y2", y0=size / 1e6, y1=size / 1e6,
-            line={"color": GREY, "width": 1, "dash": "dash"}, **across,
-        )  # fmt: skip
+            type="line",
+            yref="y2",
+            y0=size / 1e6,
+            y1=size / 1e6,
+            line={"color": GREY, "width": 1, "dash": "dash"},
+            **across,
+        )
 
 
 def _add_beginnings(figure: Figure, runs: Sequence[_Point]) -> None:
@@ -189,7 +213,12 @@ def _add_beginnings(figure: Figure, runs: Sequence[_Point]) -> None:
     for place, run in enumerate(runs):
         if run.begins_anew and place > 0:
             figure.add_shape(
-                type="line", x0=place - 0.5, x1=place - 0.5, yref="paper", y0=0, y1=1,
+                type="line",
+                x0=place - 0.5,
+                x1=place - 0.5,
+                yref="paper",
+                y0=0,
+                y1=1,
                 line={"color": GREY, "width": 2},
                 label={"text": "new history", "textposition": "end", "textangle": 0},
-            )  # fmt: skip
+            )

@@ -13,9 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from perfgate.judge.exit_codes import FAILING
+from perfgate.judge.parse import parse_benchmark
 from perfgate.judge.record import BESIDE
 from perfgate.plain_text import marked
-from perfgate.report.measured import companions
+from perfgate.report.measured import companions, measurement_entry
 from perfgate.report.words import SILENT, STATUSES, exit_words, name_parts, status_words
 
 Properties = list[tuple[str, str]]
@@ -24,9 +25,14 @@ Properties = list[tuple[str, str]]
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _FIGURES = (
-    "median_ns", "ratio", "parameters", "trainable_parameters", "floor_fraction",
-    "rounds", "disturbed_rounds",
-)  # fmt: skip
+    "median_ns",
+    "ratio",
+    "parameters",
+    "trainable_parameters",
+    "floor_fraction",
+    "rounds",
+    "disturbed_rounds",
+)
 
 
 def properties(measurement: Mapping[str, Any]) -> Properties:
@@ -36,6 +42,20 @@ def properties(measurement: Mapping[str, Any]) -> Properties:
     found += measurement["memory_bytes"].items()
     found.append(("processes", len(measurement["processes"])))
     return [(xml_text(name), xml_text(value)) for name, value in found if value is not None]
+
+
+def properties_of(name: str, stats: Any) -> Properties:
+    """The figures of a benchmark by what pytest-benchmark holds of it, for --junitxml.
+
+    Raises:
+        FieldError: its time is none.
+    """
+    entry = {
+        "fullname": name,
+        "stats": {"median": stats.stats.median, "rounds": stats.stats.rounds},
+        "extra_info": stats.extra_info,
+    }
+    return properties(measurement_entry(parse_benchmark(entry)))
 
 
 def properties_by_test(document: Mapping[str, Any]) -> dict[str, Properties]:
@@ -69,16 +89,19 @@ def suite_properties(document: Mapping[str, Any]) -> Properties:
 def junit_xml(document: Mapping[str, Any]) -> str:
     """A JUnit file of its own, in which a verdict that must not pass is a failure."""
     cases = list(_cases(document))
-    suite = ElementTree.Element("testsuite", {
-        "name": "kan-bench",
-        "tests": str(len(cases)),
-        "failures": _count(cases, "failure"),
-        "errors": _count(cases, "error"),
-        "skipped": _count(cases, "skipped"),
-        "time": f"{sum(float(case.get('time', 0)) for case in cases):.9f}",
-        "timestamp": xml_text(document["datetime"][:19]),
-        "hostname": xml_text(document["environment"].get("device_key", "unknown")),
-    })  # fmt: skip
+    suite = ElementTree.Element(
+        "testsuite",
+        {
+            "name": "kan-bench",
+            "tests": str(len(cases)),
+            "failures": _count(cases, "failure"),
+            "errors": _count(cases, "error"),
+            "skipped": _count(cases, "skipped"),
+            "time": f"{sum(float(case.get('time', 0)) for case in cases):.9f}",
+            "timestamp": xml_text(document["datetime"][:19]),
+            "hostname": xml_text(document["environment"].get("device_key", "unknown")),
+        },
+    )
     facts = ElementTree.SubElement(suite, "properties")
     for name, value in suite_properties(document):
         ElementTree.SubElement(facts, "property", {"name": name, "value": value})

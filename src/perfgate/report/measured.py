@@ -9,9 +9,18 @@ from typing import Any
 from perfgate.judge.record import BESIDE, Measurement, Process
 
 _WORK_TYPES: Mapping[str, type] = {
-    "case": str, "implementation": str, "pass": str, "reference": str, "cache": str, "timer": str,
-    "backend": str, "precision": str, "mode": str, "batch": int, "config": dict,
-}  # fmt: skip
+    "case": str,
+    "implementation": str,
+    "pass": str,
+    "reference": str,
+    "cache": str,
+    "timer": str,
+    "backend": str,
+    "precision": str,
+    "mode": str,
+    "batch": int,
+    "config": dict,
+}
 
 # What two works of a pass each do not share, though they are passes of one thing.
 _OF_PASS = {"pass", "reference", "reference_flops"}
@@ -36,10 +45,11 @@ def measurement_entry(
         "processes": [_process(process) for process in now.processes],
         "pairs": [] if pairs is None else [_pair(process) for process in pairs.processes],
         "calibration_runs": None if now.calibration is None else len(now.calibration.runs),
-        "evidence": [plain(part) for part in _list(info.get("evidence"))
-                     if isinstance(part, Mapping)],
+        "evidence": [
+            plain(part) for part in _list(info.get("evidence")) if isinstance(part, Mapping)
+        ],
         "baseline": None if before is None else _figures(before),
-    }  # fmt: skip
+    }
 
 
 def _figures(measurement: Measurement) -> dict[str, Any]:

@@ -93,9 +93,13 @@ def log_axis(title: str, values: Iterable[float], **more: Any) -> dict[str, Any]
     decades = highest - lowest
     ticks = {"nticks": 3} if decades < 2.1 else {"dtick": math.ceil(decades / 6)}
     return {
-        "type": "log", "title": {"text": title}, "tickformat": ",", "range": [lowest, highest],
-        **ticks, **more,
-    }  # fmt: skip
+        "type": "log",
+        "title": {"text": title},
+        "tickformat": ",",
+        "range": [lowest, highest],
+        **ticks,
+        **more,
+    }
 
 
 def text(value: str) -> str:

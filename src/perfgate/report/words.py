@@ -12,9 +12,15 @@ from perfgate.plain_text import one_line as one_line
 
 # From what needs no look to what does.
 STATUSES: tuple[Status, ...] = (
-    "unchanged", "improved", "no_baseline", "inconclusive", "unjudged", "incomparable", "missing",
+    "unchanged",
+    "improved",
+    "no_baseline",
+    "inconclusive",
+    "unjudged",
+    "incomparable",
+    "missing",
     "regressed",
-)  # fmt: skip
+)
 assert set(STATUSES) == set(get_args(Status))
 # Those that say neither yes nor no.
 SILENT: tuple[Status, ...] = ("inconclusive", "unjudged", "no_baseline")
@@ -159,7 +165,11 @@ def _short(name: str) -> str:
 def device_words(environment: Mapping[str, Any]) -> str:
     """The device and what its figures depend on."""
     parts = [str(environment.get("device_model", "an unknown device"))]
-    known = {"torch": "torch {}", "cuda": "CUDA {}", "threads": "{} threads",
-             "matmul_precision": "matmul precision {}"}  # fmt: skip
+    known = {
+        "torch": "torch {}",
+        "cuda": "CUDA {}",
+        "threads": "{} threads",
+        "matmul_precision": "matmul precision {}",
+    }
     parts += [text.format(environment[key]) for key, text in known.items() if key in environment]
     return ", ".join(parts)

@@ -19,9 +19,14 @@ PAGE = "report.html"
 # Written last: where it is, the other files are those of the same run.
 EXIT_CODE = "exit_code"
 FILES = (
-    "report.json", "summary.md", "junit.xml", "github-action-benchmark.json", "bencher.json", PAGE,
+    "report.json",
+    "summary.md",
+    "junit.xml",
+    "github-action-benchmark.json",
+    "bencher.json",
+    PAGE,
     EXIT_CODE,
-)  # fmt: skip
+)
 # What schemas of reports of all versions begin with.
 SCHEMA_NAME = SCHEMA.partition("/")[0]
 

@@ -73,11 +73,14 @@ class Command:
         its_end, our_end = os.pipe()
         try:
             process = subprocess.Popen(
-                [*self.python, f"--kan-worker={order_path}", *self.arguments], cwd=self.folder,
+                [*self.python, f"--kan-worker={order_path}", *self.arguments],
+                cwd=self.folder,
                 env={**inherited, lifeline.VARIABLE: str(its_end), **(self.environment or {})},
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 pass_fds=(*pass_fds, its_end),
-            )  # fmt: skip
+            )
         except (OSError, ValueError) as error:
             os.close(our_end)
             raise WorkerError(

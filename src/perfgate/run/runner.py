@@ -69,10 +69,11 @@ class Runner:
             return
         info: dict[str, Any] = {
             "measured": {
-                **workload.describe(), "cache": self.cache,
+                **workload.describe(),
+                "cache": self.cache,
                 "keeps_freed_memory": self._keeps_freed_memory,
             }
-        }  # fmt: skip
+        }
         if self.timer_name != "wall":
             info["measured"]["timer"] = self.timer_name
         if not self.only_times:

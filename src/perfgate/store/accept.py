@@ -92,9 +92,13 @@ def _inherit_calibration(entries: list[dict[str, Any]], held: list[dict[str, Any
 
 
 def _kept(
-    data: dict[str, Any], held: dict[str, Any], source: str, present: Path,
-    merge: bool, replace: bool,
-) -> list[dict[str, Any]]:  # fmt: skip
+    data: dict[str, Any],
+    held: dict[str, Any],
+    source: str,
+    present: Path,
+    merge: bool,
+    replace: bool,
+) -> list[dict[str, Any]]:
     """Entries of the present baseline that go on, as what they are: figures of its commit."""
     names = {entry["fullname"] for entry in data["benchmarks"]}
     others = [entry for entry in held["benchmarks"] if entry["fullname"] not in names]

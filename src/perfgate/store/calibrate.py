@@ -124,8 +124,10 @@ def calibration_of(data: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
     for entry in result["benchmarks"]:
         name = entry["fullname"]
         of = [[process.measurements[name] for process in run] for run in runs]
-        figures = [(run_figures(measured), origin_of(run[0]))
-                   for measured, run in zip(of, runs, strict=True)]  # fmt: skip
+        figures = [
+            (run_figures(measured), origin_of(run[0]))
+            for measured, run in zip(of, runs, strict=True)
+        ]
         own = figures_of(entry)
         own.pop("rounds", None)
         own |= {
