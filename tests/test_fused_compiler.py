@@ -165,7 +165,7 @@ def test_the_key_changes_with_every_ingredient(monkeypatch):
         (compiler, "sources", lambda: {**SOURCES, "part.cuh": SOURCES["part.cuh"] + " "}),
         (compiler, "sources", lambda: {**SOURCES, "more.cuh": ""}),
         (compiler, "OPTIONS", (*compiler.OPTIONS, "--use_fast_math")),
-        (compiler, "nvrtc_version", lambda: (99, 1)),
+        (compiler, "nvrtc_build", lambda: "99.1"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, value)

@@ -28,7 +28,7 @@ from perfgate.fields import FieldError
 from perfgate.files import remove_folders
 from perfgate.handed_over import workload_from
 from perfgate.judge.exit_codes import FAILING, GateExit
-from perfgate.judge.parse import CLOCK_SECONDS, parse_benchmark, process_alone
+from perfgate.judge.parse import CLOCK_SECONDS, process_alone
 from perfgate.judge.place import OURS
 from perfgate.keep import keep_run, write_reports
 from perfgate.measure.environment import describe_environment
@@ -38,7 +38,6 @@ from perfgate.network.case import Case, Pass
 from perfgate.paths import LAST_RUN
 from perfgate.plain_text import one_line, printable
 from perfgate.report import junit
-from perfgate.report.measured import measurement_entry
 from perfgate.report.tables import results_markdown
 from perfgate.report.verdict_table import verdict_lines, verdict_summary
 from perfgate.run import lifeline
@@ -232,7 +231,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     fixture = getattr(item, "funcargs", {}).get("benchmark")
     if call.when == "call" and fixture is not None and fixture.stats is not None:
         with contextlib.suppress(FieldError):  # then `_take` says so
-            item.user_properties += _properties(item.nodeid, fixture.stats)
+            item.user_properties += junit.properties_of(item.nodeid, fixture.stats)
     test_report = yield
     if _is_benchmark(item):
         session = item.config.stash[SESSION]
@@ -258,16 +257,6 @@ def _take(session: Session, name: str, stats: Any) -> None:
         session.notes.append(f"{name} is left out, since its time is none ({error})")
     else:
         session.measured.append(stats)
-
-
-def _properties(name: str, stats: Any) -> list[tuple[str, object]]:
-    """The figures of a benchmark, for --junitxml."""
-    entry = {
-        "fullname": name,
-        "stats": {"median": stats.stats.median, "rounds": stats.stats.rounds},
-        "extra_info": stats.extra_info,
-    }
-    return [*junit.properties(measurement_entry(parse_benchmark(entry)))]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,9 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from perfgate.judge.exit_codes import FAILING
+from perfgate.judge.parse import parse_benchmark
 from perfgate.judge.record import BESIDE
 from perfgate.plain_text import marked
-from perfgate.report.measured import companions
+from perfgate.report.measured import companions, measurement_entry
 from perfgate.report.words import SILENT, STATUSES, exit_words, name_parts, status_words
 
 Properties = list[tuple[str, str]]
@@ -41,6 +42,20 @@ def properties(measurement: Mapping[str, Any]) -> Properties:
     found += measurement["memory_bytes"].items()
     found.append(("processes", len(measurement["processes"])))
     return [(xml_text(name), xml_text(value)) for name, value in found if value is not None]
+
+
+def properties_of(name: str, stats: Any) -> Properties:
+    """The figures of a benchmark by what pytest-benchmark holds of it, for --junitxml.
+
+    Raises:
+        FieldError: its time is none.
+    """
+    entry = {
+        "fullname": name,
+        "stats": {"median": stats.stats.median, "rounds": stats.stats.rounds},
+        "extra_info": stats.extra_info,
+    }
+    return properties(measurement_entry(parse_benchmark(entry)))
 
 
 def properties_by_test(document: Mapping[str, Any]) -> dict[str, Properties]:
