@@ -32,8 +32,8 @@ test: $(READY) ## correctness tests, the device-free gate, and each benchmark on
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist loadfile
 
 memory: $(READY) ## the device-free gate alone: bytes and costs of every implementation
-	$(BIN)/python -m pytest benchmarks/test_memory.py tests/test_bench_device_free.py \
-	  tests/test_bench_device_free_faults.py tests/test_bench_costs.py tests/test_fused_cost.py
+	$(BIN)/python -m pytest benchmarks/test_memory.py tests/perfgate/test_device_free.py \
+	  tests/perfgate/test_device_free_faults.py tests/perfgate/test_costs.py tests/test_fused_cost.py
 
 instructions: $(READY) ## instructions by callgrind (Linux); against BASE where none are stored
 	$(BIN)/python -m pytest -m instructions --instructions-base=$(BASE)
@@ -67,7 +67,7 @@ gate: $(READY) ## what decides a merge into BASE (main): stored baseline, then t
 
 gpu-test: $(READY) ## the contract of every implementation, and what needs a GPU
 	$(BIN)/python -m pytest tests/test_gpu.py tests/test_contract.py tests/test_golden.py \
-	  tests/test_bench_timing.py tests/test_bench_memory.py tests/test_bench_launches.py $(or $(ON_DEVICE),--device=cuda)
+	  tests/perfgate/test_timing.py tests/perfgate/test_memory.py tests/perfgate/test_launches.py $(or $(ON_DEVICE),--device=cuda)
 
 refresh: $(READY) ## propose a new baseline of this machine, with its evidence in refresh/
 	mkdir -p refresh

@@ -22,7 +22,7 @@ def tree(tmp_path_factory):
     """A copy of the project with the toy in it."""
     root = tmp_path_factory.mktemp("tree")
     for name in ("src", "tests", "benchmarks"):
-        ignored = shutil.ignore_patterns("__pycache__", "test_bench_*", "recorded", "*.json.gz")
+        ignored = shutil.ignore_patterns("__pycache__", "perfgate", "recorded", "*.json.gz")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     for name in ("pyproject.toml", "conftest.py"):
         shutil.copy(ROOT / name, root / name)

@@ -12,7 +12,7 @@ import pytest
 
 from perfgate.measure.environment import describe_environment, resolve_device
 from perfgate.store import baseline
-from tests.bench_runs import store
+from tests.perfgate.runs import store
 from tests.workflows import MAIN, ROOT, TEXTS, parsed
 
 BASELINES = Path("benchmarks", "baselines")

@@ -11,8 +11,9 @@ from perfgate.judge.verdict import FALSE_ALARM
 from perfgate.store.exact import Entry, Stored
 from perfgate.store.instructions_baseline import STORE
 
-# No limit is below, since an unrelated line of code moves counts, too.
-LEAST = 0.005
+# No limit is below, since unrelated code moves counts, too: one more module and import in the tree
+# moved a forward pass of 60 operators by 0.67%.
+LEAST = 0.01
 
 
 def limits(before: Stored, processes: int) -> dict[tuple[str, str], float]:

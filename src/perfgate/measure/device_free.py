@@ -7,7 +7,7 @@ larger than any.
 
 What is seen are the tensors that operators return, and no scratch that a kernel takes inside an
 operator: `ModulePass.measure_memory()` on a CPU finds the same bytes and that scratch, a few
-kilobytes (tests/test_bench_device_free.py says which).
+kilobytes (tests/perfgate/test_device_free.py says which).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from perfgate.store.device_free_baseline import Key
 from perfgate.store.exact import Entry, Stored
 from tests.forked import forked
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 KEY, OTHER = Key("reference", "fourier_kan"), Key("reference", "mlp")
 SHAPE = "batch 100, 1000->1000->1 grid_size=5"

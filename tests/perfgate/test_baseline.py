@@ -12,8 +12,8 @@ import pytest
 from perfgate import compare
 from perfgate.judge.parse import parse_run
 from perfgate.store import baseline
-from tests.bench_runs import run_data, store, write_run
 from tests.forked import forked
+from tests.perfgate.runs import run_data, store, write_run
 
 
 def test_the_newest_of_a_device_is_found(tmp_path):
@@ -256,14 +256,14 @@ def test_a_damaged_file_is_missed_in_its_folder(tmp_path):
 
 
 def test_the_committed_baselines_lie_in_the_folder_of_their_facts():
-    folder = Path(__file__).resolve().parents[1] / "benchmarks" / "baselines"
+    folder = Path(__file__).resolve().parents[2] / "benchmarks" / "baselines"
     for path in folder.glob("*/*.json"):
         assert baseline.read_run(path).device_key == path.parent.name
 
 
 def test_pytest_benchmark_reads_true_figures_in_the_committed_baselines(tmp_path):
     """Its own table ranks the benchmarks as our processes do."""
-    folder = Path(__file__).resolve().parents[1] / "benchmarks" / "baselines"
+    folder = Path(__file__).resolve().parents[2] / "benchmarks" / "baselines"
     for number, path in enumerate(folder.glob("*/*.json")):
         table = tmp_path / f"{number}.csv"
         done = subprocess.run(

@@ -17,7 +17,7 @@ from perfgate.report.measured import label, says_all
 from perfgate.report.page import page
 from perfgate.report.plot import log_axis, looks, new_figure
 from perfgate.report.templates import template
-from tests.bench_runs import (
+from tests.perfgate.runs import (
     BY_STATUS,
     benchmark,
     growth_data,

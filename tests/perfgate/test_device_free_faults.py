@@ -14,7 +14,7 @@ from perfgate.store import device_free_baseline as baseline
 from perfgate.store.device_free_baseline import Key
 from perfgate.store.exact import Stored
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # what is measured is data of the benchmarks
 
 from memory_cases import OWN, PASSES, measure  # noqa: E402

@@ -18,12 +18,13 @@ from perfgate.judge.rule import conclude
 from perfgate.judge.sequential import MOST_PAIRS, Goal, decide
 from perfgate.store.calibrate import run_figures
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import resample  # noqa: E402
 
-RUNS = resample.read(Path(__file__).parent / "data" / "recorded" / "identical_runs.json")
+RECORDED = ROOT / "tests/data/recorded"
+RUNS = resample.read(RECORDED / "identical_runs.json")
 NAMES = list(RUNS[0][0])
 QUIET = RUNS[:8]  # had the machine to themselves
 
@@ -94,9 +95,7 @@ def test_a_tenth_more_is_hardly_ever_cleared():
 
 # Of each benchmark how much longer this code took than itself, in every recorded pair of processes.
 PAIRS = {}
-for run in json.loads((Path(__file__).parent / "data/recorded/identical_pairs.json").read_text())[
-    "runs"
-]:
+for run in json.loads((RECORDED / "identical_pairs.json").read_text())["runs"]:
     for name, factors in run.items():
         PAIRS.setdefault(name, []).extend(factors)
 

@@ -1,6 +1,6 @@
 """Pairs of processes until all is decided: by hand, and by simulation.
 
-`test_bench_recorded.py` has the same for recorded pairs.
+`test_recorded.py` has the same for recorded pairs.
 """
 
 import math

@@ -19,7 +19,7 @@ from perfgate.report.words import (
     percent,
     short_names,
 )
-from tests.bench_runs import benchmark, node, run_data
+from tests.perfgate.runs import benchmark, node, run_data
 
 
 def time_change(status="unchanged", **fields):

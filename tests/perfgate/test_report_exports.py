@@ -15,7 +15,7 @@ from perfgate.report.junit import (
     properties_by_test,
     suite_properties,
 )
-from tests.bench_runs import BY_STATUS, judged_document, node, run_data
+from tests.perfgate.runs import BY_STATUS, judged_document, node, run_data
 
 # Of the common junit-10 schema, what is used here: elements, their attributes and children.
 LAYOUT = {

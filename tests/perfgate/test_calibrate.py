@@ -10,7 +10,7 @@ from perfgate.judge.parse import figures_of, parse_run
 from perfgate.run.processes import Command
 from perfgate.store import baseline
 from perfgate.store.calibrate import CalibrationError, calibrate, calibration_of, joined
-from tests.bench_runs import run_data, store
+from tests.perfgate.runs import run_data, store
 
 
 def on(data, day, machine, commit="c"):

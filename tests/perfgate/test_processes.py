@@ -16,8 +16,8 @@ from perfgate.measure.rounds import OWN, Round
 from perfgate.run import lifeline
 from perfgate.run.processes import Command, WorkerError, WorkerStoppedError, measure_in_process
 from perfgate.run.worker import Channel, ChannelClosedError, NoTurnError, Order, Turns
-from tests.bench_runs import run_data
 from tests.forked import CONTEXT, forked
+from tests.perfgate.runs import run_data
 
 
 def python(code, tmp_path):

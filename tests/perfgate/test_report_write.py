@@ -15,8 +15,8 @@ from perfgate.report.page import page
 from perfgate.report.schema import violations
 from perfgate.report.summary import summary_markdown
 from perfgate.report.write import EXIT_CODE, PAGE
-from tests.bench_runs import histories, judged_document, run_data
-from tests.test_bench_report_document import mutations
+from tests.perfgate.runs import histories, judged_document, run_data
+from tests.perfgate.test_report_document import mutations
 
 FILES = [
     "report.json",

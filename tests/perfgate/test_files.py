@@ -15,8 +15,8 @@ from perfgate.report import write as report_writing
 from perfgate.report.write import clear
 from perfgate.store import baseline, last_run
 from perfgate.store.accept import accept
-from tests.bench_runs import judged_document, run_data, store, write_run
 from tests.forked import CONTEXT, forked
+from tests.perfgate.runs import judged_document, run_data, store, write_run
 
 DEAD = 2**22 + 1  # no process has an id beyond the kernel's greatest
 

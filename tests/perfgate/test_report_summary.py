@@ -10,7 +10,7 @@ from perfgate.judge.verdict import MemoryChange, TimeChange, Verdict
 from perfgate.report.document import document
 from perfgate.report.summary import LIMIT, escape, summary_markdown
 from perfgate.report.words import one_line
-from tests.bench_runs import BY_STATUS, judged_document, node, run_data
+from tests.perfgate.runs import BY_STATUS, judged_document, node, run_data
 
 # Names that mean something to Markdown, HTML or GitHub.
 HOSTILE = (

@@ -19,9 +19,9 @@ from perfgate.cli import main
 from perfgate.judge.sequential import Goal
 from perfgate.measure.rounds import OWN, Round
 from perfgate.run.processes import Command, WorkerError, WorkerStoppedError
-from tests.bench_measurements import measurement, process, run_of
 from tests.forked import forked
 from tests.git import git
+from tests.perfgate.measurements import measurement, process, run_of
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from perfgate.judge.judge import Judge
 from perfgate.judge.limits import Limits
 from perfgate.judge.verdict import Answers, MemoryChange, TimeChange, verdict_of
-from tests.bench_measurements import (
+from tests.perfgate.measurements import (
     LIMITS,
     NAME,
     calibration,

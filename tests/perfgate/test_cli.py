@@ -11,8 +11,8 @@ from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import TimeChange, Verdict
 from perfgate.report.document import document, to_json
 from perfgate.store.baseline import find, read_run
-from tests.bench_runs import run_data, write_run
 from tests.git import git
+from tests.perfgate.runs import run_data, write_run
 
 
 @pytest.fixture

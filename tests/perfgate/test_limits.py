@@ -5,7 +5,7 @@ import datetime
 import pytest
 
 from perfgate.judge.limits import CPU_LIMITS, LimitsError, LimitTable, read_rules
-from tests.bench_measurements import measurement
+from tests.perfgate.measurements import measurement
 
 TODAY = datetime.date(2026, 11, 24)
 

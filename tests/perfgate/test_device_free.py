@@ -32,7 +32,7 @@ from perfgate.store import device_free_baseline as baseline
 from perfgate.store.device_free_baseline import Key
 from perfgate.store.exact import Stored
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # the laws and the cases are data of the benchmarks
 
 from memory_cases import LAWS, OWN, PASSES, layer_figures, measure  # noqa: E402

@@ -9,7 +9,7 @@ from perfgate.fields import DEEPEST, GREATEST_COUNT
 from perfgate.judge.parse import InvalidRunError, figures_of, parse_run
 from perfgate.store import baseline
 from perfgate.store.accept import accept
-from tests.bench_runs import run_data
+from tests.perfgate.runs import run_data
 
 HUGE = 10**5000
 DEEP = "[" * 100_000 + "]" * 100_000

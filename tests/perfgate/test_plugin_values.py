@@ -7,7 +7,7 @@ import pytest
 from perfgate.cli import main
 from perfgate.judge.exit_codes import GateExit
 from perfgate.run.processes import WorkerStoppedError
-from tests.test_bench_plugin import (  # noqa: F401
+from tests.perfgate.test_plugin import (  # noqa: F401
     _import_all_once,
     edit,
     newest_baseline,

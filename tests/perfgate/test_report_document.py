@@ -19,7 +19,7 @@ from perfgate.report.document import (
 )
 from perfgate.report.schema import schema, violations
 from perfgate.report.words import EXITS, STATUSES
-from tests.bench_runs import BY_STATUS, growth_data, judged_document, run_data
+from tests.perfgate.runs import BY_STATUS, growth_data, judged_document, run_data
 
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 

@@ -5,7 +5,7 @@ import pytest
 from perfgate.judge.exit_codes import FAILING, GateExit
 from perfgate.report import ReportError, write_all
 from perfgate.report.outcome import exit_of, read_whole
-from tests.bench_runs import BY_STATUS, judged_document
+from tests.perfgate.runs import BY_STATUS, judged_document
 
 
 def green(*statuses):

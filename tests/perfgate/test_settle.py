@@ -14,8 +14,8 @@ from perfgate.judge.limits import LimitTable
 from perfgate.judge.record import Code
 from perfgate.judge.verdict import Verdict
 from perfgate.run.processes import WorkerError, WorkerStoppedError
-from tests.bench_measurements import LIMITS, measurement, process, run_of
 from tests.git import git
+from tests.perfgate.measurements import LIMITS, measurement, process, run_of
 
 NAMES = ("a", "b", "c")
 

@@ -10,7 +10,7 @@ import pytest
 
 from perfgate.judge.parse import parse_run
 from perfgate.report.page import page, policy
-from tests.bench_runs import BY_STATUS, growth_data, histories, judged_document, judged_runs
+from tests.perfgate.runs import BY_STATUS, growth_data, histories, judged_document, judged_runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "x.py::test_x[</script><script>document.title='taken'</script>]"

@@ -16,7 +16,7 @@ from tests.git import git
 
 pytestmark = pytest.mark.gate
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFTEST = """
 pytest_plugins = ["perfgate.plugin"]
@@ -51,9 +51,9 @@ CONTRACT = (
     "test_gpu",
     "test_contract",
     "test_golden",
-    "test_bench_timing",
-    "test_bench_memory",
-    "test_bench_launches",
+    "perfgate/test_timing",
+    "perfgate/test_memory",
+    "perfgate/test_launches",
 )
 
 

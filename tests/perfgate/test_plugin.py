@@ -30,7 +30,7 @@ from perfgate.network.case import Case
 from perfgate.network.passes import ModulePass
 from perfgate.network.workload import check_memory, pass_of
 from perfgate.run import runner
-from tests.test_bench_rounds import Script
+from tests.perfgate.test_rounds import Script
 
 CONFTEST = """
 pytest_plugins = ["perfgate.plugin"]
