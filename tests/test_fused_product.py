@@ -10,7 +10,10 @@ from torch.func import functional_call
 
 import kan_impls
 from kan_impls.basis.base import basis_of
+from kan_impls.basis.silu import SiluBasis
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import cells, product
+from kan_impls.fused.term import Term
 from perfgate.measure.memory import measure_peaks
 from tests.cases import ROWS, other_fused
 from tests.helpers import (
@@ -72,12 +75,14 @@ def reference_of(kind):
 def cut(monkeypatch, rows, inputs, in_piece, must_stage):
     """Let cells have so many rows, pieces so many inputs, and staged cells so many, too."""
 
-    def cells_of(x, terms, wanted):
-        found = cells.cells_of(x, terms, wanted)
-        changes = {"rows_at_once": rows, "inputs_in_piece": (in_piece, in_piece)}
+    def changed(found):
+        changes = {"rows_at_once": rows, "inputs_in_piece": in_piece}
         if found.is_staged or must_stage:
             changes |= {"inputs_at_once": inputs, "is_staged": True}
         return dataclasses.replace(found, **changes)
+
+    def cells_of(x, terms, wanted):
+        return [changed(found) for found in cells.cells_of(x, terms, wanted)]
 
     monkeypatch.setattr(product, "cells_of", cells_of)
 
@@ -123,32 +128,27 @@ def test_workspace_does_not_grow_with_the_batch(device, monkeypatch, kind, dtype
     [cells.Pass(y=True), cells.Pass(grad_weights=True), cells.Pass(False, True, True)],
     ids=str,
 )
-@pytest.mark.parametrize("must_stage", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("batch", [1, 100, 300, 4000])
-def test_cells_fit_and_cover(batch, must_stage, wanted):
-    found = cells._cells(
-        batch,
-        1000,
-        1000,
-        ((8, 40), (1, 3)),
-        torch.float32,
-        torch.float32,
-        must_stage,
-        wanted,
-        cells.LEAST_BYTES,
-        cells.WORKSPACE_BYTES,
-    )
-    for size, slices in ((batch, found.rows()), (1000, found.inputs())):
-        assert [i for s in slices for i in range(size)[s]] == list(range(size))
-    assert found.is_staged >= must_stage
-    values = (1 + wanted.grad_values) * 9 * found.rows_at_once * found.inputs_at_once
-    stages = found.is_staged * (wanted.y + wanted.grad_values + wanted.grad_weights)
-    stage = stages * 9 * found.inputs_at_once * 1000
-    assert 4 * (values + stage) <= cells.WORKSPACE_BYTES
-    if batch == 4000:
-        # What is moved of weights and outputs is a small part of what moving them for every 130
-        # rows would be.
-        assert found.rows_at_once >= 500
+def test_cells_fit_and_cover(batch, scaled, wanted):
+    spline = UniformBSplineBasis.over(-1, 1, 5, 3)
+    scale = torch.empty(1000, 1000, device="meta") if scaled else None
+    terms = [
+        Term(spline, torch.empty(8, 1000, 1000, device="meta"), scale),
+        Term(SiluBasis(), torch.empty(1, 1000, 1000, device="meta")),
+    ]
+    found = cells.cells_of(torch.empty(batch, 1000, device="meta"), terms, wanted)
+    for term, own in zip(terms, found, strict=True):
+        for size, slices in ((batch, own.rows()), (1000, own.inputs())):
+            assert [i for s in slices for i in range(size)[s]] == list(range(size))
+        assert own.is_staged >= term.is_staged
+        count = len(term.weight)
+        values = (1 + wanted.grad_values) * count * own.rows_at_once * own.inputs_at_once
+        stage = own.is_staged * wanted.products * count * own.inputs_at_once * 1000
+        assert 4 * (values + stage) <= cells.WORKSPACE_BYTES
+        # Weights are not read anew for every few rows.
+        assert own.rows_at_once >= min(batch, 400)
+    assert not found[1].is_staged  # one function's weights are a matrix, whatever the inputs
 
 
 @each_kind

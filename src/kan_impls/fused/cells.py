@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -32,14 +32,14 @@ LEAST_BYTES = 7 * 2**20
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a pass.
+    """The cells of a term in a pass.
 
     Args:
         batch, in_features: what is cut.
-        num_functions: of all terms, for each input.
+        num_functions: of the term, for each input.
         dtype: in which the basis is evaluated.
         rows_at_once, inputs_at_once: of a cell.
-        inputs_in_piece: whose functions are evaluated at once, of each term.
+        inputs_in_piece: whose functions are evaluated at once.
         is_staged: products take a copy of the weights.
     """
 
@@ -49,7 +49,7 @@ class Cells:
     dtype: torch.dtype
     rows_at_once: int
     inputs_at_once: int
-    inputs_in_piece: Sequence[int]
+    inputs_in_piece: int
     is_staged: bool
 
     def rows(self) -> Iterator[slice]:
@@ -60,9 +60,9 @@ class Cells:
         """Slices of inputs."""
         return _slices(self.in_features, self.inputs_at_once)
 
-    def pieces(self, term: int, inputs: int) -> Iterator[slice]:
-        """Slices of the inputs of a cell, for the term of this number."""
-        return _slices(inputs, _even(inputs, self.inputs_in_piece[term]))
+    def pieces(self, inputs: int) -> Iterator[slice]:
+        """Slices of the inputs of a cell."""
+        return _slices(inputs, _even(inputs, self.inputs_in_piece))
 
     def columns(self, x: Tensor) -> Tensor:
         """A cell of x in columns, shape `(inputs, rows)`: the values of a function are then one
@@ -84,22 +84,43 @@ class Pass:
     grad_values: bool = False
     grad_weights: bool = False
 
+    @property
+    def products(self) -> int:
+        """Of each cell."""
+        return self.y + self.grad_values + self.grad_weights
 
-def cells_of(x: Tensor, terms: Sequence[Term], wanted: Pass) -> Cells:
-    """The cells of a pass over x, shape `(batch, in_features)`."""
-    weight = terms[0].weight
-    functions = tuple(
-        (term.weight.shape[0], term.basis.elements_held(wanted.grad_values)) for term in terms
-    )
+
+def cells_of(x: Tensor, terms: Sequence[Term], wanted: Pass) -> list[Cells]:
+    """The cells of each term, with the same rows in a forward pass.
+
+    Args:
+        x: shape `(batch, in_features)`.
+        terms: of the same sizes and dtype.
+        wanted: what is computed.
+    """
+    total = sum(term.weight.shape[0] for term in terms)
+    found = [_cells_of_term(x, term, wanted, total) for term in terms]
+    if not wanted.y:
+        return found
+    rows = min(cells.rows_at_once for cells in found)
+    return [replace(cells, rows_at_once=rows) for cells in found]
+
+
+def _cells_of_term(x: Tensor, term: Term, wanted: Pass, total: int) -> Cells:
+    count, _, out_features = term.weight.shape
+    held = term.basis.elements_held(wanted.grad_values)
+    dtypes = x.dtype, term.weight.dtype
+    least = min(LEAST_BYTES * wanted.products, WORKSPACE_BYTES)
     return _cells(
         *x.shape,
-        weight.shape[2],
-        functions,
-        x.dtype,
-        weight.dtype,
-        any(term.is_staged for term in terms),
+        out_features,
+        count,
+        total,
+        held,
+        dtypes,
+        term.is_staged,
         wanted,
-        LEAST_BYTES,
+        least,
         WORKSPACE_BYTES,
     )
 
@@ -109,32 +130,43 @@ def _cells(
     batch: int,
     in_features: int,
     out_features: int,
-    functions: Sequence[tuple[int, int]],
-    x_dtype: torch.dtype,
-    weight_dtype: torch.dtype,
+    count: int,
+    total: int,
+    held: int,
+    dtypes: tuple[torch.dtype, torch.dtype],
     must_stage: bool,
     wanted: Pass,
     least: int,
-    workspace: int,
+    most: int,
 ) -> Cells:
-    dtype = torch.promote_types(torch.promote_types(x_dtype, weight_dtype), torch.float32)
-    count, itemsize = sum(number for number, _ in functions), dtype.itemsize
+    """See `cells_of`.
+
+    Args:
+        count, total: functions of the term, and of all terms.
+        held: `Basis.elements_held`.
+        dtypes: of x and of the weights.
+        must_stage: whether the weights must be staged.
+        least, most: bounds of the workspace.
+    """
+    dtype = torch.promote_types(torch.promote_types(*dtypes), torch.float32)
+    itemsize, is_narrow = dtype.itemsize, dtypes[1].itemsize < 4
     # Per row and input: the values, and in 16 bits a copy of them; x, and as it was; the gradients
     # of the values and of x.
-    copies = 1 if weight_dtype.itemsize >= 4 else 2
+    copies = 2 if is_narrow else 1
     per_element = itemsize * ((copies + wanted.grad_values) * count + 2 + wanted.grad_values)
     # Per row and input of a piece: what the basis holds besides.
-    per_point = itemsize * max(elements for _, elements in functions)
+    per_point = itemsize * held
     # Per row: grad_y, and in 16 bits a sum and a product; a piece of one input.
     per_row = itemsize * (2 * copies - 1) * out_features + per_point
+    # A matrix of some inputs is one in memory only if there is one function.
+    must_copy = must_stage or count > 1
     # Per input of staged weights: these, and the sum of their gradient.
-    stages = wanted.y + wanted.grad_values + wanted.grad_weights
-    per_input = itemsize * stages * count * out_features
-    half = itemsize * batch * in_features * count // 2
-    workspace = min(workspace, max(least * stages, half))
+    per_input = itemsize * wanted.products * count * out_features * must_copy
+    saved = itemsize * batch * in_features * total
+    workspace = min(most, max(least, saved // 2))
     # What is evaluated at once, and held meanwhile, if not all of a cell: much of it stays in
     # second-level caches until the last of the operators that make it.
-    in_pieces = [max(1, workspace // (3 * itemsize * sum(numbers))) for numbers in functions]
+    in_piece = max(1, workspace // (3 * itemsize * (count + held)))
 
     def cut(per_element: int, room: int) -> tuple[int, int, int, bool]:
         """How many cells, their rows and inputs, and whether their weights are staged."""
@@ -150,21 +182,21 @@ def _cells(
         inputs = max(1, min(in_features, fitting))
         rows = rows_of(inputs, per_input)
         cells = _number(batch, rows) * _number(in_features, inputs)
-        moved = _number(batch, rows) * 4 * count * in_features
+        moved = _number(batch, rows) * (4 if must_copy else 2) * count * in_features
         moved += 2 * batch * _number(in_features, inputs)
         if must_stage or moved < all_moved:
-            return cells, rows, inputs, True
+            return cells, rows, inputs, must_copy
         return _number(batch, all_rows), all_rows, in_features, False
 
     in_one = cut(per_element + per_point, workspace)
-    aside = max(itemsize * f[1] * most for f, most in zip(functions, in_pieces, strict=True))
-    pieces = cut(per_element, workspace - aside)
+    pieces = cut(per_element, workspace - per_point * in_piece)
     if in_one <= pieces:
-        in_pieces = [batch * in_features] * len(functions)
+        in_piece = batch * in_features
     _, rows, inputs, is_staged = min(in_one, pieces)
     rows, inputs = _even(batch, rows), _even(in_features, inputs)
-    inputs_in_piece = tuple(max(1, in_piece // max(1, rows)) for in_piece in in_pieces)
-    return Cells(batch, in_features, count, dtype, rows, inputs, inputs_in_piece, is_staged)
+    return Cells(
+        batch, in_features, count, dtype, rows, inputs, max(1, in_piece // rows), is_staged
+    )
 
 
 def _number(size: int, most: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kan_impls.basis.base import Basis
+from kan_impls.basis.base import Basis, Scratch
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,17 @@ class Term:
         params = [param if param.shape[0] == 1 else param[inputs] for param in self.params]
         return Term(self.basis, self.weight[:, inputs], scale, params)
 
-    def write_weights(self, out: Tensor) -> None:
-        """Write the scaled weights."""
-        if self.scale is None:
-            out.copy_(self.weight)
-        else:
-            torch.mul(self.weight, self.scale, out=out)
+    def matrix(self, stage: Scratch | None) -> Tensor:
+        """The scaled weights, shape `(num_basis * in_features, out_features)`: a copy in `stage`,
+        or the weights where they are."""
+        weight = self.weight
+        if stage is not None:
+            copy = stage.empty(weight, weight.shape)
+            if self.scale is None:
+                weight = copy.copy_(weight)
+            else:
+                weight = torch.mul(weight, self.scale, out=copy)
+        return weight.flatten(0, 1)
 
     def write_grads(self, total: Tensor, grad: TermGrad) -> None:
         """Write the gradients of weights and scale, from that of the scaled weights, whose memory
@@ -71,6 +76,11 @@ class TermGrad:
     weight: Tensor | None
     scale: Tensor | None
     params: Sequence[Tensor] = ()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is any."""
+        return self.weight is not None or self.scale is not None or bool(self.params)
 
     def of_inputs(self, inputs: slice) -> TermGrad:
         """Those of some of the inputs."""
