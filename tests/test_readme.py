@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from perfgate.judge.parse import parse_run
-from perfgate.report.tables import results_markdown
+from perfgate.report.tables import MEMORY, results_markdown
 
 ROOT = Path(__file__).parent.parent
 PICTURE = runpy.run_path(str(ROOT / "docs/picture.py"))
@@ -39,6 +39,15 @@ def test_table_shows_the_times_of_the_stored_baseline() -> None:
     assert len(timed) == 8
     for name, row in stored.items():
         assert {c: shown[name][c] for c in timed} == {c: row[c] for c in timed}
+
+
+def test_table_shows_the_bytes_of_the_code_as_it_is() -> None:
+    exact = json.loads((ROOT / "benchmarks/baselines/device_free.json").read_text())
+    for name, row in _rows((ROOT / "README.md").read_text()).items():
+        own = exact["cases"]["reference"][name]["passes"]["backward"]
+        for column, kind in MEMORY.items():
+            # Measured on a CPU: up to 20 kB more than without a device.
+            assert abs(float(row[column.lower()]) - own[kind] / 1e6) <= 0.02
 
 
 def test_picture_shows_the_stored_baseline() -> None:

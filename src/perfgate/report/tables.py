@@ -19,7 +19,7 @@ from perfgate.report.words import PASSES, factor
 
 # How columns call the passes; ratios are shorter.
 _SHORT = ("fwd", "bwd", "bwd+dx", "step")
-_MEMORY = {
+MEMORY = {
     "forward MB": "forward_peak_bytes",
     "backward MB": "backward_peak_bytes",
     "saved MB": "saved_bytes",
@@ -83,7 +83,7 @@ def _result_row(passes: Mapping[str, Measurement], beside: Sequence[str]) -> dic
     row = {"implementation": f"{name} {version}" if version else name}
     for column, measurement in zip(PASSES.values(), of_pass, strict=True):
         row[f"{column} ms"] = f"{measurement.median_ns / 1e6:.2f}" if measurement else ""
-    for column, kind in _MEMORY.items():
+    for column, kind in MEMORY.items():
         row[column] = f"{memory[kind] / 1e6:.2f}" if kind in memory else ""
     row["parameters"] = f"{whole(info.get('parameters')) or 0:,}"
     row["trainable"] = f"{whole(info.get('trainable_parameters')) or 0:,}"
