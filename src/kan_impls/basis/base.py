@@ -121,24 +121,28 @@ class Basis(ABC):
 
     @abstractmethod
     def elements_held(self, with_slopes: bool) -> int:
-        """Elements, of x's dtype, that `evaluate` and `add_input_grad` hold at most for one element
-        of x, besides the values and their gradients."""
+        """Elements, of x's dtype, that `prepare`, `evaluate` and `add_input_grad` hold at most for
+        one element of x, besides the values and their gradients."""
 
     @abstractmethod
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values by formulas that autograd can differentiate, any number of times:
         shape `(..., in_features)` to `(..., in_features, num_basis)`."""
 
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What `evaluate` takes of x, shape `(inputs, rows)`: tensors of that shape, at most 3."""
+        return (x,)
+
     @abstractmethod
     def evaluate(
         self,
-        x: Tensor,
+        prepared: Sequence[Tensor],
         params: Sequence[Tensor],
         values: Tensor,
         scratch: Scratch,
         with_slopes: bool = False,
     ) -> Tensor | None:
-        """Write the values at x, shape `(inputs, rows)`, to `values`, `(num_basis, inputs, rows)`.
+        """Write the values at x to `values`, shape `(num_basis, inputs, rows)`.
 
         Returns:
             With `with_slopes` the derivatives, in the shape of `values`, in memory of `scratch` or
@@ -160,7 +164,11 @@ class Basis(ABC):
         """
 
     def add_param_grads(
-        self, grads: Sequence[Tensor], x: Tensor, values: Tensor, grad_phi: Tensor
+        self,
+        grads: Sequence[Tensor],
+        prepared: Sequence[Tensor],
+        values: Tensor,
+        grad_phi: Tensor,
     ) -> None:
         """Add what the functions contribute to the gradients of the parameters, in place.
 
@@ -168,7 +176,7 @@ class Basis(ABC):
 
         Args:
             grads: one for each of `params`, shape `(inputs, size)`.
-            x, values: those of `evaluate`.
+            prepared, values: those of `evaluate`.
             grad_phi: as in `add_input_grad`, but of every row, and to be kept.
         """
         raise NotImplementedError(f"{self.text} has no trained parameters")
@@ -212,12 +220,13 @@ class Pointwise(Basis):
 
     def evaluate(
         self,
-        x: Tensor,
+        prepared: Sequence[Tensor],
         params: Sequence[Tensor],
         values: Tensor,
         scratch: Scratch,
         with_slopes: bool = False,
     ) -> Tensor | None:
+        (x,) = prepared
         shaped = [in_columns(param, x) for param in params]
         values.copy_(self.functions(x, *shaped))
         return self.slopes(x, *shaped) if with_slopes else None

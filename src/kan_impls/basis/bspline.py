@@ -91,7 +91,7 @@ class BSplineBasis(Basis):
 
     def evaluate(
         self,
-        x: Tensor,
+        prepared: Sequence[Tensor],
         params: Sequence[Tensor],
         values: Tensor,
         scratch: Scratch,
@@ -101,6 +101,7 @@ class BSplineBasis(Basis):
         once. The slopes are differences of the splines of one order less, each over its support,
         times the order.
         """
+        (x,) = prepared
         order = self.spline_order
         knots = in_columns(params[0], x)
         count = knots.shape[0]

@@ -40,7 +40,7 @@ class FourierBasis(Basis):
 
     def elements_held(self, with_slopes: bool) -> int:
         # A turn in float64 and as it is used; for the gradient half of the values, and a sum.
-        turn = 10 if self.grid_size > MAX_POWER else 0
+        turn = 11 if self.grid_size > MAX_POWER else 0
         return max(turn, self.grid_size + 2) if with_slopes else turn
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class FourierBasis(Basis):
 
     def evaluate(
         self,
-        x: Tensor,
+        prepared: Sequence[Tensor],
         params: Sequence[Tensor],
         values: Tensor,
         scratch: Scratch,
@@ -70,6 +70,7 @@ class FourierBasis(Basis):
         exp(ikx) is the k-th power of exp(ix). Powers of up to `MAX_POWER` take products of those
         that are known, twice as many with each; those beyond take these times the exact power.
         """
+        (x,) = prepared
         cos, sin = values[0::2], values[1::2]
         torch.cos(x, out=cos[0])
         torch.sin(x, out=sin[0])

@@ -53,8 +53,13 @@ class FrequencyBasis(Pointwise):
         )
 
     def add_param_grads(
-        self, grads: Sequence[Tensor], x: Tensor, values: Tensor, grad_phi: Tensor
+        self,
+        grads: Sequence[Tensor],
+        prepared: Sequence[Tensor],
+        values: Tensor,
+        grad_phi: Tensor,
     ) -> None:
+        (x,) = prepared
         # cos(f x)' = -x sin(f x), sin(f x)' = x cos(f x)
         own = (grad_phi[1::2] * values[0::2]).addcmul_(grad_phi[0::2], values[1::2], value=-1)
         grads[0].add_(own.mul_(x).sum(2).t())

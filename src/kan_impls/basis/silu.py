@@ -24,19 +24,20 @@ class SiluBasis(Basis):
     cuda = "Silu"
 
     def elements_held(self, with_slopes: bool) -> int:
-        return 3 if with_slopes else 1
+        return 4 if with_slopes else 1
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         return F.silu(x).unsqueeze(-1)
 
     def evaluate(
         self,
-        x: Tensor,
+        prepared: Sequence[Tensor],
         params: Sequence[Tensor],
         values: Tensor,
         scratch: Scratch,
         with_slopes: bool = False,
     ) -> Tensor | None:
+        (x,) = prepared
         gate = x.sigmoid()
         torch.mul(x, gate, out=values[0])
         if not with_slopes:

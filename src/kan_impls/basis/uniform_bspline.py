@@ -88,8 +88,9 @@ class UniformBSplineBasis(Basis):
         return order_obstacle(self.spline_order)
 
     def elements_held(self, with_slopes: bool) -> int:
-        # The buffers of `evaluate`; position and cell in float64, and as they are used.
-        return (4 if with_slopes else 3) * self.num_basis + 8
+        # The buffers of `evaluate`, and a sum over them; position and cell in float64, and as they
+        # are used.
+        return (4 if with_slopes else 3) * self.num_basis + 9
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
@@ -100,30 +101,33 @@ class UniformBSplineBasis(Basis):
         spline = BSplineBasis(self.num_basis - self.spline_order, self.spline_order)
         return spline.value(x, knots.unsqueeze(0))
 
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The cell of x, counted from the first knot, and the fraction in it."""
+        # Split in float64, they give distances all digits of a float32.
+        position = (x.double() - self.first_knot).div_(self.step)
+        cell = position.floor()
+        return cell.to(x.dtype), position.sub_(cell).to(x.dtype)
+
     def evaluate(
         self,
-        x: Tensor,
+        prepared: Sequence[Tensor],
         params: Sequence[Tensor],
         values: Tensor,
         scratch: Scratch,
         with_slopes: bool = False,
     ) -> Tensor | None:
-        # The cell of x, counted from the first knot, and the fraction in it: split in float64,
-        # they give distances all digits of a float32.
-        position = (x.double() - self.first_knot).div_(self.step)
-        cell = position.floor()
-        fraction = position.sub_(cell).to(x.dtype)
-        buffers = scratch.empty(x, (4 if with_slopes else 3, *values.shape))
+        cell, fraction = prepared
+        buffers = scratch.empty(cell, (4 if with_slopes else 3, *values.shape))
         distance, base, power, *slopes = buffers.unbind()
         half_width = (self.spline_order + 1) / 2
         centres = torch.arange(
-            half_width, self.num_basis + half_width - 0.5, device=x.device, dtype=x.dtype
+            half_width, self.num_basis + half_width - 0.5, device=cell.device, dtype=cell.dtype
         )
-        torch.sub(cell.to(x.dtype), centres.view(-1, 1, 1), out=distance).add_(fraction)
+        torch.sub(cell, centres.view(-1, 1, 1), out=distance).add_(fraction)
         # Bases of powers are scaled so that no division by order! remains.
         scale = self._base_scale
         # On a CPU: a number to any device.
-        top = torch.tensor(scale * half_width, dtype=x.dtype, device="cpu")
+        top = torch.tensor(scale * half_width, dtype=cell.dtype, device="cpu")
         torch.sub(top, torch.abs(distance, out=base), alpha=scale, out=base).relu_()
         sums = [(values, self.spline_order), *((own, self.spline_order - 1) for own in slopes)]
         for total, exponent in sums:

@@ -25,6 +25,9 @@ from kan_impls.fused.term import Term
 # A single row of a single input may need more, in the second way 8 bytes for each of its weights.
 WORKSPACE_BYTES = 15 * 2**20
 
+# Bytes of x of which all is prepared at once, if that is all of its rows.
+PREPARED_BYTES = 2**19
+
 # For each product of a cell the lower bound, at which a forward pass of 100 rows takes no more than
 # an MLP's. Beyond it a pass takes half of the values of its functions, which autograd would save.
 LEAST_BYTES = 7 * 2**20
@@ -41,6 +44,7 @@ class Cells:
         rows_at_once, inputs_at_once: of a cell.
         inputs_in_piece: whose functions are evaluated at once.
         is_staged: products take a copy of the weights.
+        prepares_all: the basis prepares all inputs of some rows at once: fewer operators.
     """
 
     batch: int
@@ -51,6 +55,7 @@ class Cells:
     inputs_at_once: int
     inputs_in_piece: int
     is_staged: bool
+    prepares_all: bool
 
     def rows(self) -> Iterator[slice]:
         """Slices of rows, nearly equal in size."""
@@ -63,11 +68,6 @@ class Cells:
     def pieces(self, inputs: int) -> Iterator[slice]:
         """Slices of the inputs of a cell."""
         return _slices(inputs, _even(inputs, self.inputs_in_piece))
-
-    def columns(self, x: Tensor) -> Tensor:
-        """A cell of x in columns, shape `(inputs, rows)`: the values of a function are then one
-        matrix, and those of all functions one operand of a product."""
-        return x.t().contiguous().to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,11 @@ def _cells(
     must_copy = must_stage or count > 1
     # Per input of staged weights: these, and the sum of their gradient.
     per_input = itemsize * wanted.products * count * out_features * must_copy
-    saved = itemsize * batch * in_features * total
-    workspace = min(most, max(least, saved // 2))
+    whole = itemsize * batch * in_features
+    workspace = min(most, max(least, whole * total // 2))
+    prepares_all = 8 * whole <= min(8 * PREPARED_BYTES, workspace)
+    # Three tensors remain of what is prepared.
+    workspace -= 3 * whole * prepares_all
     # What is evaluated at once, and held meanwhile, if not all of a cell: much of it stays in
     # second-level caches until the last of the operators that make it.
     in_piece = max(1, workspace // (3 * itemsize * (count + held)))
@@ -195,7 +198,15 @@ def _cells(
     _, rows, inputs, is_staged = min(in_one, pieces)
     rows, inputs = _even(batch, rows), _even(in_features, inputs)
     return Cells(
-        batch, in_features, count, dtype, rows, inputs, max(1, in_piece // rows), is_staged
+        batch,
+        in_features,
+        count,
+        dtype,
+        rows,
+        inputs,
+        max(1, in_piece // rows),
+        is_staged,
+        prepares_all,
     )
 
 

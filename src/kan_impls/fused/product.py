@@ -16,7 +16,7 @@ from kan_impls.fused.term import Term, TermGrad
 
 
 class _Memory:
-    """What the cells of a pass share."""
+    """What the cells of a term share."""
 
     def __init__(self) -> None:
         self.basis = Scratch()
@@ -47,16 +47,21 @@ def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
             total.copy_(bias.expand_as(total))
             beta = 1
         for term, cut in zip(terms, cells, strict=True):
+            columns = _Columns(x[rows], term, cut)
+            if len(terms) > 1:  # what one leaves would be beside what the next takes
+                memory = _Memory()
             for inputs in cut.inputs():
                 part = term.of_inputs(inputs)
-                columns = cut.columns(x[rows, inputs])
-                values = memory.values.empty(columns, (cut.num_functions, *columns.shape))
-                for piece in cut.pieces(len(columns)):
+                values = columns.values(inputs, memory)
+                for piece in cut.pieces(values.shape[1]):
                     own = part.of_inputs(piece)
-                    own.basis.evaluate(columns[piece], own.params, values[:, piece], memory.basis)
+                    own.basis.evaluate(
+                        columns.prepared(inputs, piece), own.params, values[:, piece], memory.basis
+                    )
                 matrix = part.matrix(memory.weights if cut.is_staged else None)
                 _add_product(total, values.flatten(0, 1).t(), matrix, beta)
                 beta = 1
+            del columns
         if total.dtype != y.dtype:
             y[rows] = total
     return y
@@ -86,16 +91,16 @@ def backward(
         grad_values=needs_grad_x or any(grad.params for grad in grads),
         grad_weights=any(weight or scale for weight, scale, _ in needs_grads),
     )
-    memory = _Memory()
     for term, grad, cut in zip(terms, grads, cells_of(x, terms, wanted), strict=True):
         if grad_x is None and not grad.is_needed:
             continue
+        memory, columns = _Memory(), [_Columns(x[rows], term, cut) for rows in cut.rows()]
         for inputs in cut.inputs():
             part = _Part(term, grad, inputs, cut, memory)
-            for rows in cut.rows():
-                columns = cut.columns(x[rows, inputs])
-                total_x = None if grad_x is None else torch.zeros_like(columns)
-                part.add_rows(columns, grad_y[rows].contiguous(), total_x, rows.start == 0)
+            for rows, own in zip(cut.rows(), columns, strict=True):
+                total_x = part.add_rows(
+                    own, grad_y[rows].contiguous(), needs_grad_x, rows.start == 0
+                )
                 if grad_x is None or total_x is None:
                     continue
                 if term is terms[0]:
@@ -103,6 +108,7 @@ def backward(
                 else:
                     grad_x[rows, inputs] += total_x.t()
             part.finish(is_empty=x.shape[0] == 0)
+        del memory, columns, part  # before those of the next term
     return grad_x, grads
 
 
@@ -126,13 +132,41 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
+class _Columns:
+    """Some rows of x in columns, and what a basis prepares of them: of all inputs at once, or
+    each time that they are asked for.
+
+    In columns the values of a function are one matrix, and those of all functions one operand of
+    a product.
+    """
+
+    def __init__(self, x: Tensor, term: Term, cut: Cells) -> None:
+        self.x, self.basis, self.cut = x, term.basis, cut
+        self._all = self._prepare(x) if cut.prepares_all else None
+
+    def _prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.basis.prepare(x.t().contiguous().to(self.cut.dtype))
+
+    def prepared(self, inputs: slice, piece: slice) -> Sequence[Tensor]:
+        """Those of a piece of some inputs, each of shape `(inputs, rows)`."""
+        own = slice(inputs.start + piece.start, inputs.start + piece.stop)
+        if self._all is not None:
+            return [part[own] for part in self._all]
+        return self._prepare(self.x[:, own])
+
+    def values(self, inputs: slice, memory: _Memory) -> Tensor:
+        """Memory for those of some inputs, shape `(functions, inputs, rows)`."""
+        shape = (self.cut.num_functions, inputs.stop - inputs.start, self.x.shape[0])
+        return memory.values.empty(self.x, shape, self.cut.dtype)
+
+
 class _Part:
     """The backward pass of a term, for some of the inputs."""
 
     def __init__(
         self, term: Term, grad: TermGrad, inputs: slice, cut: Cells, memory: _Memory
     ) -> None:
-        self.cut, self.memory = cut, memory
+        self.inputs, self.cut, self.memory = inputs, cut, memory
         self.term, self.grad = term.of_inputs(inputs), grad.of_inputs(inputs)
         self._matrix: Tensor | None = None
         self.total = self.grad.weight
@@ -150,23 +184,25 @@ class _Part:
         return self._matrix
 
     def add_rows(
-        self, columns: Tensor, grad_y: Tensor, grad_x: Tensor | None, is_first: bool
-    ) -> None:
-        """Add what some rows contribute to `grad_x`, shape `(inputs, rows)`, and to the
-        gradient of the weights, which the first rows overwrite."""
-        shape = (self.cut.num_functions, *columns.shape)
-        values = self.memory.values.empty(columns, shape)
+        self, columns: _Columns, grad_y: Tensor, needs_grad_x: bool, is_first: bool
+    ) -> Tensor | None:
+        """The gradient of x, shape `(inputs, rows)`, if needed; what some rows contribute to the
+        gradient of the weights, which the first rows overwrite, is added to it."""
+        values = columns.values(self.inputs, self.memory)
+        grad_x = torch.zeros_like(values[0]) if needs_grad_x else None
         grad_values = None
-        if grad_x is not None or self.grad.params:
-            grad_values = self._grad_values(grad_y, shape)
-        for piece in self.cut.pieces(len(columns)):
-            own, at, x = self.term.of_inputs(piece), values[:, piece], columns[piece]
-            slopes = own.basis.evaluate(x, own.params, at, self.memory.basis, grad_x is not None)
+        if needs_grad_x or self.grad.params:
+            grad_values = self._grad_values(grad_y, values.shape)
+        for piece in self.cut.pieces(values.shape[1]):
+            prepared = slopes = None  # before those of the next piece
+            own, at = self.term.of_inputs(piece), values[:, piece]
+            prepared = columns.prepared(self.inputs, piece)
+            slopes = own.basis.evaluate(prepared, own.params, at, self.memory.basis, needs_grad_x)
             if grad_values is None:
                 continue
             if self.grad.params:
                 params = [param[piece] for param in self.grad.params]
-                own.basis.add_param_grads(params, x, at, grad_values[:, piece])
+                own.basis.add_param_grads(params, prepared, at, grad_values[:, piece])
             if grad_x is not None:
                 own.basis.add_input_grad(grad_x[piece], at, slopes, grad_values[:, piece])
         if grad_x is not None and self._is_factored(grad_y):
@@ -176,6 +212,7 @@ class _Part:
             # be lost.
             target, left = self.total.view(-1, self.total.shape[2]), values.flatten(0, 1)
             _add_product(target, left, grad_y, beta=0 if is_first else 1)
+        return grad_x
 
     def _grad_values(self, grad_y: Tensor, shape: Sequence[int]) -> Tensor:
         """The gradients with respect to the values, shape `(functions, inputs, rows)`; with one
