@@ -42,29 +42,33 @@ def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
     cells, memory = cells_of(x, terms, Pass(y=True)), _Memory()
     for rows in cells[0].rows():
         total = _accumulator(y[rows])
-        beta = 0
         if bias is not None:
             total.copy_(bias.expand_as(total))
-            beta = 1
+        is_empty = bias is None
         for term, cut in zip(terms, cells, strict=True):
-            columns = _Columns(x[rows], term, cut)
             if len(terms) > 1:  # what one leaves would be beside what the next takes
                 memory = _Memory()
-            for inputs in cut.inputs():
-                part = term.of_inputs(inputs)
-                values = columns.values(inputs, memory)
-                for piece in cut.pieces(values.shape[1]):
-                    own = part.of_inputs(piece)
-                    own.basis.evaluate(
-                        columns.prepared(inputs, piece), own.params, values[:, piece], memory.basis
-                    )
-                matrix = part.matrix(memory.weights if cut.is_staged else None)
-                _add_product(total, values.flatten(0, 1).t(), matrix, beta)
-                beta = 1
-            del columns
+            _add_forward(total, is_empty, _Columns(x[rows], term, cut), term, memory)
+            is_empty = False
         if total.dtype != y.dtype:
             y[rows] = total
     return y
+
+
+def _add_forward(
+    total: Tensor, is_empty: bool, columns: _Columns, term: Term, memory: _Memory
+) -> None:
+    """Add a term to `total`, shape `(rows, out_features)`, or begin it."""
+    cut = columns.cut
+    for inputs in cut.inputs():
+        part, values = term.of_inputs(inputs), columns.values(inputs, memory)
+        for piece in cut.pieces(values.shape[1]):
+            own, prepared = part.of_inputs(piece), columns.prepared(inputs, piece)
+            own.basis.evaluate(prepared, own.params, values[:, piece], memory.basis)
+            del prepared  # before that of the next piece
+        matrix = part.matrix(memory.weights if cut.is_staged else None)
+        _add_product(total, values.flatten(0, 1).t(), matrix, beta=0 if is_empty else 1)
+        is_empty = False
 
 
 def backward(
@@ -92,24 +96,35 @@ def backward(
         grad_weights=any(weight or scale for weight, scale, _ in needs_grads),
     )
     for term, grad, cut in zip(terms, grads, cells_of(x, terms, wanted), strict=True):
-        if grad_x is None and not grad.is_needed:
-            continue
-        memory, columns = _Memory(), [_Columns(x[rows], term, cut) for rows in cut.rows()]
-        for inputs in cut.inputs():
-            part = _Part(term, grad, inputs, cut, memory)
-            for rows, own in zip(cut.rows(), columns, strict=True):
-                total_x = part.add_rows(
-                    own, grad_y[rows].contiguous(), needs_grad_x, rows.start == 0
-                )
-                if grad_x is None or total_x is None:
-                    continue
-                if term is terms[0]:
-                    grad_x[rows, inputs] = total_x.t()
-                else:
-                    grad_x[rows, inputs] += total_x.t()
-            part.finish(is_empty=x.shape[0] == 0)
-        del memory, columns, part  # before those of the next term
+        if needs_grad_x or grad.is_needed:
+            _backward_of_term(grad_y, x, term, cut, grad, grad_x, term is terms[0])
     return grad_x, grads
+
+
+def _backward_of_term(
+    grad_y: Tensor,
+    x: Tensor,
+    term: Term,
+    cut: Cells,
+    grad: TermGrad,
+    grad_x: Tensor | None,
+    is_first: bool,
+) -> None:
+    """Write the gradients of a term, and that of x, or add to it unless it is the first one's."""
+    memory, columns = _Memory(), [_Columns(x[rows], term, cut) for rows in cut.rows()]
+    for inputs in cut.inputs():
+        part = _Part(term, grad, inputs, cut, memory)
+        for rows, own in zip(cut.rows(), columns, strict=True):
+            total = part.add_rows(
+                own, grad_y[rows].contiguous(), grad_x is not None, rows.start == 0
+            )
+            if grad_x is None or total is None:
+                continue
+            if is_first:
+                grad_x[rows, inputs] = total.t()
+            else:
+                grad_x[rows, inputs] += total.t()
+        part.finish(is_empty=x.shape[0] == 0)
 
 
 def _grads_of(term: Term, weight: bool, scale: bool, params: bool) -> TermGrad:
