@@ -107,12 +107,15 @@ def test_cells_and_pieces(device, monkeypatch, kind, dtype, rows, inputs, in_pie
 @each_kind
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize("workspace", [2**19, 2**20])
-def test_workspace_does_not_grow_with_the_batch(device, monkeypatch, kind, dtype, workspace):
+@pytest.mark.parametrize("outputs", [6, 256])
+def test_workspace_does_not_grow_with_the_batch(
+    device, monkeypatch, kind, dtype, workspace, outputs
+):
     monkeypatch.setattr(cells, "WORKSPACE_BYTES", workspace)
-    layer = build(device, kind, dtype, in_features=24, out_features=6)
+    layer = build(device, kind, dtype, in_features=24, out_features=outputs)
     weights = sum(parameter.nbytes for parameter in layer.parameters())
     for batch in (320, 960):
-        x, grad_y = random_like(layer, batch, 24), random_like(layer, batch, 6)
+        x, grad_y = random_like(layer, batch, 24), random_like(layer, batch, outputs)
         x.requires_grad_()
         layer.zero_grad()
         peaks = measure_peaks(device, lambda x=x: layer(x), lambda y, g=grad_y: y.backward(g))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import kan_impls
+from kan_impls.basis.fourier import FourierBasis
 from kan_impls.fused import compiler, cuda, decisions, dispatch, jit, kernels, problem, proof, trial
 from kan_impls.fused.compiler import Compiled, KernelUnavailable
 from kan_impls.fused.guarded_memory import Crashed, GuardedMemory
@@ -57,7 +58,7 @@ class EmulatingDriver(FakeDriver):
         self.launched.append((kernel, int.from_bytes(arguments[:8], "little")))
         if self.misbehave is None or self.misbehave(arguments) is not False:
             emulator(kernel, self.edit).run(Launch(kernel, (x, y, z), threads, shared, arguments))
-        return (0,)
+        return (self.failures.get("cuLaunchKernel", 0),)
 
 
 _emulators = {}
@@ -395,6 +396,30 @@ def test_a_test_that_ends_the_device_is_not_repeated(driver, new_process, monkey
     with pytest.raises(KernelRefused, match="its test ended with: CUDA error: an illegal memory"):
         build("fused")(random_like(build(), 9, 6))
     assert not driver.launched
+
+
+def test_a_fault_that_shows_in_a_later_launch_is_the_kernels_too(driver, new_process):
+    driver.failures["cuLaunchKernel"] = 700  # launches are asynchronous
+    with pytest.raises(RuntimeError, match="700, text of the driver") as caught:
+        build()(random_like(build(), 9, 6))
+    assert not isinstance(caught.value, KernelUnavailable)
+    driver.failures.clear()
+    new_process()
+    with pytest.raises(KernelRefused, match="its test ended with"):
+        build("fused")(random_like(build(), 9, 6))
+
+
+def test_a_verdict_of_a_variants_own_basis_holds_for_its_source(monkeypatch):
+    class Own(FourierBasis):
+        pass
+
+    first = proof._version_of(Own)
+    assert first
+    assert proof._version_of(FourierBasis) == ""  # a part of every environment
+    proof._version_of.cache_clear()
+    monkeypatch.setattr("inspect.getsource", lambda module: "mended")
+    assert proof._version_of(Own) not in ("", first)
+    proof._version_of.cache_clear()
 
 
 def test_random_numbers_and_gradients_of_the_user_are_left_alone(driver):

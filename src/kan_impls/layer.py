@@ -27,8 +27,8 @@ class KANLayer(nn.Module):
     are stored as published. The fused form saves only its input and evaluates the basis again; its
     product takes a workspace of at most `kan_impls.fused.cells.WORKSPACE_BYTES`, whatever the
     batch, its CUDA kernels one of at most `kan_impls.fused.kernels.WORKSPACE_BYTES`. Its weights
-    are stored function by function, outputs side by side: a block of functions is one contiguous
-    matrix. `kan_impls.upstream` reads and writes the published layouts. With the same seed both
+    are stored function by function, outputs side by side: those of all functions are one matrix.
+    `kan_impls.upstream` reads and writes the published layouts. With the same seed both
     forms start as the same function.
 
     Args:

@@ -63,16 +63,18 @@ def loss_scratch(case):
     return FLOAT * (case.batch * case.widths[-1] - 1)
 
 
+# An operator of a tensor and a number makes a tensor of the number, in float64, and in float32.
+NUMBERS = 8 + FLOAT
+
+
 @pytest.mark.parametrize("pass_name", PASSES)
 @pytest.mark.parametrize("name", list_variants())
 @pytest.mark.parametrize("shape", [(20, (30, 40, 2)), (7, (5, 4, 3)), (3, (70, 90))], ids=str)
 def test_the_bytes_are_those_of_the_profiler(name, shape, pass_name):
     case = small(name, *shape)
-    assert unseen_bytes(case, pass_name) == {
-        "forward_peak_bytes": 0,
-        "backward_peak_bytes": loss_scratch(case),
-        "saved_bytes": 0,
-    }
+    unseen = unseen_bytes(case, pass_name)
+    assert unseen["forward_peak_bytes"] == unseen["saved_bytes"] == 0
+    assert unseen["backward_peak_bytes"] - loss_scratch(case) in (0, NUMBERS)
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
@@ -82,7 +84,7 @@ def test_only_scratch_of_a_copy_is_not_seen_where_matrices_are_larger(name, pass
     unseen = unseen_bytes(case, pass_name)
     assert unseen["forward_peak_bytes"] == unseen["saved_bytes"] == 0
     scratch = unseen["backward_peak_bytes"] - loss_scratch(case)
-    assert scratch in (0, FLOAT * COPY_BUFFER)
+    assert scratch in (0, NUMBERS, FLOAT * COPY_BUFFER)
 
 
 def published_fourier_layer():

@@ -305,6 +305,11 @@ def test_the_default_device(monkeypatch):
     assert resolve_device(None) == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device(None) == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    # Events and graphs are those of the current device.
+    assert current == [resolve_device("cuda:1")]
 
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "", "cuda:x"])

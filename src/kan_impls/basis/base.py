@@ -159,8 +159,8 @@ class Basis(ABC):
             grad_x: shape of x.
             values, slopes: of `evaluate`; the memory of the slopes may be used.
             grad_phi: the gradients with respect to the values, shape `(num_basis, inputs, rows)`,
-                or `(num_basis, inputs, 1)` where they are the same for all rows; its memory may be
-                used.
+                whose memory may be used; or `(num_basis, inputs, 1)` where they are the same for
+                all rows, whose memory is that of the weights.
         """
 
     def add_param_grads(

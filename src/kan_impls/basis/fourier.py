@@ -48,12 +48,6 @@ class FourierBasis(Basis):
         angle = x.unsqueeze(-1) * self._harmonics(x)
         return torch.stack((angle.cos(), angle.sin()), dim=-1).flatten(-2)
 
-    def derivative(self, x: Tensor) -> Tensor:
-        """Derivatives at x, in the order and shape of `value`."""
-        k = self._harmonics(x)
-        angle = x.unsqueeze(-1) * k
-        return torch.stack((-k * angle.sin(), k * angle.cos()), dim=-1).flatten(-2)
-
     def _harmonics(self, x: Tensor) -> Tensor:
         return torch.arange(1, self.grid_size + 1, device=x.device, dtype=x.dtype)
 

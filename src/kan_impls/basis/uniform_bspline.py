@@ -126,9 +126,7 @@ class UniformBSplineBasis(Basis):
         torch.sub(cell, centres.view(-1, 1, 1), out=distance).add_(fraction)
         # Bases of powers are scaled so that no division by order! remains.
         scale = self._base_scale
-        # On a CPU: a number to any device.
-        top = torch.tensor(scale * half_width, dtype=cell.dtype, device="cpu")
-        torch.sub(top, torch.abs(distance, out=base), alpha=scale, out=base).relu_()
+        torch.abs(distance, out=base).mul_(-scale).add_(scale * half_width).relu_()
         sums = [(values, self.spline_order), *((own, self.spline_order - 1) for own in slopes)]
         for total, exponent in sums:
             if exponent:

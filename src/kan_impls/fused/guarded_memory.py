@@ -44,7 +44,7 @@ class GuardedMemory:
             self.host[self._place(key)] = tensor.contiguous().view(-1).view(torch.uint8)
         # This copy waits for the stream: what failed before the kernels shows here.
         self.device = torch.empty_like(self.host, device=device).copy_(self.host)
-        self.found = self.host
+        self.found = self.host.clone()  # now: a lack of memory is no fault of a kernel
 
     def address(self, key: Key) -> int:
         return self.device.data_ptr() + self.starts[key]
@@ -52,7 +52,7 @@ class GuardedMemory:
     def read_back(self) -> None:
         """The one synchronisation with the kernels."""
         try:
-            self.found = self.device.cpu()
+            self.found.copy_(self.device)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

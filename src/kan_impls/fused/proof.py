@@ -12,6 +12,7 @@ there only kernels run that this process has proved or found proved before.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import threading
 from collections.abc import Iterator, Mapping
@@ -160,7 +161,20 @@ def _tested(
 
 def _subject_of(plan: Plan) -> str:
     """A kernel and the basis with its options, which the kernel's name does not hold."""
-    return f"{plan.launches[0].kernel} of {plan.layer.functions.basis.text}"
+    basis = plan.layer.functions.basis
+    return f"{plan.launches[0].kernel} of {basis.text}{_version_of(type(basis))}"
+
+
+@lru_cache(maxsize=256)
+def _version_of(basis: type) -> str:
+    """Of the source of a basis that `source_digest` does not hold, as a variant's own."""
+    if basis.__module__.startswith("kan_impls.basis."):
+        return ""
+    try:
+        source = inspect.getsource(inspect.getmodule(basis) or basis)
+    except (OSError, TypeError):  # defined where there is no file
+        return ""
+    return f" as of {hashlib.sha256(source.encode()).hexdigest()[:12]}"
 
 
 def _refusal(plan: Plan, environment: Mapping[str, str], verdict: Verdict) -> str:

@@ -30,8 +30,10 @@ class Term:
     @property
     def is_staged(self) -> bool:
         """Whether products take a copy of the weights, and sum their gradient elsewhere: where
-        a scale is to be applied, and where 16 bits are too few for a sum."""
-        return self.scale is not None or self.weight.dtype.itemsize < 4
+        a scale is to be applied, where 16 bits are too few for a sum, and where the weights are
+        no matrix in memory."""
+        is_narrow = self.weight.dtype.itemsize < 4
+        return self.scale is not None or is_narrow or not self.weight.is_contiguous()
 
     def of_inputs(self, inputs: slice) -> Term:
         """The part of the sum that some of the inputs make."""
@@ -57,16 +59,28 @@ class Term:
         """Write the gradients of weights and scale, from that of the scaled weights, whose memory
         is used."""
         if grad.weight is not None:
-            if self.scale is None:
-                grad.weight.copy_(total)
-            else:
-                torch.mul(total, self.scale, out=grad.weight)
+            _write_product(total, self.scale, grad.weight)
         if grad.scale is not None:
-            own = total.mul_(self.weight)
-            if own.dtype == grad.scale.dtype:
-                torch.sum(own, 0, out=grad.scale)
+            if total.dtype == self.weight.dtype:
+                total.mul_(self.weight)
+            else:  # in 16 bits function by function, each with a copy in float32
+                for own, weight in zip(total, self.weight, strict=True):
+                    own.mul_(weight)
+            if total.dtype == grad.scale.dtype:
+                torch.sum(total, 0, out=grad.scale)
             else:
-                grad.scale.copy_(own.sum(0))
+                grad.scale.copy_(total.sum(0))
+
+
+def _write_product(total: Tensor, scale: Tensor | None, out: Tensor) -> None:
+    """Write `total * scale`; in 16 bits function by function, each with a copy in float32."""
+    if scale is None:
+        out.copy_(total)
+    elif out.dtype == total.dtype:
+        torch.mul(total, scale, out=out)
+    else:
+        for own, part in zip(total, out, strict=True):
+            torch.mul(own, scale, out=part)
 
 
 @dataclass(frozen=True)

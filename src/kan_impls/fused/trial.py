@@ -12,14 +12,14 @@ gradient of the weights also with more rows than one of its sums takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from kan_impls.fused import jit, kernels, product
-from kan_impls.fused.guarded_memory import GuardedMemory, Key
+from kan_impls.fused.guarded_memory import Crashed, GuardedMemory, Key
 from kan_impls.fused.kernels import Element, Layer, Plan
 from kan_impls.fused.operands import Operands, terms_of
 from kan_impls.fused.problem import ceil_div, error_bound
@@ -62,20 +62,34 @@ def run(which: str, plan: Plan, device: torch.device, **options: int) -> Outcome
     """
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         trials = [_trial(which, plans) for plans in plans_of(which, plan, **options)]
+        jit.warmup(kernels_of(which, plan), device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # what fails on other streams shows here
         memory = _memory(trials, device)
-        for i, trial in enumerate(trials):
-            sets = [param.shape[0] for param in trial.operands.params]
-            for j, part in enumerate(trial.plans):
-                addresses = {
-                    name: memory.address((i, j if _is_output(name) else -1, name))
-                    for name in part.tensors
-                }
-                if "bias" in trial.tensors and which == "forward":
-                    addresses["bias"] = memory.address((i, -1, "bias"))
-                for launch in part.at(addresses, sets):
-                    jit.launch(launch, device)
+        try:
+            _launch(which, trials, memory, device)
+        except (jit.KernelUnavailable, torch.OutOfMemoryError):
+            raise
+        except RuntimeError as error:  # launches are asynchronous: of one before
+            raise Crashed(error) from error
         memory.read_back()
         return _judge(trials, memory, error_bound(plan.layer.element, plan.layer.precision))
+
+
+def _launch(
+    which: str, trials: Sequence[_Trial], memory: GuardedMemory, device: torch.device
+) -> None:
+    for i, trial in enumerate(trials):
+        sets = [param.shape[0] for param in trial.operands.params]
+        for j, part in enumerate(trial.plans):
+            addresses = {
+                name: memory.address((i, j if _is_output(name) else -1, name))
+                for name in part.tensors
+            }
+            if "bias" in trial.tensors and which == "forward":
+                addresses["bias"] = memory.address((i, -1, "bias"))
+            for launch in part.at(addresses, sets):
+                jit.launch(launch, device)
 
 
 def plans_of(which: str, plan: Plan, **options: int) -> list[list[Plan]]:

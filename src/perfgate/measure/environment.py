@@ -12,7 +12,8 @@ from perfgate.measure.processor import describe_processor, usable_cores
 
 
 def resolve_device(name: str | None) -> torch.device:
-    """The device called `name`; CUDA where there is one, else the CPU, if it is None.
+    """The device called `name`, made the current one; CUDA where there is one, else the CPU, if it
+    is None.
 
     Raises:
         ValueError: no such device, or CUDA is asked for and not there.
@@ -34,6 +35,8 @@ def resolve_device(name: str | None) -> torch.device:
             "here; expected one that exists: use --device cpu, or install a driver and a CUDA "
             "build of torch"
         )
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # where events are recorded, and graphs replayed
     return device
 
 
