@@ -521,7 +521,7 @@ def test_without_a_gpu_the_check_says_so_in_one_line(monkeypatch):
     if check.gpu_machine.torch.cuda.is_available():
         pytest.skip("there is a GPU")
     done = subprocess.run(
-        ["make", "gpu-check", f"PYTHON={sys.executable}"],
+        ["make", "--no-print-directory", "gpu-check", f"PYTHON={sys.executable}"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -68,7 +68,7 @@ def run(which: str, plan: Plan, device: torch.device, **options: int) -> Outcome
         memory = _memory(trials, device)
         try:
             _launch(which, trials, memory, device)
-        except (jit.KernelUnavailable, torch.OutOfMemoryError):
+        except (jit.KernelUnavailable, jit.CompileError, torch.OutOfMemoryError):
             raise
         except RuntimeError as error:  # launches are asynchronous: of one before
             raise Crashed(error) from error
