@@ -91,7 +91,7 @@ def gpu_tests(folder: Path = ROOT / "tests") -> list[list[str]]:
 
     They name only files that have such tests: others may import what is not installed there.
     """
-    files = [f for f in sorted(folder.glob("test_*.py")) if "mark.gpu" in f.read_text()]
+    files = [f for f in sorted(folder.rglob("test_*.py")) if "mark.gpu" in f.read_text()]
     return [[*map(str, files), "-m", "gpu"]]
 
 
