@@ -7,8 +7,8 @@ The figures are those of the file; the picture holds them as text too, by which 
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from perfgate.judge.parse import parse_run
@@ -26,17 +26,17 @@ COLOURS = ("#0072B2", "#E69F00")
 
 def figures(run: Run) -> dict[str, tuple[float, float]]:
     """Of each implementation a step's time and the peak of memory, both over the MLP's."""
-    found: dict[str, tuple[float, float]] = {}
-    peaks: dict[str, int] = {}
-    times: dict[str, float] = {"mlp": 1.0}
-    for measurement in run.measurements.values():
-        name = measurement.measured["implementation"]
-        if measurement.measured["pass"] == "training_step":
-            times[name] = measurement.beside().get("mlp", 1.0)
-            peaks[name] = measurement.memory["backward_peak_bytes"]
-    for name in sorted(times, key=lambda name: times[name]):
-        found[name] = round(times[name], 2), round(peaks[name] / peaks["mlp"], 2)
-    return found
+    steps = {
+        measurement.measured["implementation"]: measurement
+        for measurement in run.measurements.values()
+        if measurement.measured["pass"] == "training_step"
+    }
+    times = {name: step.beside().get("mlp", 1.0) for name, step in steps.items()}
+    peaks = {name: step.memory["backward_peak_bytes"] for name, step in steps.items()}
+    return {
+        name: (round(times[name], 2), round(peaks[name] / peaks["mlp"], 2))
+        for name in sorted(times, key=times.__getitem__)
+    }
 
 
 def caption(run: Run) -> str:
@@ -74,13 +74,14 @@ def draw(run: Run, target: Path) -> None:
     figure.savefig(target, metadata={"Description": json.dumps(of), "Date": None})
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Draw."""
-    baseline, target = (Path(given) for given in [*arguments, BASELINE, PICTURE][:2])
-    if len(arguments) == 1:
-        target = PICTURE
-    draw(parse_run(json.loads(baseline.read_text())), target)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("baseline", nargs="?", type=Path, default=BASELINE)
+    parser.add_argument("picture", nargs="?", type=Path, default=PICTURE)
+    given = parser.parse_args()
+    draw(parse_run(json.loads(given.baseline.read_text())), given.picture)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

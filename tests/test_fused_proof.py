@@ -13,7 +13,7 @@ import kan_impls
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.fused import compiler, cuda, decisions, dispatch, jit, kernels, problem, proof, trial
 from kan_impls.fused.compiler import Compiled, KernelUnavailable
-from kan_impls.fused.guarded_memory import Crashed, GuardedMemory
+from kan_impls.fused.guarded_memory import GuardedMemory
 from kan_impls.fused.kernels import Element, Launch, Precision
 from kan_impls.fused.proof import KernelRefused
 from tests.emulator.build import Emulator, find_compiler
@@ -385,7 +385,7 @@ def test_what_is_no_fault_of_the_kernel_disables_nothing(
 
 def test_a_test_that_ends_the_device_is_not_repeated(driver, new_process, monkeypatch, tmp_path):
     def crash(memory):
-        raise Crashed(RuntimeError("CUDA error: an illegal memory access\nmore"))
+        raise RuntimeError("CUDA error: an illegal memory access\nmore")
 
     with monkeypatch.context() as patch:
         patch.setattr(GuardedMemory, "read_back", crash)

@@ -110,7 +110,6 @@ def _cells_of_term(x: Tensor, term: Term, wanted: Pass, total: int) -> Cells:
     count, _, out_features = term.weight.shape
     held = term.basis.elements_held(wanted.grad_values)
     dtypes = x.dtype, term.weight.dtype
-    least = min(LEAST_BYTES * wanted.products, WORKSPACE_BYTES)
     return _cells(
         *x.shape,
         out_features,
@@ -120,7 +119,7 @@ def _cells_of_term(x: Tensor, term: Term, wanted: Pass, total: int) -> Cells:
         dtypes,
         term.is_staged,
         wanted,
-        least,
+        LEAST_BYTES * wanted.products,
         WORKSPACE_BYTES,
     )
 
@@ -149,10 +148,10 @@ def _cells(
         least, most: bounds of the workspace.
     """
     dtype = torch.promote_types(torch.promote_types(*dtypes), torch.float32)
-    itemsize, is_narrow = dtype.itemsize, dtypes[1].itemsize < 4
+    itemsize = dtype.itemsize
     # Per row and input: the values, and in 16 bits a copy of them; x, and as it was; the gradients
     # of the values and of x.
-    copies = 2 if is_narrow else 1
+    copies = 2 if dtypes[1].itemsize < 4 else 1
     per_element = itemsize * ((copies + wanted.grad_values) * count + 2 + wanted.grad_values)
     # Per row and input of a piece: what the basis holds besides.
     per_point = itemsize * held
@@ -164,8 +163,8 @@ def _cells(
     per_input = itemsize * wanted.products * count * out_features * must_copy
     whole = itemsize * batch * in_features
     workspace = min(most, max(least, whole * total // 2))
-    prepares_all = 8 * whole <= min(8 * PREPARED_BYTES, workspace)
-    # Three tensors remain of what is prepared.
+    # While they are prepared, eight tensors are there; three of them remain.
+    prepares_all = whole <= min(PREPARED_BYTES, workspace // 8)
     workspace -= 3 * whole * prepares_all
     # What is evaluated at once, and held meanwhile, if not all of a cell: much of it stays in
     # second-level caches until the last of the operators that make it.

@@ -23,10 +23,9 @@ def forward(operands: Operands, functions: Functions) -> Tensor:
     Raises:
         KernelUnavailable, CompileError: a kernel cannot be had, or has not passed its test.
     """
+    plan = _proven("forward", operands, functions)  # before anything is copied for it
     operands = _plain(operands)
-    weight = operands.weight
-    plan = _proven("forward", operands, functions)
-    tensors = operands.named()
+    weight, tensors = operands.weight, operands.named()
     y = tensors["y"] = weight.new_empty(operands.x.shape[0], weight.shape[2])
     if plan.workspace_bytes:
         tensors["workspace"] = weight.new_empty(plan.workspace_bytes, dtype=torch.uint8)
@@ -42,8 +41,6 @@ def backward(
     One kernel gives the gradients of all weights, another that of x, another those of the basis's
     parameters. All of them are proven before the first one is launched.
     """
-    given, operands = operands, _plain(operands)
-    grads = dict[str, Tensor]()
     of_weights = needs.weight or needs.scale or needs.base_weight
     sizes = {"size": sum(param.shape[1] for param in operands.params)}
     plans = {
@@ -55,6 +52,8 @@ def backward(
         )
         if is_needed
     }
+    given, operands = operands, _plain(operands)
+    grads = dict[str, Tensor]()
     read = {**operands.named(), "grad_y": grad_y.contiguous()}
     if needs.x:
         grads["x"] = torch.empty_like(operands.x)

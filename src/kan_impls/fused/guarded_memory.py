@@ -15,14 +15,6 @@ _ALIGNMENT = 256  # as that of an allocation: tensors are read by vectors
 Key = Hashable
 
 
-class Crashed(Exception):  # noqa: N818  (it carries the error)
-    """The device failed while the kernels ran, with this error of CUDA."""
-
-    def __init__(self, error: RuntimeError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 class GuardedMemory:
     """Tensors of the CPU, by any keys, copied to a device.
 
@@ -51,12 +43,7 @@ class GuardedMemory:
 
     def read_back(self) -> None:
         """The one synchronisation with the kernels."""
-        try:
-            self.found.copy_(self.device)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise Crashed(error) from error
+        self.found.copy_(self.device)
 
     def read(self, key: Key) -> Tensor:
         """In float64."""

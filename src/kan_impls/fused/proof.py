@@ -24,7 +24,6 @@ import torch
 
 from kan_impls.fused import compiler, decisions, jit, requirements, trial
 from kan_impls.fused.compiler import CompileError, KernelUnavailable
-from kan_impls.fused.guarded_memory import Crashed
 from kan_impls.fused.kernels import Plan
 from kan_impls.fused.problem import error_bound
 
@@ -149,7 +148,7 @@ def _tested(
 ) -> Verdict:
     try:
         outcome = trial.run(which, plan, device, **options)
-    except Crashed as crash:
+    except trial.Crashed as crash:
         # The device is lost to this process. Without a verdict, the next one would lose it again.
         first_line = str(crash).partition("\n")[0]
         verdict = Verdict(None, bound, f"its test ended with: {first_line}")

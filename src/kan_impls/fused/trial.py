@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from kan_impls.fused import jit, kernels, product
-from kan_impls.fused.guarded_memory import Crashed, GuardedMemory, Key
+from kan_impls.fused.guarded_memory import GuardedMemory, Key
 from kan_impls.fused.kernels import Element, Layer, Plan
 from kan_impls.fused.operands import Operands, terms_of
 from kan_impls.fused.problem import ceil_div, error_bound
@@ -31,6 +31,14 @@ ROWS = range(351, 0, -10)
 
 # An element may be off by so many times what all may be on average: roundings stay below 8.
 _WORST = 16
+
+
+class Crashed(Exception):  # noqa: N818  (it carries the error)
+    """The device failed while the kernels ran, with this error of CUDA."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,11 @@ def run(which: str, plan: Plan, device: torch.device, **options: int) -> Outcome
         memory = _memory(trials, device)
         try:
             _launch(which, trials, memory, device)
+            memory.read_back()
         except (jit.KernelUnavailable, jit.CompileError, torch.OutOfMemoryError):
             raise
-        except RuntimeError as error:  # launches are asynchronous: of one before
+        except RuntimeError as error:  # launches are asynchronous: the fault of any before
             raise Crashed(error) from error
-        memory.read_back()
         return _judge(trials, memory, error_bound(plan.layer.element, plan.layer.precision))
 
 
