@@ -31,10 +31,10 @@ def template(
         filters: further functions, by their names.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
-    from markupsafe import Markup
 
     def finalize(value: Any) -> Any:
-        return value if isinstance(value, Markup) else as_text(str(value))
+        # By the protocol and not by the class: a process may hold two copies of markupsafe.
+        return value if hasattr(value, "__html__") else as_text(str(value))
 
     environment = Environment(
         loader=FunctionLoader(file_text),
