@@ -5,6 +5,7 @@ One test runs real processes of two real revisions; the rest is told by hand.
 
 import math
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -411,6 +412,8 @@ def test_two_real_revisions_of_somebody_elses_project(tmp_path):
     (folder / "src" / "mine.py").write_text(
         '"""Slower."""\n' + PACKAGE.format(seconds=0.03) + NEWER
     )
+    # Of what is no benchmark the base imports nothing.
+    (folder / "test_new_only.py").write_text("from mine import newer\n\ndef test_it(): newer()\n")
     with tree_of(folder, "HEAD") as base, tree_of(folder, None) as head:
         contestants = Contestants(
             base,
@@ -420,6 +423,8 @@ def test_two_real_revisions_of_somebody_elses_project(tmp_path):
             plan=Plan(max_seconds=0.3),
         )
         pair = contestants.measure(with_memory=True)
+        again = contestants.measure(["test_slow.py::test_plain"])
+    assert again.compared.keys() == {"test_slow.py::test_plain"}
     for name in ("test_slow", "test_plain"):
         compared = pair.compared[f"test_slow.py::{name}"]
         assert compared.median_ns == pytest.approx(1.5, rel=0.15)
@@ -435,5 +440,9 @@ def test_a_side_that_breaks_is_an_error_with_its_last_words(tmp_path):
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_broken.py").write_text("import nothing_of_this_name")
     command = Command(["--benchmark-only", "-p", "no:cacheprovider"], tmp_path)
-    with pytest.raises(WorkerError, match=r"of the (base|head)(.|\n)*nothing_of_this"):
-        duel(command, command, None, Plan(), with_memory=False, announce=lambda text: None)
+    for names in None, ["test_broken.py::test_it"]:
+        with pytest.raises(WorkerError) as caught:
+            duel(command, command, names, Plan(), with_memory=False, announce=lambda text: None)
+        assert re.match("(the process )?of the (base|head)", caught.value.headline)
+        assert caught.value.headline.endswith("No module named 'nothing_of_this_name'")
+        assert "test_broken.py" in str(caught.value)

@@ -9,6 +9,7 @@ import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from perfgate.run.processes import (
     WorkerStoppedError,
     folder_of_orders,
     follow,
+    last_words,
     read_output,
 )
 from perfgate.run.worker import Channel, ChannelClosedError, Order
@@ -87,9 +89,10 @@ class Side:
     tail: list[str]
     reader: threading.Thread
 
-    def collected(self) -> list[str]:
+    @cached_property
+    def collected(self) -> set[str]:
         """The benchmarks that it could measure."""
-        return [str(name) for name in self._receive("collected")["collected"]]
+        return {str(name) for name in self._receive("collected")["collected"]}
 
     def wait_for(self, name: str) -> bool:
         """Until it is ready for a benchmark; False if it does not measure it."""
@@ -132,8 +135,8 @@ class Side:
         self.reader.join()
         kind = WorkerStoppedError if self.process.returncode < 0 else WorkerError
         return kind(
-            f"the process of the {self.name} ended early; expected {expected}: its output ended "
-            f"with\n{''.join(self.tail)}"
+            f"the process of the {self.name} ended early; expected {expected}: "
+            f"{last_words(self.tail)}\n{''.join(self.tail)}"
         )
 
     def _receive(self, *kinds: str) -> dict[str, Any]:
@@ -180,11 +183,14 @@ def duel(
     """
     lifeline.end_on_sigterm()
     with folder_of_orders() as folder, contextlib.ExitStack() as stack:
-        sides = [
-            stack.enter_context(_side(label, command, folder, with_memory))
-            for label, command in (("base", base), ("head", head))
-        ]
-        collected = [set(side.collected()) for side in sides]
+
+        def start(label: str, command: Command, names: Sequence[str] | None) -> Side:
+            return stack.enter_context(_side(label, command, folder, names, with_memory))
+
+        # The base collects no other files: the tests are the head's, and need not fit its code.
+        second = start("head", head, names)
+        sides = [start("base", base, sorted(second.collected) if names is None else names), second]
+        collected = [side.collected for side in sides]
         every = collected[0] | collected[1] if names is None else set(names)
         common = sorted(every & collected[0] & collected[1])
         matches = _Matches()
@@ -208,14 +214,19 @@ class _Matches:
 
 
 @contextlib.contextmanager
-def _side(label: str, command: Command, folder: Path, with_memory: bool) -> Iterator[Side]:
+def _side(
+    label: str,
+    command: Command,
+    folder: Path,
+    names: Sequence[str] | None,
+    with_memory: bool,
+) -> Iterator[Side]:
     output, order_path = folder / f"{label}.json", folder / f"{label}-order.json"
     from_worker, worker_writes = os.pipe()
     worker_reads, to_worker = os.pipe()
-    Order(str(output), only_times=not with_memory, channel=(worker_reads, worker_writes)).write(
-        order_path
-    )
-    process = command.start(order_path, (worker_reads, worker_writes))
+    channel = (worker_reads, worker_writes)
+    Order(str(output), names, only_times=not with_memory, channel=channel).write(order_path)
+    process = command.start(order_path, channel)
     os.close(worker_reads)
     os.close(worker_writes)
     tail: list[str] = []
@@ -223,11 +234,11 @@ def _side(label: str, command: Command, folder: Path, with_memory: bool) -> Iter
         target=lambda: tail.extend(follow(process, lambda text: None, command.timeout))
     )
     reader.start()
-    channel = Channel(from_worker, to_worker)
+    side = Side(label, process, Channel(from_worker, to_worker), output, tail, reader)
     try:
-        yield Side(label, process, channel, output, tail, reader)
+        yield side
     finally:
-        channel.close()
+        side.channel.close()
         if reader.is_alive():
             process.kill()
             reader.join()

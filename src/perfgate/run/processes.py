@@ -190,6 +190,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def last_words(tail: Sequence[str]) -> str:
+    """The last error that pytest shows in some output, or else its last line."""
+    lines = [line.strip() for line in tail if line.strip()]
+    errors = [line[1:].strip() for line in lines if line.startswith("E  ")]
+    return (errors or lines or ["it said nothing"])[-1]
+
+
 def read_output(output: Path, returncode: int, tail: Sequence[str]) -> dict[str, Any]:
     """The run that a worker wrote.
 
@@ -208,8 +215,8 @@ def read_output(output: Path, returncode: int, tail: Sequence[str]) -> dict[str,
     # 1: some of its benchmarks failed; the others were measured.
     if returncode and not (returncode == 1 and output.exists()):
         raise WorkerError(
-            f"a measuring process ended with status {returncode}; expected 0: its output ended "
-            f"with\n{''.join(tail)}"
+            f"a measuring process ended with status {returncode}; expected 0: {last_words(tail)}\n"
+            f"{''.join(tail)}"
         )
     try:
         data: dict[str, Any] = loads(output.read_text(encoding="utf-8"))

@@ -23,7 +23,9 @@ class Order:
 
     Args:
         output: where it writes its run, in pytest-benchmark's JSON.
-        names: the benchmarks that it measures, in this order; None for all that it collects.
+        names: the benchmarks that it measures, in this order, whose files are all that it collects;
+            None for all that pytest's arguments select. With a channel, the other end chooses
+            among what those files hold.
         only_times: leave out memory and floors.
         processes: number of processes that share the time of a benchmark.
         keep_rounds: record the seconds of every round.
