@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 from perfgate import options
 from perfgate.compare import PROCESSES
@@ -23,10 +24,39 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="kan-bench", description="Baselines and comparisons of the benchmarks of this folder."
     )
+    whole.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = whole.add_subparsers(dest="command", required=True)
-    for add in (_add_accept, _add_calibrate, _add_ab, _add_gate, _add_report):
+    for add in (
+        _add_init,
+        _add_doctor,
+        _add_accept,
+        _add_calibrate,
+        _add_ab,
+        _add_gate,
+        _add_report,
+    ):
         add(commands)
     return whole
+
+
+def _version() -> str:
+    try:
+        return metadata.version("kan-impls")
+    except metadata.PackageNotFoundError:  # from a folder on the path
+        return "not installed"
+
+
+def _add_init(commands: Commands[argparse.ArgumentParser]) -> None:
+    commands.add_parser(
+        "init", help="write the files that this folder needs, and nothing over what is there"
+    )
+
+
+def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser(
+        "doctor", help="what is fine here for measuring and judging, and what to do about the rest"
+    )
+    declare(doctor.add_argument, "--baselines", default=BASELINES)
 
 
 def _add_accept(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
     from perfgate.store.calibrate import CalibrationError
 
     subcommand = {
+        "init": _init,
+        "doctor": _doctor,
         "accept": _accept,
         "calibrate": _calibrate,
         "ab": _ab,
@@ -72,6 +74,25 @@ def _say(text: str) -> None:
 
 def _complain(text: str) -> None:
     print(f"kan-bench: {printable(text)}", file=sys.stderr)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from perfgate.start.init import NEXT, init
+
+    lines, done = init(Path.cwd())
+    for line in lines:
+        _say(line)
+    _say(NEXT)
+    return 0 if done else 1
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from perfgate.start.doctor import report
+
+    lines, is_fine = report(Path.cwd(), options.baselines)
+    for line in lines:
+        _say(line)
+    return 0 if is_fine else 1
 
 
 def _accept(options: argparse.Namespace) -> int:

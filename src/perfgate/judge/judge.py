@@ -216,7 +216,9 @@ class Judge:
 
     def _times(self, before: Measurement, now: Measurement) -> Iterable[TimeChange]:
         limits, figure = self.limits(now), _figure(before)
-        noise, basis = self.noises[figure][now.name], _basis(before)
+        noise = self.noises[figure][now.name]
+        assert before.calibration is not None  # or there were no noise
+        basis = before.calibration.basis
         yield _Comparison(figure, "baseline", noise, basis, limits.ratio, limits.visible).judge(
             before, now
         )
@@ -240,19 +242,6 @@ def _is_lost(now: Measurement) -> bool:
 
 def _figure(measurement: Measurement) -> Figure:
     return "ratio" if measurement.has("ratio") else "median_ns"
-
-
-def _basis(before: Measurement) -> str:
-    """On what the calibrated noise of a benchmark rests, in words."""
-    calibration = before.calibration
-    assert calibration is not None
-    counts = {
-        "run": len(calibration.runs),
-        "day": calibration.days,
-        "machine": calibration.machines,
-    }
-    runs, days, machines = (f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items())
-    return f"{runs} on {days} and {machines}"
 
 
 def _noises(measurements: Iterable[Measurement], figure: Figure) -> dict[str, Noise]:

@@ -101,6 +101,13 @@ class Calibration:
         """On how many machines; a container's counts anew whenever its host starts."""
         return len({machine for _, machine in (origin.cluster for origin in self.origins_of_runs)})
 
+    @property
+    def basis(self) -> str:
+        """On what its noise rests, in words."""
+        counts = {"run": len(self.runs), "day": self.days, "machine": self.machines}
+        runs, days, machines = (f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items())
+        return f"{runs} on {days} and {machines}"
+
 
 @dataclass(frozen=True)
 class Code:

@@ -12,9 +12,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 # A sample that waited longer than this for a core, in parts of its duration, is disturbed: an
 # undisturbed one waits for some microseconds, one that shared a core with another process for
@@ -144,6 +145,8 @@ class GpuWitness:
     )
 
     def __init__(self, device: torch.device, nvml: Any) -> None:
+        import torch
+
         self._nvml = nvml
         nvml.nvmlInit()
         # NVML numbers all GPUs of the machine, CUDA the visible ones.

@@ -9,11 +9,13 @@ import gc
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from perfgate.judge.record import Process
 from perfgate.measure.evidence import Witness
-from perfgate.measure.timing import Timed, Timer
+
+if TYPE_CHECKING:
+    from perfgate.measure.timing import Timed, Timer
 
 # Runs before the rounds are counted: lazy initialisation, thread pools, the allocator's
 # first pages.

@@ -1,0 +1,1 @@
+"""The few files that a repository needs to gate its code."""
