@@ -16,8 +16,9 @@ from perfgate.report.tables import MEMORY, results_markdown
 ROOT = Path(__file__).parent.parent
 PICTURE = runpy.run_path(str(ROOT / "docs/picture.py"))
 RUN = parse_run(json.loads(PICTURE["BASELINE"].read_text()))
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 PAGES = [
-    ROOT / "README.md",
+    *READMES,
     ROOT / ".github/CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
@@ -68,3 +69,24 @@ def test_links_within_the_repository_lead_to_files(page: Path) -> None:
 
 def test_readme_is_read_in_a_minute() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 160
+
+
+def _what_no_language_changes(markdown: str) -> dict[str, list[str]]:
+    """Commands and code, tables, links, levels of headings, names in code, and figures."""
+    prose = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
+    prose = "\n".join(line for line in prose.splitlines() if not line.startswith("|"))
+    prose = prose.replace("10M", "").replace("1000 万", "")
+    return {
+        "code": re.findall(r"```.*?```", markdown, flags=re.DOTALL),
+        "tables": [line for line in markdown.splitlines() if line.startswith("|")],
+        "links": sorted(re.findall(r"\]\((?!README)([^)]+)\)", prose)),
+        "headings": re.findall(r"^#+", prose, flags=re.MULTILINE),
+        "names": sorted(re.findall(r"`[^`]+`", prose)),
+        "figures": sorted(re.findall(r"\d[\d.,/]*\d", prose)),
+    }
+
+
+def test_the_readmes_of_both_languages_say_the_same() -> None:
+    english, chinese = (_what_no_language_changes(page.read_text()) for page in READMES)
+    for kind, found in english.items():
+        assert chinese[kind] == found, kind
