@@ -20,6 +20,7 @@ READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 PAGES = [
     *READMES,
     ROOT / ".github/CONTRIBUTING.md",
+    *sorted((ROOT / "examples").rglob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 
