@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from kan_impls.basis.base import BASES
 from kan_impls.fused.problem import (
@@ -20,7 +19,15 @@ from kan_impls.fused.problem import (
     ceil_div,
     pack,
 )
-from kan_impls.fused.splits import splits_of
+from kan_impls.fused.splits import split_plans, splits_of
+from kan_impls.fused.tiles import (
+    FORWARD_TILES,
+    INPUT_GRAD_TILES,
+    SUGGESTED,
+    RowTile,
+    Tiling,
+    row_tile,
+)
 
 __all__ = ["Device", "Element", "Functions", "Launch", "Layer", "Plan", "Precision"]
 
@@ -83,35 +90,6 @@ class Plan:
             yield replace(part, arguments=arguments)
 
 
-class RowTile(NamedTuple):
-    """`warps` * `tiles` * 16 rows of the batch in one block."""
-
-    warps: int
-    tiles: int
-
-    @property
-    def rows(self) -> int:
-        return 16 * self.warps * self.tiles
-
-    @property
-    def blocks_per_sm(self) -> int:
-        """Blocks of the forward pass that run on a multiprocessor at a time at least, as its
-        kernel asks the compiler for."""
-        return 2 if self.tiles == 1 else 1
-
-
-# Every block reads the weights of its columns, so one block should hold the whole batch where it
-# can, with few idle rows. Two tiles per warp halve the shared-memory reads and splits of the
-# weights per product, at 60% more registers: for batches that fill the GPU anyway.
-FORWARD_TILES = (
-    RowTile(1, 1),  # single rows
-    RowTile(4, 1),
-    RowTile(7, 1),  # batches around 100 in one block
-    RowTile(8, 2),
-)
-INPUT_GRAD_TILES = (RowTile(1, 1), RowTile(4, 1), RowTile(7, 1))
-READ_ROWS = 64  # reading the weights of a block once costs as much as so many rows (an estimate)
-
 # As in bases.cuh, and in the struct of each kernel.
 MAX_PAIRS, WEIGHT_GRAD_MAX_PAIRS = 8, 6
 FORWARD_INPUTS, FORWARD_COLUMNS, FORWARD_STAGES = 4, 64, 4
@@ -123,10 +101,14 @@ INPUT_GRAD_OUTPUTS, INPUT_GRAD_STAGES = 32, 3
 MAX_OUTPUTS = FORWARD_COLUMNS * MAX_GRID[1]
 
 
-def forward(layer: Layer) -> Plan:
+def forward(layer: Layer, tiling: Tiling = SUGGESTED) -> Plan:
     """Plan y from x and the parameters.
 
     The workspace holds partial sums; it is empty where one block holds a whole sum.
+
+    Args:
+        layer: what is computed.
+        tiling: its splits are those of another number of rows, maybe, and made to fit.
 
     Raises:
         ValueError: the layer exceeds the grid of a launch.
@@ -137,8 +119,8 @@ def forward(layer: Layer) -> Plan:
             f"{layer.inputs} inputs of {functions.name} take {stages} stages; "
             f"expected less than {MAX_FORWARD_STAGES}: split the layer"
         )
-    splits = _splits(layer)
-    tile = _row_tile(FORWARD_TILES, layer.rows)
+    tile = tiling.tile or row_tile(FORWARD_TILES, layer.rows)
+    splits = splits_of(**_sums(layer, tile), wanted=tiling.splits)
     grid = (ceil_div(layer.rows, tile.rows), ceil_div(layer.outputs, FORWARD_COLUMNS), splits)
     stage_rows = FORWARD_INPUTS * (2 * functions.chunk_size(MAX_PAIRS) + functions.has_scale)
     launches = [
@@ -162,7 +144,7 @@ def forward(layer: Layer) -> Plan:
 def forward_waves(layer: Layer) -> float:
     """Blocks of the forward pass, in those that the GPU runs at a time."""
     grid = forward(layer).launches[0].grid
-    places = _row_tile(FORWARD_TILES, layer.rows).blocks_per_sm * layer.device.sms
+    places = row_tile(FORWARD_TILES, layer.rows).blocks_per_sm * layer.device.sms
     return grid[0] * grid[1] * grid[2] / places
 
 
@@ -187,18 +169,18 @@ def weight_grad(layer: Layer) -> Plan:
     return Plan(layer, (launch,), ("x", *read, *_params(layer), "grad_y", *written))
 
 
-def input_grad(layer: Layer) -> Plan:
+def input_grad(layer: Layer, tiling: Tiling = SUGGESTED) -> Plan:
     """Plan the gradient of x, in float32.
 
     Raises:
         ValueError: as `forward`.
     """
-    tile = _row_tile(INPUT_GRAD_TILES, layer.rows)
+    tile = tiling.tile or row_tile(INPUT_GRAD_TILES, layer.rows)
     launch = _grad_of_values(layer, "input_grad", tile, layer.rows)
     return Plan(layer, (launch,), _read_by(layer, "grad_y", "grad_x"))
 
 
-def param_grad(layer: Layer, size: int) -> Plan:
+def param_grad(layer: Layer, size: int, tiling: Tiling = SUGGESTED) -> Plan:
     """Plan the gradients of the basis's parameters, `size` numbers for each input.
 
     They come as float32 of shape `(parts, inputs, size)`, and are the sums over the first
@@ -207,13 +189,26 @@ def param_grad(layer: Layer, size: int) -> Plan:
     Raises:
         ValueError: as `forward`.
     """
-    tile = _row_tile(INPUT_GRAD_TILES, layer.rows)
+    tile = tiling.tile or row_tile(INPUT_GRAD_TILES, layer.rows)
     part_bytes = layer.inputs * size * 4
     affordable = max(1, WORKSPACE_BYTES // (part_bytes * tile.warps))
     blocks = min(ceil_div(layer.rows, tile.rows), affordable)
     launch = _grad_of_values(layer, "param_grad", tile, blocks * tile.rows)
     tensors = _read_by(layer, "grad_y", "grad_params")
     return Plan(layer, (launch,), tensors, blocks * tile.warps * part_bytes)
+
+
+def forward_tilings(layer: Layer) -> list[Tiling]:
+    """Every tile, with every number of splits that fills waves; the suggested ones first."""
+    own = row_tile(FORWARD_TILES, layer.rows)
+    tiles = sorted(FORWARD_TILES, key=lambda tile: tile != own)
+    return [Tiling(tile, splits) for tile in tiles for splits in split_plans(**_sums(layer, tile))]
+
+
+def backward_tilings(layer: Layer) -> list[Tiling]:
+    """Every tile of the gradients of x and of the basis's parameters; the suggested one first."""
+    own = row_tile(INPUT_GRAD_TILES, layer.rows)
+    return [Tiling(tile) for tile in sorted(INPUT_GRAD_TILES, key=lambda tile: tile != own)]
 
 
 PASSES = ("forward", "weight_grad", "input_grad", "param_grad")
@@ -290,30 +285,23 @@ def kernels_of_all(functions: Sequence[Functions] | None = None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _row_tile(tiles: tuple[RowTile, ...], rows: int) -> RowTile:
-    """The tile that costs least in all: the rows of its blocks, idle or not, and for each block
-    the weights that it reads."""
-    return min(tiles, key=lambda tile: ceil_div(rows, tile.rows) * (tile.rows + READ_ROWS))
-
-
 def _forward_stages(layer: Layer) -> int:
     return ceil_div(layer.inputs, FORWARD_INPUTS) * layer.functions.num_chunks(MAX_PAIRS)
 
 
-def _splits(layer: Layer) -> int:
-    """Parts of the sum over K, within the workspace."""
-    tile = _row_tile(FORWARD_TILES, layer.rows)
+def _sums(layer: Layer, tile: RowTile) -> dict[str, int]:
+    """What decides the parts of the sum over K: the arguments of `splits_of`."""
     stages = _forward_stages(layer)
     affordable = max(1, WORKSPACE_BYTES // (layer.rows * layer.outputs * 4))
     # A split shorter than the pipeline would wait for memory most of its time.
     useful = ceil_div(stages, FORWARD_STAGES)
-    return splits_of(
-        stages,
-        blocks=ceil_div(layer.rows, tile.rows) * ceil_div(layer.outputs, FORWARD_COLUMNS),
-        places=tile.blocks_per_sm * layer.device.sms,
-        least=ceil_div(stages * layer.functions.chunk_size(MAX_PAIRS), MAX_STEPS),
-        most=min(affordable, useful, MAX_GRID[2]),
-    )
+    return {
+        "stages": stages,
+        "blocks": ceil_div(layer.rows, tile.rows) * ceil_div(layer.outputs, FORWARD_COLUMNS),
+        "places": tile.blocks_per_sm * layer.device.sms,
+        "least": ceil_div(stages * layer.functions.chunk_size(MAX_PAIRS), MAX_STEPS),
+        "most": min(affordable, useful, MAX_GRID[2]),
+    }
 
 
 def _in_y_and_z(blocks: int) -> tuple[int, int]:
