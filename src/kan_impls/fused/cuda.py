@@ -10,20 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kan_impls.basis.base import Basis
 from kan_impls.fused import jit, kernels, proof
 from kan_impls.fused.kernels import Device, Element, Functions, Layer, Plan, Precision
 from kan_impls.fused.operands import Needs, Operands, of_sets
+from kan_impls.fused.tiles import SUGGESTED, Tiling
 
 ELEMENTS = {torch.float32: Element.FLOAT, torch.bfloat16: Element.BFLOAT16}
 
 
-def forward(operands: Operands, functions: Functions) -> Tensor:
+def forward(operands: Operands, functions: Functions, tiling: Tiling = SUGGESTED) -> Tensor:
     """`y` as `product.forward` computes it, for operands on one CUDA device.
 
     Raises:
         KernelUnavailable, CompileError: a kernel cannot be had, or has not passed its test.
     """
-    plan = _proven("forward", operands, functions)  # before anything is copied for it
+    plan = _proven("forward", operands, functions, tiling)  # before anything is copied for it
     operands = _plain(operands)
     weight, tensors = operands.weight, operands.named()
     y = tensors["y"] = weight.new_empty(operands.x.shape[0], weight.shape[2])
@@ -34,7 +36,11 @@ def forward(operands: Operands, functions: Functions) -> Tensor:
 
 
 def backward(
-    grad_y: Tensor, operands: Operands, functions: Functions, needs: Needs
+    grad_y: Tensor,
+    operands: Operands,
+    functions: Functions,
+    needs: Needs,
+    tiling: Tiling = SUGGESTED,
 ) -> list[Tensor | None]:
     """The gradients of those operands that need one, in their places.
 
@@ -44,11 +50,11 @@ def backward(
     of_weights = needs.weight or needs.scale or needs.base_weight
     sizes = {"size": sum(param.shape[1] for param in operands.params)}
     plans = {
-        which: _proven(which, operands, functions, **options)
-        for which, is_needed, options in (
-            ("input_grad", needs.x, {}),
-            ("weight_grad", of_weights, {}),
-            ("param_grad", any(needs.params), sizes),
+        which: _proven(which, operands, functions, own, **options)
+        for which, is_needed, own, options in (
+            ("input_grad", needs.x, tiling, {}),
+            ("weight_grad", of_weights, SUGGESTED, {}),
+            ("param_grad", any(needs.params), tiling, sizes),
         )
         if is_needed
     }
@@ -114,28 +120,44 @@ def device_of(index: int) -> Device:
     return Device(10 * found.major + found.minor, found.multi_processor_count)
 
 
+def functions_of(operands: Operands, basis: Basis) -> Functions:
+    """What the kernels evaluate of each input."""
+    return Functions(basis, operands.base_weight is not None, operands.scale is not None)
+
+
+def layer_of(operands: Operands, functions: Functions) -> Layer:
+    """What decides the plans of a product."""
+    return _layer(*_shape_of(operands, functions))
+
+
 def _shape_of(operands: Operands, functions: Functions) -> tuple[Any, ...]:
-    """What decides the plans of a product: arguments of `_plan`."""
+    """Arguments of `_layer`."""
     x, weight = operands.x, operands.weight
     element = ELEMENTS[weight.dtype]
     sizes = (x.shape[0], x.shape[1], weight.shape[2])
     return functions, *sizes, element, precision_of(element), weight.device.index
 
 
-def _proven(which: str, operands: Operands, functions: Functions, **options: int) -> Plan:
+def _proven(
+    which: str, operands: Operands, functions: Functions, tiling: Tiling, **options: int
+) -> Plan:
     """The plan of a pass, whose kernels have passed their test on this device.
 
     Raises:
         KernelUnavailable, CompileError: as `proof.require`.
     """
-    plan = _plan(which, *_shape_of(operands, functions), **options)
+    plan = _plan(which, tiling, *_shape_of(operands, functions), **options)
     proof.require(which, plan, operands.weight.device, **options)
     return plan
 
 
 @lru_cache(maxsize=4096)
-def _plan(
-    which: str,
+def _plan(which: str, tiling: Tiling, *shape: Any, **options: int) -> Plan:
+    own = {} if tiling == SUGGESTED else {"tiling": tiling}
+    return getattr(kernels, which)(_layer(*shape), **options, **own)
+
+
+def _layer(
     functions: Functions,
     rows: int,
     inputs: int,
@@ -143,7 +165,5 @@ def _plan(
     element: Element,
     precision: Precision,
     device: int,
-    **options: int,
-) -> Plan:
-    layer = Layer(functions, rows, inputs, outputs, element, precision, device_of(device))
-    return getattr(kernels, which)(layer, **options)
+) -> Layer:
+    return Layer(functions, rows, inputs, outputs, element, precision, device_of(device))
