@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import kan_impls
-from kan_impls.fused import choosing, cuda, dispatch, forms, proof, tuning, workspace
+from kan_impls.fused import choosing, cuda, dispatch, doctor, forms, proof, tuning, workspace
+from kan_impls.fused.__main__ import main
 from kan_impls.fused.forms import Formula, Kernels, Product
 from kan_impls.fused.tiles import FORWARD_TILES
 from tests.emulated_driver import pretend_driver
@@ -212,6 +213,31 @@ def test_memory_that_runs_out_takes_the_smallest_workspace(driver, monkeypatch):
     arguments = (operands, build().basis, "product", True, None)
     assert dispatch._run("forward", run, *arguments) == Product(dispatch.cells.SMALLEST)
     assert taken == [Product(), Product(dispatch.cells.SMALLEST)]
+
+
+def test_a_command_chooses_ahead_and_the_report_lists_what_it_chose(
+    driver, clock, new_process, capsys, monkeypatch
+):
+    command = ["tune", "--variant", "fused_fourier_kan", "--shape", "9", "6", "5"]
+    assert main([*command, "--option", "grid_size=3", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 3  # forward, and backward with and without the gradient of x
+    for line in printed:
+        assert "up to 16 rows of 6 inputs, 5 outputs" in line
+        assert re.search(r": kernels( with tile \S+)?.*10\.0 ± 0\.0 µs, .*product in", line)
+    new_process()
+    step(build())
+    assert not clock.timed
+    title, *listed = doctor._forms(["cpu"])
+    assert title == "NVIDIA H100, sm_90: 3 chosen by measurement"
+    assert [line.strip() for line in listed] == printed
+    monkeypatch.setenv(tuning.VARIABLE, "0")
+    assert main([*command, "--device", "cpu"]) == 1
+    assert "KAN_IMPLS_TUNE is 0; expected a GPU, and 1 or refresh" in capsys.readouterr().err
+    monkeypatch.delenv(tuning.VARIABLE)
+    command[2] = "mlp"
+    assert main([*command, "--device", "cpu"]) == 1
+    assert "mlp has one form only; expected" in capsys.readouterr().err
 
 
 def test_forms_have_names():

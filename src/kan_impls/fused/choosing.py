@@ -114,7 +114,7 @@ def _subject(which: str, operands: Operands, basis: Basis, needs: Needs | None) 
     name = cuda.functions_of(operands, basis).name if basis.obstacle is None else basis.text
     words = [
         f"{which} of {name}, {basis.text}{proof.version_of(type(basis))}",
-        f"up to {bucket(x.shape[0])} rows of {x.shape[1]} inputs, {weight.shape[2]} outputs",
+        shape_in_words(x.shape[0], x.shape[1], weight.shape[2]),
         f"x {x.dtype}, weights {weight.dtype}, products "
         f"{torch.backends.cuda.matmul.fp32_precision}",
         "no bias" if operands.bias is None else "bias",
@@ -125,6 +125,11 @@ def _subject(which: str, operands: Operands, basis: Basis, needs: Needs | None) 
         pairs = zip(operands.names, needs.flat, strict=True)
         words.append("gradients of " + " ".join(name for name, needed in pairs if needed))
     return "; ".join(words)
+
+
+def shape_in_words(rows: int, inputs: int, outputs: int) -> str:
+    """The part of a subject that names the bucket and the sizes."""
+    return f"up to {bucket(rows)} rows of {inputs} inputs, {outputs} outputs"
 
 
 def _candidates(
