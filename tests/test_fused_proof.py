@@ -154,6 +154,17 @@ def test_a_wrong_kernel_is_refused_until_its_source_is_mended(driver, new_proces
     assert len(users(driver, x)) == 1
 
 
+def test_a_refusal_ends_with_its_driver(driver, new_process, plant, monkeypatch):
+    plant(SWAPPED)
+    x = random_like(build(), 9, 6)
+    with pytest.raises(KernelRefused):
+        build("fused")(x)
+    new_process()
+    driver.edit = None  # the same source, which a newer driver runs rightly
+    monkeypatch.setattr("kan_impls.fused.requirements.driver_release", lambda: "13.1 590.1")
+    assert_close_to_product(build("fused")(x), x)
+
+
 def test_a_refused_gradient_takes_the_product_form(driver, plant, monkeypatch):
     """The output's kernel is right, and that of the weights' gradient is not."""
     run_trial = trial.run
@@ -192,10 +203,16 @@ def one_byte_behind(arguments):
     ctypes.memset(sum(y_of(arguments)), 0, 1)
 
 
+def not_run_without_a_bias(arguments):
+    place = 8 * problem.ADDRESSES.index("bias")
+    return any(arguments[place : place + 8])
+
+
 @pytest.mark.parametrize(
     ("misbehave", "fault"),
     [
         (not_run, "y is off by inf"),
+        (not_run_without_a_bias, "y is off by inf"),
         (one_byte_before, "memory beside the outputs was written"),
         (one_byte_behind, "memory beside the outputs was written"),
     ],

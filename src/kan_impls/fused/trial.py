@@ -5,8 +5,9 @@ output is within the documented error of its precision, and nothing beside the o
 written. Outputs start as NaN, which shows what was not written.
 
 The shapes fill no tile, and give every pipeline more stages than it holds. One is aligned for
-access by vectors and one is not; the forward pass runs with one sum over K and with several, the
-gradient of the weights also with more rows than one of its sums takes.
+access by vectors and one is not, has no bias, and its inputs share parameters of the basis. The
+forward pass runs with one sum over K and with several, the gradient of the weights also with more
+rows than one of its sums takes.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def run(which: str, plan: Plan, device: torch.device, **options: int) -> Outcome
         RuntimeError: CUDA failed otherwise.
     """
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        trials = [_trial(which, plans) for plans in plans_of(which, plan, **options)]
+        found = plans_of(which, plan, **options)
+        trials = [_trial(which, plans, number == 1) for number, plans in enumerate(found)]
         jit.warmup(kernels_of(which, plan), device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # what fails on other streams shows here
@@ -157,8 +159,8 @@ def _outputs(which: str) -> tuple[int, int]:
     return tile + 8, tile + 3
 
 
-def _trial(which: str, plans: list[Plan]) -> _Trial:
-    operands, grad_y = _values(plans[0].layer)
+def _trial(which: str, plans: list[Plan], is_bare: bool = False) -> _Trial:
+    operands, grad_y = _values(plans[0].layer, is_bare)
     wide = Operands.of([None if t is None else t.double() for t in operands.flat])
     basis = plans[0].layer.functions.basis
     terms = terms_of(wide, basis)  # type: ignore[arg-type]
@@ -176,8 +178,12 @@ def _trial(which: str, plans: list[Plan]) -> _Trial:
     return _Trial(plans, {**operands.named(), "grad_y": grad_y}, operands, expected)
 
 
-def _values(layer: Layer) -> tuple[Operands, Tensor]:
-    """Operands and a cotangent, always the same ones; x spreads over the basis's domain."""
+def _values(layer: Layer, is_bare: bool) -> tuple[Operands, Tensor]:
+    """Operands and a cotangent, always the same ones; x spreads over the basis's domain.
+
+    Args:
+        is_bare: leave out the bias, and let neighbouring inputs share parameters of the basis.
+    """
     functions, dtype = layer.functions, DTYPES[layer.element]
     generator = torch.Generator().manual_seed(1)
     rows, inputs, outputs = layer.rows, layer.inputs, layer.outputs
@@ -192,8 +198,9 @@ def _values(layer: Layer) -> tuple[Operands, Tensor]:
     weight = normal(count, inputs, outputs).mul_(spread)
     scale = normal(inputs, outputs).mul_(0.3).add_(1) if functions.has_scale else None
     base = normal(inputs, outputs).mul_(spread) if functions.has_base else None
-    weights = [weight, scale, base, normal(outputs)]
-    params = [normal(inputs, size) for size in functions.basis.param_sizes]
+    weights = [weight, scale, base, None if is_bare else normal(outputs)]
+    sets = max(n for n in range(1, inputs) if inputs % n == 0) if is_bare else inputs
+    params = [normal(sets, size) for size in functions.basis.param_sizes]
     narrow = [None if t is None else t.to(dtype) for t in weights]
     operands = Operands.of([(low + (high - low) * x).float(), *narrow, *params])
     return operands, normal(rows, outputs).to(dtype)
@@ -244,8 +251,10 @@ def _judge(trials: list[_Trial], memory: GuardedMemory, bound: float) -> Outcome
 
 def error_of(actual: Tensor, expected: Tensor) -> float:
     """Relative error in the norm, or of the worst element where that is more than `_WORST` times
-    larger; `inf` where a value is not a number."""
+    larger; `inf` where a value is not a number, or where all are to be 0 and one is not."""
     difference, norm = (actual - expected).abs(), float(expected.norm())
+    if norm == 0:
+        return 0.0 if float(difference.norm()) == 0 else math.inf
     worst = float(difference.max()) * math.sqrt(expected.numel()) / _WORST
     error = max(float(difference.norm()), worst) / norm
     return error if math.isfinite(error) else math.inf
