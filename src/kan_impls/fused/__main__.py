@@ -124,7 +124,7 @@ def _warmup(options: argparse.Namespace) -> int:
     sizes = options.fourier if options.bspline or options.fourier else [5]
     layers = [Functions(FourierBasis(size)) for size in sizes]
     layers += [Functions(UniformBSplineBasis.over(-1, 1, *grid), True, True) for grid in grids]
-    names = kernels.kernels_of_all(layers)
+    names = [*kernels.kernels_of_all(layers), *kernels.evaluating(layers)]
     start, failed = time.perf_counter(), len(cubin_cache.failures)
     if options.arch:
         jit.compile_kernels(names, options.arch)

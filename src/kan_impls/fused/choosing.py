@@ -9,15 +9,33 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 
 from kan_impls.basis.base import Basis
 from kan_impls.fused import cells, cuda, formula, kernels, proof, tuning, workspace
 from kan_impls.fused.compiler import CompileError, KernelUnavailable
+from kan_impls.fused.evaluated import EvaluatedBasis
 from kan_impls.fused.forms import Form, Formula, Kernels, Product
 from kan_impls.fused.operands import Needs, Operands, terms_of
+from kan_impls.fused.term import Term
+
+
+class Candidates(NamedTuple):
+    """What there is to choose from.
+
+    Args:
+        suggested: what is taken where nothing is measured.
+        has_kernels: whether the fused kernels are candidates.
+        has_evaluated: whether kernels may evaluate the basis for the product form.
+    """
+
+    suggested: Form
+    has_kernels: bool
+    has_evaluated: bool
+
 
 # The forms that this process has chosen, by all that decides them.
 known: dict[tuple[Any, ...], Form] = {}
@@ -46,8 +64,7 @@ def chosen(
     operands: Operands,
     basis: Basis,
     needs: Needs | None,
-    suggested: Form,
-    has_kernels: bool,
+    candidates: Candidates,
     run: Callable[[Form], object],
     give_up: Callable[[Exception], None],
 ) -> Form:
@@ -56,8 +73,7 @@ def chosen(
     Args:
         which: the pass, `forward` or `backward`.
         needs: of a backward pass.
-        suggested: what is taken where nothing is measured.
-        has_kernels: whether the kernels are candidates.
+        candidates: see there.
         run: computes the pass in a form.
         give_up: as of `tuning.choose`.
     """
@@ -67,18 +83,14 @@ def chosen(
     with _lock:  # one measurement at a time
         if key not in known:
             device = operands.x.device
-            named = {
-                str(form): form
-                for form in _candidates(which, operands, basis, needs, suggested, has_kernels)
-            }
+            named = {str(form): form for form in _forms(operands, basis, needs, candidates)}
             subject = _subject(which, operands, basis, needs)
             found = tuning.choose(
                 subject, device, list(named), lambda name: run(named[name]), give_up
             )
-            form = suggested if found is None else named[found]
-            if isinstance(suggested, Kernels) and form != suggested:
-                _load(run, suggested, give_up)
-            known[key] = form
+            known[key] = candidates.suggested if found is None else named[found]
+            if known[key] != candidates.suggested:
+                _load(run, candidates.suggested, give_up)
         return known[key]
 
 
@@ -86,10 +98,14 @@ def _load(
     run: Callable[[Form], object], suggested: Form, give_up: Callable[[Exception], None]
 ) -> None:
     """Prove and load what a capture takes, where nothing can be measured or tested."""
+    if isinstance(suggested, Product) and not suggested.is_evaluated:
+        return
     try:
         run(suggested)
     except (KernelUnavailable, CompileError) as error:
         give_up(error)
+    except torch.OutOfMemoryError:  # a capture will say so
+        pass
 
 
 def bucket(rows: int) -> int:
@@ -132,25 +148,21 @@ def shape_in_words(rows: int, inputs: int, outputs: int) -> str:
     return f"up to {bucket(rows)} rows of {inputs} inputs, {outputs} outputs"
 
 
-def _candidates(
-    which: str,
-    operands: Operands,
-    basis: Basis,
-    needs: Needs | None,
-    suggested: Form,
-    has_kernels: bool,
+def _forms(
+    operands: Operands, basis: Basis, needs: Needs | None, candidates: Candidates
 ) -> list[Form]:
     """In the order that decides between equals: the kind that is suggested first."""
-    fused = _kernels(which, operands, basis, needs) if has_kernels else []
-    products = _products(which, operands, basis, needs)
-    found = [*fused, *products] if isinstance(suggested, Kernels) else [*products, *fused]
-    most = cells.workspace_of(operands.x.device).most
-    if formula.estimated_bytes(operands, basis) <= most:
+    fused = _kernels(operands, basis, needs) if candidates.has_kernels else []
+    ways = (True, False) if candidates.has_evaluated else (False,)
+    products = [form for way in ways for form in _products(operands, basis, needs, way)]
+    is_fused = isinstance(candidates.suggested, Kernels)
+    found = [*fused, *products] if is_fused else [*products, *fused]
+    if formula.estimated_bytes(operands, basis) <= cells.workspace_of(operands.x.device).most:
         found.append(Formula())
     return found
 
 
-def _kernels(which: str, operands: Operands, basis: Basis, needs: Needs | None) -> list[Form]:
+def _kernels(operands: Operands, basis: Basis, needs: Needs | None) -> list[Form]:
     """Every tile and split plan; the suggested one first."""
     layer = cuda.layer_of(operands, cuda.functions_of(operands, basis))
     if needs is None:
@@ -160,18 +172,28 @@ def _kernels(which: str, operands: Operands, basis: Basis, needs: Needs | None) 
     return [Kernels(tiling) for tiling in kernels.backward_tilings(layer)]
 
 
-def _products(which: str, operands: Operands, basis: Basis, needs: Needs | None) -> list[Form]:
+def _products(
+    operands: Operands, basis: Basis, needs: Needs | None, is_evaluated: bool
+) -> list[Form]:
     """The product form with several workspaces, as far as they cut differently."""
     wanted = cells.Pass(y=True)
     if needs is not None:
         values = needs.x or any(needs.params)
         wanted = cells.Pass(grad_values=values, grad_weights=needs.weight or needs.scale)
-    terms = terms_of(operands, basis)
     found: dict[tuple[cells.Cells, ...], Form] = {}
     for size in workspaces(operands.x.device):
-        cut = tuple(cells.cells_of(operands.x, terms, wanted, size))
-        found.setdefault(cut, Product(size))
+        form = Product(size, is_evaluated)
+        terms = terms_in(form, operands, basis)
+        found.setdefault(tuple(cells.cells_of(operands.x, terms, wanted, size)), form)
     return list(found.values())
+
+
+def terms_in(form: Product, operands: Operands, basis: Basis) -> list[Term]:
+    """The sums of a product, with bases that kernels evaluate if the form says so."""
+    terms = terms_of(operands, basis)
+    if form.is_evaluated:
+        return [replace(term, basis=EvaluatedBasis(term.basis)) for term in terms]
+    return terms
 
 
 def workspaces(device: torch.device) -> list[workspace.Workspace]:

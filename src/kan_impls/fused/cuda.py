@@ -3,7 +3,7 @@ packed and launched."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,7 +31,7 @@ def forward(operands: Operands, functions: Functions, tiling: Tiling = SUGGESTED
     y = tensors["y"] = weight.new_empty(operands.x.shape[0], weight.shape[2])
     if plan.workspace_bytes:
         tensors["workspace"] = weight.new_empty(plan.workspace_bytes, dtype=torch.uint8)
-    launch(plan, tensors, operands)
+    launch(plan, tensors, operands.params, weight.device)
     return y
 
 
@@ -60,17 +60,18 @@ def backward(
     }
     given, operands = operands, _plain(operands)
     grads = dict[str, Tensor]()
+    where = operands.params, operands.weight.device
     read = {**operands.named(), "grad_y": grad_y.contiguous()}
     if needs.x:
         grads["x"] = torch.empty_like(operands.x)
-        launch(plans["input_grad"], {**read, "grad_x": grads["x"]}, operands)
+        launch(plans["input_grad"], {**read, "grad_x": grads["x"]}, *where)
         grads["x"] = grads["x"].to(given.x.dtype)
     if of_weights:
         for name in ("weight", "scale", "base_weight"):
             if name in read:
                 grads[name] = torch.empty_like(read[name])
         written = {f"grad_{name}": grad for name, grad in grads.items() if name != "x"}
-        launch(plans["weight_grad"], {**read, **written}, operands)
+        launch(plans["weight_grad"], {**read, **written}, *where)
     if any(needs.params):
         grads |= _param_grads(plans["param_grad"], read, operands)
     if needs.bias:
@@ -83,7 +84,7 @@ def _param_grads(plan: Plan, read: Mapping[str, Tensor], operands: Operands) -> 
     sizes = [param.shape[1] for param in operands.params]
     count = plan.workspace_bytes // 4
     parts = operands.x.new_empty(count).view(-1, operands.x.shape[1], sum(sizes))
-    launch(plan, {**read, "grad_params": parts}, operands)
+    launch(plan, {**read, "grad_params": parts}, operands.params, operands.weight.device)
     own = parts.sum(0).split(sizes, 1)
     return {
         f"params{n}": of_sets(grad, param)
@@ -91,12 +92,14 @@ def _param_grads(plan: Plan, read: Mapping[str, Tensor], operands: Operands) -> 
     }
 
 
-def launch(plan: Plan, tensors: Mapping[str, Tensor], operands: Operands) -> None:
-    """Launch on tensors by the names of their addresses."""
+def launch(
+    plan: Plan, tensors: Mapping[str, Tensor], params: Sequence[Tensor], device: torch.device
+) -> None:
+    """Launch on tensors by the names of their addresses; `params` are those of the basis."""
     addresses = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-    sets = [param.shape[0] for param in operands.params]
+    sets = [param.shape[0] for param in params]
     for part in plan.at(addresses, sets):
-        jit.launch(part, operands.weight.device)
+        jit.launch(part, device)
 
 
 def _plain(operands: Operands) -> Operands:

@@ -23,7 +23,7 @@ No kernel is used on a device before it has passed its known-answer test there, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar, get_args
 
 import torch
@@ -31,10 +31,12 @@ from torch import Tensor
 
 from kan_impls.basis.base import Basis
 from kan_impls.fused import cells, choosing, cuda, forms, formula, jit, kernels, product, proof
+from kan_impls.fused.evaluated import can_evaluate
 from kan_impls.fused.forms import Form, Kernels, Product
 from kan_impls.fused.jit import CompileError, KernelUnavailable
 from kan_impls.fused.kernels import Precision
-from kan_impls.fused.operands import Needs, Operands, of_sets, terms_of
+from kan_impls.fused.operands import Needs, Operands, of_sets
+from kan_impls.fused.term import Term
 from kan_impls.fused.workspace import Workspace
 
 Backend = Literal["auto", "fused", "product"]
@@ -77,7 +79,7 @@ def forward(operands: Operands, basis: Basis, backend: str, is_fixed: bool = Fal
             case Kernels(tiling):
                 return cuda.forward(operands, cuda.functions_of(operands, basis), tiling)
             case Product(workspace):
-                terms = terms_of(operands, basis)
+                terms = choosing.terms_in(form, operands, basis)
                 return product.forward(operands.x, terms, operands.bias, workspace)
             case _:
                 return formula.forward(operands, basis)
@@ -108,7 +110,8 @@ def backward(
                 functions = cuda.functions_of(operands, basis)
                 return cuda.backward(grad_y, operands, functions, needs, tiling)
             case Product(workspace):
-                return _product_backward(grad_y, operands, basis, needs, workspace)
+                terms = choosing.terms_in(form, operands, basis)
+                return _product_backward(grad_y, operands, terms, needs, workspace)
             case _:
                 return formula.backward(grad_y, operands, basis, needs)
 
@@ -125,11 +128,15 @@ def _run(
     needs: Needs | None,
 ) -> Result:
     """A pass in the form that is demanded, measured to be the fastest, or suggested."""
-    form: Form = Kernels() if _takes_kernels(operands, basis, backend) else Product()
+    is_evaluated = backend == "auto" and _can_evaluate(operands, basis)
+    form: Form = Product(is_evaluated=is_evaluated)
+    if _takes_kernels(operands, basis, backend):
+        form = Kernels()
     if backend == "auto" and not is_fixed and choosing.is_open(operands):
         _check_devices(operands)
         has_kernels = _obstacle(operands, basis) is None
-        form = choosing.chosen(which, operands, basis, needs, form, has_kernels, run, _leave_out)
+        candidates = choosing.Candidates(form, has_kernels, is_evaluated)
+        form = choosing.chosen(which, operands, basis, needs, candidates, run, _leave_out)
     instead = Product()
     try:
         forms.ran(which, form)
@@ -150,11 +157,10 @@ def _run(
 def _product_backward(
     grad_y: Tensor,
     operands: Operands,
-    basis: Basis,
+    terms: Sequence[Term],
     needs: Needs,
     workspace: Workspace | None,
 ) -> list[Tensor | None]:
-    terms = terms_of(operands, basis)
     of_terms = [
         (needs.weight, needs.scale, any(needs.params)),
         (needs.base_weight, False, False),
@@ -213,6 +219,16 @@ def _pay(operands: Operands) -> bool:
 
 def _is_on_gpu(operands: Operands) -> bool:
     return operands.x.device.type == "cuda"
+
+
+def _can_evaluate(operands: Operands, basis: Basis) -> bool:
+    """Whether kernels may evaluate the basis for the product form."""
+    if not _is_on_gpu(operands) or operands.x.shape[0] == 0:
+        return False
+    dtype = torch.promote_types(
+        torch.promote_types(operands.x.dtype, operands.weight.dtype), torch.float32
+    )
+    return can_evaluate(basis, dtype) and _device_obstacle(operands.x.device) is None
 
 
 def _check_devices(operands: Operands) -> None:

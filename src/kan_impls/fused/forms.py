@@ -26,13 +26,21 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Product:
-    """The library's product of the values of the basis, cell by cell; None is the workspace that
-    the device suggests."""
+    """The library's product of the values of the basis, cell by cell.
+
+    Args:
+        workspace: None is the one that the device suggests.
+        is_evaluated: kernels evaluate the basis, instead of PyTorch's operators.
+    """
 
     workspace: Workspace | None = None
+    is_evaluated: bool = False
 
     def __str__(self) -> str:
-        return "product" if self.workspace is None else f"product in {self.workspace}"
+        words = ["product"]
+        words += [] if self.workspace is None else [f"in {self.workspace}"]
+        words += ["of an evaluated basis"] if self.is_evaluated else []
+        return " ".join(words)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ kernels, and the mathematics, are in csrc/; see problem.cuh for the shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 from kan_impls.basis.base import BASES
+from kan_impls.fused.elementwise import basis_slopes, basis_values
+from kan_impls.fused.plan import MAX_GRID, Launch, Plan, checked_grid
 from kan_impls.fused.problem import (
     Device,
     Element,
@@ -17,7 +18,6 @@ from kan_impls.fused.problem import (
     Layer,
     Precision,
     ceil_div,
-    pack,
 )
 from kan_impls.fused.splits import split_plans, splits_of
 from kan_impls.fused.tiles import (
@@ -29,10 +29,18 @@ from kan_impls.fused.tiles import (
     row_tile,
 )
 
-__all__ = ["Device", "Element", "Functions", "Launch", "Layer", "Plan", "Precision"]
-
-# Blocks of one launch: x, y and z.
-MAX_GRID = (2**31 - 1, 65535, 65535)
+__all__ = [
+    "MAX_GRID",
+    "Device",
+    "Element",
+    "Functions",
+    "Launch",
+    "Layer",
+    "Plan",
+    "Precision",
+    "basis_slopes",
+    "basis_values",
+]
 
 # Partial sums of the forward pass take at most this much.
 WORKSPACE_BYTES = 32 * 2**20
@@ -44,50 +52,6 @@ REDUCE_THREADS = 256
 
 # Stages are counted in 32 bits, and a few beyond the last are asked for.
 MAX_FORWARD_STAGES = 2**31 - 16
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One launch of a kernel whose only argument is a struct Problem, by value."""
-
-    kernel: str
-    grid: tuple[int, int, int]
-    threads: int
-    shared_bytes: int
-    arguments: bytes = b""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The launches of a pass, for tensors at any addresses.
-
-    Args:
-        layer: what they compute.
-        launches: without arguments.
-        tensors: names of those that the kernels read or write.
-        workspace_bytes: of the tensor `workspace`, or of `grad_params`, that they need besides.
-        splits, stages_per_split: of the forward pass.
-    """
-
-    layer: Layer
-    launches: tuple[Launch, ...]
-    tensors: tuple[str, ...]
-    workspace_bytes: int = 0
-    splits: int = 1
-    stages_per_split: int = 0
-
-    def at(self, addresses: Mapping[str, int], sets: Sequence[int] = ()) -> Iterator[Launch]:
-        """The launches on tensors at these addresses, see `kan_impls.fused.problem.pack`.
-
-        Raises:
-            ValueError: an address is missing.
-        """
-        for name in self.tensors:
-            if not addresses.get(name):
-                raise ValueError(f"{name} has the address 0; expected that of a tensor")
-        arguments = pack(self.layer, addresses, sets, self.splits, self.stages_per_split)
-        for part in self.launches:
-            yield replace(part, arguments=arguments)
 
 
 # As in bases.cuh, and in the struct of each kernel.
@@ -126,7 +90,7 @@ def forward(layer: Layer, tiling: Tiling = SUGGESTED) -> Plan:
     launches = [
         Launch(
             f"forward<{layer.name}, {tile.warps}, {tile.tiles}>",
-            _checked_grid(grid, layer),
+            checked_grid(grid, layer),
             tile.warps * 32,
             FORWARD_STAGES * stage_rows * (FORWARD_COLUMNS * layer.element.size + 32),
         )
@@ -136,7 +100,7 @@ def forward(layer: Layer, tiling: Tiling = SUGGESTED) -> Plan:
         workspace_bytes = splits * layer.rows * layer.outputs * 4
         grid = (ceil_div(layer.rows * layer.outputs, REDUCE_THREADS), 1, 1)
         kernel = f"reduce<{layer.element.value}>"
-        launches.append(Launch(kernel, _checked_grid(grid, layer), REDUCE_THREADS, 0))
+        launches.append(Launch(kernel, checked_grid(grid, layer), REDUCE_THREADS, 0))
     tensors = _read_by(layer, "y", *(("workspace",) if splits > 1 else ()))
     return Plan(layer, tuple(launches), tensors, workspace_bytes, splits, ceil_div(stages, splits))
 
@@ -162,7 +126,7 @@ def weight_grad(layer: Layer) -> Plan:
     if layer.rows > WEIGHT_GRAD_ROWS * WEIGHT_GRAD_TILES_PER_PART:
         shared_bytes += layer.functions.chunk_size(WEIGHT_GRAD_MAX_PAIRS) * 16 * threads * 4
     kernel = f"weight_grad<{layer.name}, {WEIGHT_GRAD_WARPS}>"
-    launch = Launch(kernel, _checked_grid(grid, layer), threads, shared_bytes)
+    launch = Launch(kernel, checked_grid(grid, layer), threads, shared_bytes)
     weights = ("weight", *_surrounding(layer))
     read = weights if layer.functions.has_scale else ()  # the gradient of a scale takes the weights
     written = (f"grad_{name}" for name in weights)
@@ -239,7 +203,7 @@ def _grad_of_values(layer: Layer, kernel: str, tile: RowTile, rows: int) -> Laun
     row_bytes = (INPUT_GRAD_OUTPUTS + pad) * layer.element.size
     return Launch(
         f"{kernel}<{layer.name}, {tile.warps}>",
-        _checked_grid(grid, layer),
+        checked_grid(grid, layer),
         tile.warps * groups * 32,
         INPUT_GRAD_STAGES * stage_rows * row_bytes,
     )
@@ -256,6 +220,18 @@ def kernels_of(
         f"weight_grad<{name}, {WEIGHT_GRAD_WARPS}>",
         *(f"{kernel}<{name}, {tile.warps}>" for kernel in on_rows for tile in INPUT_GRAD_TILES),
         f"reduce<{element.value}>",
+    ]
+
+
+def evaluating(functions: Sequence[Functions] | None = None) -> list[str]:
+    """The kernels that evaluate the bases of these or of `standard_functions` for the product form,
+    each once."""
+    chosen = standard_functions() if functions is None else functions
+    structs = [name for each in chosen for name in (each.basis.cuda, *("Silu",) * each.has_base)]
+    return [
+        f"{kernel}<{struct}>"
+        for struct in dict.fromkeys(structs)
+        for kernel in ("basis_values", "basis_slopes")
     ]
 
 
@@ -308,12 +284,3 @@ def _in_y_and_z(blocks: int) -> tuple[int, int]:
     """Two axes for more blocks than one takes; the last ones of a kernel may be idle."""
     depth = ceil_div(blocks, MAX_GRID[1])
     return ceil_div(blocks, depth), depth
-
-
-def _checked_grid(grid: tuple[int, int, int], layer: Layer) -> tuple[int, int, int]:
-    if any(size > limit for size, limit in zip(grid, MAX_GRID, strict=True)):
-        raise ValueError(
-            f"{layer.rows} rows, {layer.inputs} inputs and {layer.outputs} outputs take a grid "
-            f"of {grid} blocks; expected at most {MAX_GRID}: split the batch or the layer"
-        )
-    return grid

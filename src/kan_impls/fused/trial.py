@@ -24,6 +24,7 @@ from kan_impls.fused.guarded_memory import GuardedMemory, Key
 from kan_impls.fused.kernels import Element, Layer, Plan
 from kan_impls.fused.operands import Operands, terms_of
 from kan_impls.fused.problem import ceil_div, error_bound
+from kan_impls.fused.term import Term
 
 DTYPES = {Element.FLOAT: torch.float32, Element.BFLOAT16: torch.bfloat16}
 
@@ -129,6 +130,8 @@ def plans_of(which: str, plan: Plan, **options: int) -> list[list[Plan]]:
             )
         # With many multiprocessors, the sum over K is split for them.
         found.append([planned(fitting), *([planned(fitting, 1024)] if which == "forward" else ())])
+    if which == "basis_slopes":
+        found[1] = [kernels.basis_slopes(found[1][0].layer, is_shared=True)]
     if which == "weight_grad":
         rows = kernels.WEIGHT_GRAD_ROWS * kernels.WEIGHT_GRAD_TILES_PER_PART + 37
         found.append([planned(replace(found[0][0].layer, rows=rows, inputs=5))])
@@ -152,6 +155,8 @@ def _inputs(layer: Layer) -> int:
 
 def _outputs(which: str) -> tuple[int, int]:
     """One number that vectors divide, and one that they do not."""
+    if which.startswith("basis_"):
+        return 1, 1  # which these kernels do not know
     tile = {
         "forward": kernels.FORWARD_COLUMNS,
         "weight_grad": kernels.WEIGHT_GRAD_COLUMNS,
@@ -164,6 +169,8 @@ def _trial(which: str, plans: list[Plan], is_bare: bool = False) -> _Trial:
     wide = Operands.of([None if t is None else t.double() for t in operands.flat])
     basis = plans[0].layer.functions.basis
     terms = terms_of(wide, basis)  # type: ignore[arg-type]
+    if which.startswith("basis_"):
+        return _elementwise(which, plans, operands, terms[0])
     if which == "forward":
         expected = {"y": product.forward(wide.x, terms, wide.bias)}
     else:
@@ -176,6 +183,22 @@ def _trial(which: str, plans: list[Plan], is_bare: bool = False) -> _Trial:
         named["params"] = torch.cat(list(own.params), 1) if own.params else None
         expected = {f"grad_{name}": grad for name, grad in named.items() if grad is not None}
     return _Trial(plans, {**operands.named(), "grad_y": grad_y}, operands, expected)
+
+
+def _elementwise(which: str, plans: list[Plan], operands: Operands, term: Term) -> _Trial:
+    """Of a kernel that evaluates a basis, by its definition: x and all results are in columns."""
+    x = operands.x.double().requires_grad_()
+    with torch.enable_grad():
+        values = term.basis.value(x, *term.params).permute(2, 1, 0)
+    generator = torch.Generator().manual_seed(2)
+    is_shared = which == "basis_slopes" and plans[0].splits == 1
+    shape = (*values.shape[:2], 1 if is_shared else values.shape[2])
+    grad = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    tensors = {**operands.named(), "x": operands.x.t().contiguous(), "grad_y": grad}
+    if which == "basis_values":
+        return _Trial(plans, tensors, operands, {"y": values.detach()})
+    (grad_x,) = torch.autograd.grad(values, x, grad.double().expand_as(values))
+    return _Trial(plans, tensors, operands, {"grad_x": grad_x.t() + 1})
 
 
 def _values(layer: Layer, is_bare: bool) -> tuple[Operands, Tensor]:
@@ -220,13 +243,15 @@ def _memory(trials: list[_Trial], device: torch.device) -> GuardedMemory:
         read |= {(i, -1, name): tensor for name, tensor in trial.tensors.items()}
         for j, plan in enumerate(trial.plans):
             for name in filter(_is_output, plan.tensors):
-                written[i, j, name] = _output(name, plan, trial).fill_(torch.nan)
+                # What the slopes make is added to what is there.
+                start = 1 if plan.launches[0].kernel.startswith("basis_slopes") else torch.nan
+                written[i, j, name] = _output(name, plan, trial).fill_(start)
     return GuardedMemory({**read, **written}, written, device)
 
 
 def _output(name: str, plan: Plan, trial: _Trial) -> Tensor:
     if name == "y":
-        return torch.empty_like(trial.tensors["grad_y"])
+        return torch.empty(trial.expected["y"].shape, dtype=trial.tensors["grad_y"].dtype)
     if name in ("workspace", "grad_params"):
         return torch.empty(plan.workspace_bytes // 4, dtype=torch.float32, device="cpu")
     return torch.empty_like(trial.tensors[name.removeprefix("grad_")])
