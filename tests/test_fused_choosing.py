@@ -51,6 +51,7 @@ def driver(monkeypatch, tmp_path, clock):
     small, large = workspace.of_launches(2**11), workspace.of_launches(2**28)
     monkeypatch.delenv(tuning.VARIABLE, raising=False)
     monkeypatch.setattr(choosing, "is_measured", lambda device: True)
+    monkeypatch.setattr(dispatch, "_is_on_gpu", lambda operands: True)
     monkeypatch.setattr(choosing, "workspaces", lambda device: [large, small])
     yield fake
     cuda._plan.cache_clear()
@@ -95,7 +96,7 @@ def assert_right(results, rows=ROWS):
         assert float((actual - wanted).norm() / wanted.norm()) <= 1e-3
 
 
-@pytest.mark.parametrize("prefer", ["kernels", "product", "formula"])
+@pytest.mark.parametrize("prefer", ["kernels", "product in 256 MiB of", "product", "formula"])
 def test_the_fastest_form_runs_whichever_it_is(driver, clock, prefer):
     clock.prefer = prefer
     layer = build()
@@ -103,10 +104,10 @@ def test_the_fastest_form_runs_whichever_it_is(driver, clock, prefer):
     layer.zero_grad()
     driver.launched.clear()
     results, ran = step(layer)
-    assert {form.partition(" ")[0] for form in ran.values()} == {prefer}
+    assert all(form.startswith(prefer) for form in ran.values())
     assert set(ran) == {"forward", "backward"}
     assert_right(results)
-    assert bool(driver.launched) == (prefer == "kernels")
+    assert bool(driver.launched) == (prefer != "formula")
 
 
 def test_every_tile_and_the_product_are_candidates(driver, clock):
@@ -114,7 +115,8 @@ def test_every_tile_and_the_product_are_candidates(driver, clock):
     names = set(clock.timed)
     for tile in FORWARD_TILES:
         assert any(f"tile {tile.warps}x{tile.tiles} and" in name for name in names)
-    assert {"formula", "product in 256 MiB", "product in 0 MiB"} <= names
+    products = {"product in 256 MiB", "product in 0 MiB"}
+    assert {"formula", *products, *(f"{name} of an evaluated basis" for name in products)} <= names
     assert proof.known.proven >= {
         (kernel, build().basis.text, torch.device("cpu"))
         for kernel, _ in driver.launched
@@ -150,9 +152,10 @@ def test_a_wrong_kernel_is_never_used_and_said_once(driver, clock, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(layer(x), y)
-    assert torch.equal(y, build("product")(x))
+    expected = build("product")(x)
+    assert float((y - expected).norm() / expected.norm()) <= 1e-6
     assert not [kernel for kernel, address in driver.launched if address == x.data_ptr()]
-    assert not proof.known.proven
+    assert {kernel.partition("<")[0] for kernel, *_ in proof.known.proven} == {"basis_values"}
 
 
 def test_what_is_fixed_takes_what_is_suggested(driver, clock, monkeypatch):
