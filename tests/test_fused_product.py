@@ -81,8 +81,8 @@ def cut(monkeypatch, rows, inputs, in_piece, must_stage):
             changes |= {"inputs_at_once": inputs, "is_staged": True}
         return dataclasses.replace(found, **changes)
 
-    def cells_of(x, terms, wanted):
-        return [changed(found) for found in cells.cells_of(x, terms, wanted)]
+    def cells_of(*arguments):
+        return [changed(found) for found in cells.cells_of(*arguments)]
 
     monkeypatch.setattr(product, "cells_of", cells_of)
 
@@ -111,8 +111,9 @@ def test_cells_and_pieces(device, monkeypatch, kind, dtype, rows, inputs, in_pie
 def test_workspace_does_not_grow_with_the_batch(
     device, monkeypatch, kind, dtype, workspace, outputs
 ):
-    monkeypatch.setattr(cells, "WORKSPACE_BYTES", workspace)
-    layer = build(device, kind, dtype, in_features=24, out_features=outputs)
+    small = cells.SMALLEST._replace(most=workspace)
+    monkeypatch.setattr(cells, "workspace_of", lambda device: small)
+    layer = build(device, kind, dtype, in_features=24, out_features=outputs, backend="product")
     weights = sum(parameter.nbytes for parameter in layer.parameters())
     for batch in (320, 960):
         x, grad_y = random_like(layer, batch, 24), random_like(layer, batch, outputs)

@@ -11,14 +11,14 @@ import torch
 
 import kan_impls
 from kan_impls.basis.fourier import FourierBasis
-from kan_impls.fused import compiler, cuda, decisions, dispatch, jit, kernels, problem, proof, trial
-from kan_impls.fused.compiler import Compiled, KernelUnavailable
+from kan_impls.fused import compiler, cuda, decisions, jit, kernels, problem, proof, trial
+from kan_impls.fused.compiler import KernelUnavailable
 from kan_impls.fused.guarded_memory import GuardedMemory
-from kan_impls.fused.kernels import Element, Launch, Precision
+from kan_impls.fused.kernels import Element, Precision
 from kan_impls.fused.proof import KernelRefused
-from tests.emulator.build import Emulator, find_compiler
+from tests.emulated_driver import pretend_driver
+from tests.emulator.build import find_compiler
 from tests.forked import METHODS, forked
-from tests.fused_helpers import FakeDriver, FakeGpus, pretend_environment
 from tests.helpers import random_like, randomize
 
 pytestmark = pytest.mark.skipif(
@@ -37,68 +37,16 @@ def edited(pattern, replacement):
 SWAPPED = edited(r"total\[n\] \+= step\[n\]", "total[n] += step[n ^ 1]")
 
 
-class EmulatingDriver(FakeDriver):
-    """Runs what is launched; `launched` are the kernels, each with the address of its x."""
-
-    def __init__(self):
-        super().__init__()
-        self.edit = self.misbehave = None
-        self.launched = []
-
-    def cuModuleLoadData(self, image):  # noqa: N802
-        self._call("cuModuleLoadData", (image,))
-        return self.failures.get("cuModuleLoadData", 0), image.decode()
-
-    def cuModuleGetFunction(self, module, symbol):  # noqa: N802
-        return 0, module
-
-    def cuLaunchKernel(self, kernel, x, y, z, threads, _1, _2, shared, *rest):  # noqa: N802
-        pointer = ctypes.cast(rest[1], ctypes.POINTER(ctypes.c_void_p))[0]
-        arguments = ctypes.string_at(pointer, problem._PROBLEM.size)
-        self.launched.append((kernel, int.from_bytes(arguments[:8], "little")))
-        if self.misbehave is None or self.misbehave(arguments) is not False:
-            emulator(kernel, self.edit).run(Launch(kernel, (x, y, z), threads, shared, arguments))
-        return (self.failures.get("cuLaunchKernel", 0),)
-
-
-_emulators = {}
-
-
-def emulator(kernel, edit):
-    if (kernel, edit) not in _emulators:
-        _emulators[kernel, edit] = Emulator(None, [kernel], edit=edit if _changes(kernel) else None)
-    return _emulators[kernel, edit]
-
-
-def _changes(kernel):
-    return not kernel.startswith("reduce")
+@pytest.fixture
+def driver(monkeypatch, tmp_path):
+    cuda._plan.cache_clear()
+    yield pretend_driver(monkeypatch, tmp_path)
+    cuda._plan.cache_clear()
 
 
 @pytest.fixture
-def gpus(monkeypatch):
-    return FakeGpus(monkeypatch)
-
-
-@pytest.fixture
-def driver(monkeypatch, gpus, tmp_path):
-    """A driver and a compiler that stand for those of a GPU, in TF32, which is emulated faster."""
-    pretend_environment(monkeypatch, tmp_path)
-    fake = EmulatingDriver()
-
-    def compile_kernels(names, arch):
-        return {name: Compiled(name.encode(), name, None) for name in names}
-
-    monkeypatch.setattr(jit, "_driver", lambda: fake)
-    monkeypatch.setattr(jit, "_functions", {})
-    monkeypatch.setattr(jit, "_contexts", {})
-    monkeypatch.setattr(jit, "available", lambda device: None)
-    monkeypatch.setattr(jit, "compile_kernels", compile_kernels)
-    monkeypatch.setattr(cuda, "device_of", lambda index: kernels.Device(90, 4))
-    monkeypatch.setattr(cuda, "precision_of", lambda element: Precision.TF32)
-    monkeypatch.setattr(dispatch, "_pay", lambda operands: True)
-    cuda._plan.cache_clear()
-    yield fake
-    cuda._plan.cache_clear()
+def gpus(driver):
+    return driver.gpus
 
 
 @pytest.fixture
@@ -206,6 +154,17 @@ def test_a_wrong_kernel_is_refused_until_its_source_is_mended(driver, new_proces
     assert len(users(driver, x)) == 1
 
 
+def test_a_refusal_ends_with_its_driver(driver, new_process, plant, monkeypatch):
+    plant(SWAPPED)
+    x = random_like(build(), 9, 6)
+    with pytest.raises(KernelRefused):
+        build("fused")(x)
+    new_process()
+    driver.edit = None  # the same source, which a newer driver runs rightly
+    monkeypatch.setattr("kan_impls.fused.requirements.driver_release", lambda: "13.1 590.1")
+    assert_close_to_product(build("fused")(x), x)
+
+
 def test_a_refused_gradient_takes_the_product_form(driver, plant, monkeypatch):
     """The output's kernel is right, and that of the weights' gradient is not."""
     run_trial = trial.run
@@ -244,10 +203,16 @@ def one_byte_behind(arguments):
     ctypes.memset(sum(y_of(arguments)), 0, 1)
 
 
+def not_run_without_a_bias(arguments):
+    place = 8 * problem.ADDRESSES.index("bias")
+    return any(arguments[place : place + 8])
+
+
 @pytest.mark.parametrize(
     ("misbehave", "fault"),
     [
         (not_run, "y is off by inf"),
+        (not_run_without_a_bias, "y is off by inf"),
         (one_byte_before, "memory beside the outputs was written"),
         (one_byte_behind, "memory beside the outputs was written"),
     ],
@@ -413,13 +378,13 @@ def test_a_verdict_of_a_variants_own_basis_holds_for_its_source(monkeypatch):
     class Own(FourierBasis):
         pass
 
-    first = proof._version_of(Own)
+    first = proof.version_of(Own)
     assert first
-    assert proof._version_of(FourierBasis) == ""  # a part of every environment
-    proof._version_of.cache_clear()
+    assert proof.version_of(FourierBasis) == ""  # a part of every environment
+    proof.version_of.cache_clear()
     monkeypatch.setattr("inspect.getsource", lambda module: "mended")
-    assert proof._version_of(Own) not in ("", first)
-    proof._version_of.cache_clear()
+    assert proof.version_of(Own) not in ("", first)
+    proof.version_of.cache_clear()
 
 
 def test_random_numbers_and_gradients_of_the_user_are_left_alone(driver):

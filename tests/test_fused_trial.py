@@ -77,6 +77,29 @@ def test_an_error_is_that_of_the_norm_or_of_the_worst_element():
     assert error_of(one, expected) == math.inf
 
 
+def test_an_error_where_all_are_to_be_zero():
+    zero = torch.zeros(3, 4, dtype=torch.float64)
+    assert error_of(zero, zero) == 0
+    for value in (1e-30, math.nan):
+        assert error_of(zero + value, zero) == math.inf
+
+
+@pytest.mark.parametrize("functions", FUNCTIONS, ids=lambda functions: functions.name)
+def test_one_shape_has_no_bias_and_parameters_that_inputs_share(functions):
+    plan = kernels.forward(Layer(functions, 20, 100, 100, *KINDS[0], Device(90, 132)))
+    usual, bare = (
+        trial._values(plans[0].layer, is_bare)[0]
+        for is_bare, plans in enumerate(trial.plans_of("forward", plan))
+    )
+    assert usual.bias is not None
+    assert bare.bias is None
+    for param in usual.params:
+        assert param.shape[0] == usual.x.shape[1]
+    for param in bare.params:
+        assert bare.x.shape[1] % param.shape[0] == 0
+        assert param.shape[0] < bare.x.shape[1]
+
+
 def test_a_kernel_that_no_shape_takes_says_so(monkeypatch):
     layer = Layer(FUNCTIONS[0], 200, 100, 100, *KINDS[0], Device(90, 132))
     plan = kernels.forward(layer)

@@ -20,7 +20,7 @@ def test_kernels_compile_and_stay_in_registers(arch, monkeypatch, pytestconfig):
     # Kept between runs: as long as the sources are the same, this takes no time.
     folder = pytestconfig.cache.mkdir("kernels")
     monkeypatch.setenv(cubin_cache.VARIABLE, str(folder))
-    compiled = jit.compile_kernels(kernels.kernels_of_all(), arch)
+    compiled = jit.compile_kernels([*kernels.kernels_of_all(), *kernels.evaluating()], arch)
     in_memory = {
         name: kernel.resources
         for name, kernel in compiled.items()

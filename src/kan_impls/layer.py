@@ -14,6 +14,7 @@ from kan_impls.basis.base import Basis
 from kan_impls.basis.silu import SiluBasis
 from kan_impls.checks import check_input, check_interval, check_size
 from kan_impls.fused.dispatch import check_backend
+from kan_impls.fused.forms import watched
 from kan_impls.fused.op import basis_product
 from kan_impls.fused.operands import Operands
 from kan_impls.published import Layout, Rearrangement, Stored, shape_of
@@ -25,7 +26,7 @@ class KANLayer(nn.Module):
 
     The direct form evaluates the basis, and PyTorch keeps it for the backward pass. Its tensors
     are stored as published. The fused form saves only its input and evaluates the basis again; its
-    product takes a workspace of at most `kan_impls.fused.cells.WORKSPACE_BYTES`, whatever the
+    product takes a workspace of at most `kan_impls.fused.cells.workspace_of(device)`, whatever the
     batch, its CUDA kernels one of at most `kan_impls.fused.kernels.WORKSPACE_BYTES`. Its weights
     are stored function by function, outputs side by side: those of all functions are one matrix.
     `kan_impls.upstream` reads and writes the published layouts. With the same seed both
@@ -210,6 +211,7 @@ def both_forms(name: str, spec: Spec) -> tuple[Variant, Variant]:
             options=(*spec.options, *(("backend",) if is_fused else ()), *COMMON),
             size=spec.size,
             is_fused=is_fused,
+            watched=watched if is_fused else None,
         )
 
     return variant(False), variant(True)

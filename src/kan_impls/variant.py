@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,6 +37,8 @@ class Variant:
         options: names of what `config` may hold; those of the signature of `layer` if None.
         size: the option that the number of functions grows with; None if there is none.
         is_fused: whether nothing of the basis outlives its block.
+        watched: within it the forms that passes take are noted, by their passes; None where
+            there is but one.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Variant:
     options: Sequence[str] | None = None
     size: str | None = None
     is_fused: bool = False
+    watched: Callable[[], AbstractContextManager[Mapping[str, str]]] | None = None
 
     def option_names(self) -> Sequence[str]:
         """What `config` may hold."""

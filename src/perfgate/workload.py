@@ -43,8 +43,9 @@ class Workload(Protocol):
     def peak_bytes(self) -> Mapping[str, int]:
         """Exact sizes by what they are of, which may not grow."""
 
-    def facts(self, median_ns: float) -> Mapping[str, float]:
-        """What else is stored with it, and not judged.
+    def facts(self, median_ns: float) -> Mapping[str, Any]:
+        """What else is stored with it, and not judged; JSON values. `forms`, by pass, is how the
+        work was done where there are several ways: a verdict says where that differs.
 
         Args:
             median_ns: the time that was measured.

@@ -137,6 +137,15 @@ def test_the_floor_is_timed_as_the_case_is():
     assert facts["floor_fraction"] == 0.5
 
 
+@pytest.mark.parametrize("pass_name", ["forward", "backward", "training_step"])
+def test_the_forms_that_ran_are_facts(pass_name):
+    ran = {"forward": "product", "backward": "product"}
+    wanted = ran if pass_name == "training_step" else {pass_name: "product"}
+    assert pass_of(case(), pass_name, CPU).facts(1e9)["forms"] == wanted
+    alone = case("mlp")
+    assert "forms" not in pass_of(alone, pass_name, CPU).facts(1e9)
+
+
 def test_a_compiled_case_compiles_its_model(monkeypatch):
     compiled = []
 

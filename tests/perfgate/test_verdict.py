@@ -341,3 +341,20 @@ def test_without_a_baseline_everything_lacks_one_unless_a_base_was_asked():
     )
     assert verdict.status == "regressed"
     assert "in turns with the base's code" in verdict.cause
+
+
+def of_forms(**forms):
+    return measurement(*[1.0] * 30, info={"forms": forms} if forms else {})
+
+
+@pytest.mark.parametrize("accused", [False, True])
+def test_another_form_is_said_in_the_verdict(accused):
+    before, now = of_forms(forward="product in 1024 MiB"), of_forms(forward="kernels")
+    answers = in_turns("regressed") if accused else None
+    verdict = judge(before, now, answers=answers)
+    assert verdict.status == ("regressed" if accused else "unchanged")
+    assert verdict.cause.endswith(
+        "another form ran: forward was 'product in 1024 MiB' and is 'kernels'"
+    )
+    for then, today in ((now, now), (of_forms(), now), (now, of_forms())):
+        assert "form" not in judge(then, today, answers=answers).cause

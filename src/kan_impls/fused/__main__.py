@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 import time
+from typing import Any
 
 import torch
 
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import cubin_cache, doctor, jit, kernels
+from kan_impls.fused import choosing, cubin_cache, doctor, forms, jit, kernels, tuning
 from kan_impls.fused.kernels import Device, Element, Functions, Layer, Precision
+from kan_impls.registry import create_layer
 
 # One for each tensor core generation that the kernels were written for: A100, A10 and
 # RTX A5000, H100 and H200.
@@ -60,6 +63,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_warmup)
 
+    command = commands.add_parser(
+        "tune", help="choose the fastest forms of a layer by measurement, ahead, on a GPU"
+    )
+    command.add_argument("--variant", required=True, help="such as fused_fourier_kan")
+    command.add_argument(
+        "--shape",
+        type=int,
+        nargs=3,
+        action="append",
+        required=True,
+        metavar=("ROWS", "INPUTS", "OUTPUTS"),
+        help="of a layer; may be given several times",
+    )
+    command.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="NAME=VALUE",
+        help="of the variant, such as grid_size=8",
+    )
+    command.add_argument("--dtype", default="float32", choices=("float32", "float64", "bfloat16"))
+    command.add_argument("--device", default="cuda:0", help="default: cuda:0")
+    command.set_defaults(run=_tune)
+
     command = commands.add_parser("registers", help="registers and spills of every kernel")
     command.add_argument("--arch", nargs="+", default=_ARCHS, help=f"default: {' '.join(_ARCHS)}")
     command.set_defaults(run=_registers)
@@ -96,7 +124,7 @@ def _warmup(options: argparse.Namespace) -> int:
     sizes = options.fourier if options.bspline or options.fourier else [5]
     layers = [Functions(FourierBasis(size)) for size in sizes]
     layers += [Functions(UniformBSplineBasis.over(-1, 1, *grid), True, True) for grid in grids]
-    names = kernels.kernels_of_all(layers)
+    names = [*kernels.kernels_of_all(layers), *kernels.evaluating(layers)]
     start, failed = time.perf_counter(), len(cubin_cache.failures)
     if options.arch:
         jit.compile_kernels(names, options.arch)
@@ -113,6 +141,44 @@ def _warmup(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     place = options.arch or options.device
     print(f"{len(names)} kernels for {place} in {seconds:.1f} s, cache: {cubin_cache.folder()}")
+    return 0
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} came; expected NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _tune(options: argparse.Namespace) -> int:
+    """Run a layer of each shape as the first one of a network and as a later one."""
+    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    if tuning.mode() == "0" or not choosing.is_measured(device):
+        raise ValueError(
+            f"the device is {options.device} and {tuning.VARIABLE} is {tuning.mode()}; expected a "
+            f"GPU, and 1 or refresh: forms are measured there, and fixed elsewhere"
+        )
+    for rows, inputs, outputs in options.shape:
+        layer = create_layer(
+            options.variant, inputs, outputs, device=device, dtype=dtype, **dict(options.option)
+        )
+        with forms.watched() as ran:
+            for needs_grad in (False, True):
+                x = torch.rand(rows, inputs, device=device, dtype=dtype, requires_grad=needs_grad)
+                layer(x).sum().backward()
+        if not ran:
+            raise ValueError(
+                f"{options.variant} has one form only; expected a variant whose name begins with "
+                f"fused_"
+            )
+        shape = choosing.shape_in_words(rows, inputs, outputs)
+        for subject, choice in tuning.choices(device):
+            if shape in subject:
+                print(f"{subject}: {choice}")
     return 0
 
 

@@ -19,7 +19,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from kan_impls.fused import workspace as devices
 from kan_impls.fused.term import Term
+from kan_impls.fused.workspace import Workspace
 
 # What a pass holds at most besides its operands and results: the products run at full speed.
 # A single row of a single input may need more, in the second way 8 bytes for each of its weights.
@@ -90,23 +92,37 @@ class Pass:
         return self.y + self.grad_values + self.grad_weights
 
 
-def cells_of(x: Tensor, terms: Sequence[Term], wanted: Pass) -> list[Cells]:
+SMALLEST = Workspace(WORKSPACE_BYTES, LEAST_BYTES, PREPARED_BYTES)
+
+
+def workspace_of(device: torch.device) -> Workspace:
+    """What a pass takes on a device, unless another workspace is given."""
+    if device.type == "cuda":
+        return devices.of_gpu(torch.cuda.current_device() if device.index is None else device.index)
+    return Workspace(WORKSPACE_BYTES, LEAST_BYTES, PREPARED_BYTES)
+
+
+def cells_of(
+    x: Tensor, terms: Sequence[Term], wanted: Pass, workspace: Workspace | None = None
+) -> list[Cells]:
     """The cells of each term, with the same rows in a forward pass.
 
     Args:
         x: shape `(batch, in_features)`.
         terms: of the same sizes and dtype.
         wanted: what is computed.
+        workspace: by default that of the device.
     """
     total = sum(term.weight.shape[0] for term in terms)
-    found = [_cells_of_term(x, term, wanted, total) for term in terms]
+    within = workspace or workspace_of(x.device)
+    found = [_cells_of_term(x, term, wanted, total, within) for term in terms]
     if not wanted.y:
         return found
     rows = min(cells.rows_at_once for cells in found)
     return [replace(cells, rows_at_once=rows) for cells in found]
 
 
-def _cells_of_term(x: Tensor, term: Term, wanted: Pass, total: int) -> Cells:
+def _cells_of_term(x: Tensor, term: Term, wanted: Pass, total: int, workspace: Workspace) -> Cells:
     count, _, out_features = term.weight.shape
     held = term.basis.elements_held(wanted.grad_values)
     dtypes = x.dtype, term.weight.dtype
@@ -119,8 +135,7 @@ def _cells_of_term(x: Tensor, term: Term, wanted: Pass, total: int) -> Cells:
         dtypes,
         term.is_staged,
         wanted,
-        LEAST_BYTES * wanted.products,
-        WORKSPACE_BYTES,
+        workspace,
     )
 
 
@@ -135,8 +150,7 @@ def _cells(
     dtypes: tuple[torch.dtype, torch.dtype],
     must_stage: bool,
     wanted: Pass,
-    least: int,
-    most: int,
+    within: Workspace,
 ) -> Cells:
     """See `cells_of`.
 
@@ -145,7 +159,7 @@ def _cells(
         held: `Basis.elements_held`.
         dtypes: of x and of the weights.
         must_stage: whether the weights must be staged.
-        least, most: bounds of the workspace.
+        within: bounds.
     """
     dtype = torch.promote_types(torch.promote_types(*dtypes), torch.float32)
     itemsize = dtype.itemsize
@@ -162,9 +176,9 @@ def _cells(
     # Per input of staged weights: these, and the sum of their gradient.
     per_input = itemsize * wanted.products * count * out_features * must_copy
     whole = itemsize * batch * in_features
-    workspace = min(most, max(least, whole * total // 2))
+    workspace = min(within.most, max(within.least * wanted.products, whole * total // 2))
     # While they are prepared, eight tensors are there; three of them remain.
-    prepares_all = whole <= min(PREPARED_BYTES, workspace // 8)
+    prepares_all = whole <= min(within.prepared, workspace // 8)
     workspace -= 3 * whole * prepares_all
     # What is evaluated at once, and held meanwhile, if not all of a cell: much of it stays in
     # second-level caches until the last of the operators that make it.
@@ -192,7 +206,8 @@ def _cells(
 
     in_one = cut(per_element + per_point, workspace)
     pieces = cut(per_element, workspace - per_point * in_piece)
-    if in_one <= pieces:
+    if in_one <= pieces or not within.in_pieces:
+        pieces = in_one
         in_piece = batch * in_features
     _, rows, inputs, is_staged = min(in_one, pieces)
     rows, inputs = _even(batch, rows), _even(in_features, inputs)

@@ -3,38 +3,44 @@ packed and launched."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kan_impls.basis.base import Basis
 from kan_impls.fused import jit, kernels, proof
 from kan_impls.fused.kernels import Device, Element, Functions, Layer, Plan, Precision
 from kan_impls.fused.operands import Needs, Operands, of_sets
+from kan_impls.fused.tiles import SUGGESTED, Tiling
 
 ELEMENTS = {torch.float32: Element.FLOAT, torch.bfloat16: Element.BFLOAT16}
 
 
-def forward(operands: Operands, functions: Functions) -> Tensor:
+def forward(operands: Operands, functions: Functions, tiling: Tiling = SUGGESTED) -> Tensor:
     """`y` as `product.forward` computes it, for operands on one CUDA device.
 
     Raises:
         KernelUnavailable, CompileError: a kernel cannot be had, or has not passed its test.
     """
-    plan = _proven("forward", operands, functions)  # before anything is copied for it
+    plan = _proven("forward", operands, functions, tiling)  # before anything is copied for it
     operands = _plain(operands)
     weight, tensors = operands.weight, operands.named()
     y = tensors["y"] = weight.new_empty(operands.x.shape[0], weight.shape[2])
     if plan.workspace_bytes:
         tensors["workspace"] = weight.new_empty(plan.workspace_bytes, dtype=torch.uint8)
-    launch(plan, tensors, operands)
+    launch(plan, tensors, operands.params, weight.device)
     return y
 
 
 def backward(
-    grad_y: Tensor, operands: Operands, functions: Functions, needs: Needs
+    grad_y: Tensor,
+    operands: Operands,
+    functions: Functions,
+    needs: Needs,
+    tiling: Tiling = SUGGESTED,
 ) -> list[Tensor | None]:
     """The gradients of those operands that need one, in their places.
 
@@ -44,27 +50,28 @@ def backward(
     of_weights = needs.weight or needs.scale or needs.base_weight
     sizes = {"size": sum(param.shape[1] for param in operands.params)}
     plans = {
-        which: _proven(which, operands, functions, **options)
-        for which, is_needed, options in (
-            ("input_grad", needs.x, {}),
-            ("weight_grad", of_weights, {}),
-            ("param_grad", any(needs.params), sizes),
+        which: _proven(which, operands, functions, own, **options)
+        for which, is_needed, own, options in (
+            ("input_grad", needs.x, tiling, {}),
+            ("weight_grad", of_weights, SUGGESTED, {}),
+            ("param_grad", any(needs.params), tiling, sizes),
         )
         if is_needed
     }
     given, operands = operands, _plain(operands)
     grads = dict[str, Tensor]()
+    where = operands.params, operands.weight.device
     read = {**operands.named(), "grad_y": grad_y.contiguous()}
     if needs.x:
         grads["x"] = torch.empty_like(operands.x)
-        launch(plans["input_grad"], {**read, "grad_x": grads["x"]}, operands)
+        launch(plans["input_grad"], {**read, "grad_x": grads["x"]}, *where)
         grads["x"] = grads["x"].to(given.x.dtype)
     if of_weights:
         for name in ("weight", "scale", "base_weight"):
             if name in read:
                 grads[name] = torch.empty_like(read[name])
         written = {f"grad_{name}": grad for name, grad in grads.items() if name != "x"}
-        launch(plans["weight_grad"], {**read, **written}, operands)
+        launch(plans["weight_grad"], {**read, **written}, *where)
     if any(needs.params):
         grads |= _param_grads(plans["param_grad"], read, operands)
     if needs.bias:
@@ -77,7 +84,7 @@ def _param_grads(plan: Plan, read: Mapping[str, Tensor], operands: Operands) -> 
     sizes = [param.shape[1] for param in operands.params]
     count = plan.workspace_bytes // 4
     parts = operands.x.new_empty(count).view(-1, operands.x.shape[1], sum(sizes))
-    launch(plan, {**read, "grad_params": parts}, operands)
+    launch(plan, {**read, "grad_params": parts}, operands.params, operands.weight.device)
     own = parts.sum(0).split(sizes, 1)
     return {
         f"params{n}": of_sets(grad, param)
@@ -85,12 +92,14 @@ def _param_grads(plan: Plan, read: Mapping[str, Tensor], operands: Operands) -> 
     }
 
 
-def launch(plan: Plan, tensors: Mapping[str, Tensor], operands: Operands) -> None:
-    """Launch on tensors by the names of their addresses."""
+def launch(
+    plan: Plan, tensors: Mapping[str, Tensor], params: Sequence[Tensor], device: torch.device
+) -> None:
+    """Launch on tensors by the names of their addresses; `params` are those of the basis."""
     addresses = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-    sets = [param.shape[0] for param in operands.params]
+    sets = [param.shape[0] for param in params]
     for part in plan.at(addresses, sets):
-        jit.launch(part, operands.weight.device)
+        jit.launch(part, device)
 
 
 def _plain(operands: Operands) -> Operands:
@@ -114,28 +123,44 @@ def device_of(index: int) -> Device:
     return Device(10 * found.major + found.minor, found.multi_processor_count)
 
 
+def functions_of(operands: Operands, basis: Basis) -> Functions:
+    """What the kernels evaluate of each input."""
+    return Functions(basis, operands.base_weight is not None, operands.scale is not None)
+
+
+def layer_of(operands: Operands, functions: Functions) -> Layer:
+    """What decides the plans of a product."""
+    return _layer(*_shape_of(operands, functions))
+
+
 def _shape_of(operands: Operands, functions: Functions) -> tuple[Any, ...]:
-    """What decides the plans of a product: arguments of `_plan`."""
+    """Arguments of `_layer`."""
     x, weight = operands.x, operands.weight
     element = ELEMENTS[weight.dtype]
     sizes = (x.shape[0], x.shape[1], weight.shape[2])
     return functions, *sizes, element, precision_of(element), weight.device.index
 
 
-def _proven(which: str, operands: Operands, functions: Functions, **options: int) -> Plan:
+def _proven(
+    which: str, operands: Operands, functions: Functions, tiling: Tiling, **options: int
+) -> Plan:
     """The plan of a pass, whose kernels have passed their test on this device.
 
     Raises:
         KernelUnavailable, CompileError: as `proof.require`.
     """
-    plan = _plan(which, *_shape_of(operands, functions), **options)
+    plan = _plan(which, tiling, *_shape_of(operands, functions), **options)
     proof.require(which, plan, operands.weight.device, **options)
     return plan
 
 
 @lru_cache(maxsize=4096)
-def _plan(
-    which: str,
+def _plan(which: str, tiling: Tiling, *shape: Any, **options: int) -> Plan:
+    own = {} if tiling == SUGGESTED else {"tiling": tiling}
+    return getattr(kernels, which)(_layer(*shape), **options, **own)
+
+
+def _layer(
     functions: Functions,
     rows: int,
     inputs: int,
@@ -143,7 +168,5 @@ def _plan(
     element: Element,
     precision: Precision,
     device: int,
-    **options: int,
-) -> Plan:
-    layer = Layer(functions, rows, inputs, outputs, element, precision, device_of(device))
-    return getattr(kernels, which)(layer, **options)
+) -> Layer:
+    return Layer(functions, rows, inputs, outputs, element, precision, device_of(device))

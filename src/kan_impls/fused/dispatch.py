@@ -1,10 +1,12 @@
-"""Which form of the product runs: the fused CUDA kernels, or the product form.
+"""Which form of the product runs: the fused CUDA kernels, the product form, or the formula.
 
-`backend="auto"` takes the kernels where they can be had and pay, `"product"` never does, and
-`"fused"` demands them and says why they cannot be had. Whatever is asked for, an empty batch takes
-the product form, and torch.func and `create_graph=True` take PyTorch's own operators.
+`backend="auto"` takes what is the fastest on a CUDA device, by measurement, see
+`kan_impls.fused.choosing`. `"product"` takes the product form, and `"fused"` demands the kernels
+and says why they cannot be had. Whatever is asked for, an empty batch takes the product form, and
+torch.func and `create_graph=True` take PyTorch's own operators.
 
-The choices, and their reasons:
+Where nothing is measured, `"auto"` takes the kernels where they can be had and pay by these
+estimates, from the rates of data sheets:
 
 - The kernels evaluate every basis function anew for each 64 outputs, which costs nothing while
   the weights must be read from memory once anyhow. Beyond `MAX_ROWS` rows the products are what
@@ -16,25 +18,29 @@ The choices, and their reasons:
 
 No kernel is used on a device before it has passed its known-answer test there, see
 `kan_impls.fused.proof`.
-
-These limits are estimates from the rates of data sheets, not measurements.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from kan_impls.basis.base import Basis
-from kan_impls.fused import cuda, jit, kernels, product, proof
+from kan_impls.fused import cells, choosing, cuda, forms, formula, jit, kernels, product, proof
+from kan_impls.fused.evaluated import can_evaluate
+from kan_impls.fused.forms import Form, Kernels, Product
 from kan_impls.fused.jit import CompileError, KernelUnavailable
-from kan_impls.fused.kernels import Functions, Precision
-from kan_impls.fused.operands import Needs, Operands, of_sets, terms_of
+from kan_impls.fused.kernels import Precision
+from kan_impls.fused.operands import Needs, Operands, of_sets
+from kan_impls.fused.term import Term
+from kan_impls.fused.workspace import Workspace
 
 Backend = Literal["auto", "fused", "product"]
+Result = TypeVar("Result")
 
 MAX_ROWS = 512
 FEW_OUTPUTS = 64
@@ -56,54 +62,111 @@ def check_backend(backend: str) -> Backend:
     return backend  # type: ignore[return-value]
 
 
-def forward(operands: Operands, basis: Basis, backend: str) -> Tensor:
+def forward(operands: Operands, basis: Basis, backend: str, is_fixed: bool = False) -> Tensor:
     """`y = bias + SiLU(x) base_weight + sum_ki phi_k(x_i) scale_io weight_kio`, `(rows, out)`.
+
+    Args:
+        is_fixed: nothing is measured, and no measurement decides.
 
     Raises:
         KernelUnavailable: with `backend="fused"`, where the kernels cannot be had, or have failed
             their known-answer test (`proof.KernelRefused`); CompileError likewise.
         ValueError: operands on several devices.
     """
-    if _takes_kernels(operands, basis, backend):
-        functions = functions_of(operands, basis)
-        try:
-            return cuda.forward(operands, functions)
-        except (KernelUnavailable, CompileError) as error:
-            if backend == "fused":
-                raise
-            _say_once(str(error))
-    return product.forward(operands.x, terms_of(operands, basis), operands.bias)
+
+    def run(form: Form) -> Tensor:
+        match form:
+            case Kernels(tiling):
+                return cuda.forward(operands, cuda.functions_of(operands, basis), tiling)
+            case Product(workspace):
+                terms = choosing.terms_in(form, operands, basis)
+                return product.forward(operands.x, terms, operands.bias, workspace)
+            case _:
+                return formula.forward(operands, basis)
+
+    return _run("forward", run, operands, basis, backend, is_fixed, None)
 
 
 def backward(
-    grad_y: Tensor, operands: Operands, basis: Basis, backend: str, needs: Needs
+    grad_y: Tensor,
+    operands: Operands,
+    basis: Basis,
+    backend: str,
+    needs: Needs,
+    is_fixed: bool = False,
 ) -> list[Tensor | None]:
     """The gradients of those operands that need one, in their places.
+
+    Args:
+        is_fixed: as in `forward`.
 
     Raises:
         KernelUnavailable: as `forward`.
     """
+
+    def run(form: Form) -> list[Tensor | None]:
+        match form:
+            case Kernels(tiling):
+                functions = cuda.functions_of(operands, basis)
+                return cuda.backward(grad_y, operands, functions, needs, tiling)
+            case Product(workspace):
+                terms = choosing.terms_in(form, operands, basis)
+                return _product_backward(grad_y, operands, terms, needs, workspace)
+            case _:
+                return formula.backward(grad_y, operands, basis, needs)
+
+    return _run("backward", run, operands, basis, backend, is_fixed, needs)
+
+
+def _run(
+    which: str,
+    run: Callable[[Form], Result],
+    operands: Operands,
+    basis: Basis,
+    backend: str,
+    is_fixed: bool,
+    needs: Needs | None,
+) -> Result:
+    """A pass in the form that is demanded, measured to be the fastest, or suggested."""
+    is_evaluated = backend == "auto" and _can_evaluate(operands, basis)
+    form: Form = Product(is_evaluated=is_evaluated)
     if _takes_kernels(operands, basis, backend):
-        functions = functions_of(operands, basis)
-        try:
-            return cuda.backward(grad_y, operands, functions, needs)
-        except (KernelUnavailable, CompileError) as error:
-            if backend == "fused":
-                raise
-            _say_once(str(error))
-    return _product_backward(grad_y, operands, basis, needs)
+        form = Kernels()
+    if backend == "auto" and not is_fixed and choosing.is_open(operands):
+        _check_devices(operands)
+        has_kernels = _obstacle(operands, basis) is None
+        candidates = choosing.Candidates(form, has_kernels, is_evaluated)
+        form = choosing.chosen(which, operands, basis, needs, candidates, run, _leave_out)
+    instead = Product()
+    try:
+        forms.ran(which, form)
+        return run(form)
+    except (KernelUnavailable, CompileError) as error:
+        if backend == "fused":
+            raise
+        _give_up(error)
+    except torch.OutOfMemoryError:
+        # The workspace is as large as was harmless when the process began.
+        if isinstance(form, Kernels) or not _is_on_gpu(operands):
+            raise
+        instead = Product(cells.SMALLEST)
+    forms.ran(which, instead)
+    return run(instead)
 
 
 def _product_backward(
-    grad_y: Tensor, operands: Operands, basis: Basis, needs: Needs
+    grad_y: Tensor,
+    operands: Operands,
+    terms: Sequence[Term],
+    needs: Needs,
+    workspace: Workspace | None,
 ) -> list[Tensor | None]:
-    terms = terms_of(operands, basis)
     of_terms = [
         (needs.weight, needs.scale, any(needs.params)),
         (needs.base_weight, False, False),
     ]
     grad_x, (own, *base) = product.backward(
-        grad_y, operands.x, terms, needs.x, of_terms[: len(terms)]
+        grad_y, operands.x, terms, needs.x, of_terms[: len(terms)], workspace
     )
     params: list[Tensor | None] = [None] * len(needs.params)
     if own.params:
@@ -142,7 +205,7 @@ def _takes_kernels(operands: Operands, basis: Basis, backend: str) -> bool:
 
 def _pay(operands: Operands) -> bool:
     """Whether the kernels are the faster form of this shape on this device."""
-    if operands.x.device.type != "cuda":
+    if not _is_on_gpu(operands):
         return False
     rows, outputs = operands.x.shape[0], operands.weight.shape[2]
     element = cuda.ELEMENTS.get(operands.weight.dtype)
@@ -152,6 +215,20 @@ def _pay(operands: Operands) -> bool:
     if is_slow and cuda.precision_of(element) is Precision.ACCURATE:
         return rows <= MEMORY_BOUND_ROWS
     return rows <= MAX_ROWS or outputs <= FEW_OUTPUTS
+
+
+def _is_on_gpu(operands: Operands) -> bool:
+    return operands.x.device.type == "cuda"
+
+
+def _can_evaluate(operands: Operands, basis: Basis) -> bool:
+    """Whether kernels may evaluate the basis for the product form."""
+    if not _is_on_gpu(operands) or operands.x.shape[0] == 0:
+        return False
+    dtype = torch.promote_types(
+        torch.promote_types(operands.x.dtype, operands.weight.dtype), torch.float32
+    )
+    return can_evaluate(basis, dtype) and _device_obstacle(operands.x.device) is None
 
 
 def _check_devices(operands: Operands) -> None:
@@ -193,15 +270,17 @@ def _device_obstacle(device: torch.device) -> str | None:
     return None
 
 
-def _say_once(obstacle: str) -> None:
+def _give_up(error: Exception) -> None:
+    _say_once(str(error))
+
+
+def _leave_out(error: Exception) -> None:
+    _say_once(str(error), "not all fused kernels run, and the fastest other form does")
+
+
+def _say_once(
+    obstacle: str, effect: str = "the fused kernels do not run, and the slower product form does"
+) -> None:
     if obstacle not in proof.known.said:
         proof.known.said.add(obstacle)
-        warnings.warn(
-            f"the fused kernels do not run, and the slower product form does: {obstacle}",
-            stacklevel=2,
-        )
-
-
-def functions_of(operands: Operands, basis: Basis) -> Functions:
-    """What the kernels evaluate of each input."""
-    return Functions(basis, operands.base_weight is not None, operands.scale is not None)
+        warnings.warn(f"{effect}: {obstacle}", stacklevel=2)

@@ -11,7 +11,7 @@ from importlib import metadata
 
 import torch
 
-from kan_impls.fused import compiler, cubin_cache, kernels, proof, requirements
+from kan_impls.fused import compiler, cubin_cache, kernels, proof, requirements, tuning
 
 # What is compiled for trial where there is no GPU.
 _DEFAULT_ARCH = "sm_90"
@@ -31,6 +31,7 @@ def report() -> tuple[list[str], bool]:
         ("compile", [compilation]),
         ("cache", _cache()),
         ("tests", _tests(usable)),
+        ("forms", _forms(devices)),
     ):
         lines += [f"{title:8}{line}" for line in facts]
     verdict = f"can run on {', '.join(usable)}" if usable else "cannot run"
@@ -111,8 +112,7 @@ def _cache() -> Iterator[str]:
 
 def _tests(devices: list[str]) -> Iterator[str]:
     """The known-answer tests of the kernels, with their figures; of each GPU model once."""
-    usable = map(torch.device, devices)
-    models = {proof.environment_of(device)["gpu"]: device for device in usable}
+    models = _models(devices)
     for model, device in models.items():
         found = list(proof.verdicts(device))
         refused = sum(bool(verdict.fault) for _, verdict in found)
@@ -120,6 +120,21 @@ def _tests(devices: list[str]) -> Iterator[str]:
         yield from (f"  {subject}: {verdict}" for subject, verdict in found)
     if not models:
         yield "none, without a GPU that can run the kernels"
+
+
+def _forms(devices: list[str]) -> Iterator[str]:
+    """The forms that were chosen by measurement, with their times; of each GPU model once."""
+    models = _models(devices)
+    for model, device in models.items():
+        found = list(tuning.choices(device))
+        yield f"{model}: {len(found)} chosen by measurement"
+        yield from (f"  {subject}: {choice}" for subject, choice in found)
+    if not models:
+        yield "none, without a GPU"
+
+
+def _models(devices: list[str]) -> dict[str, torch.device]:
+    return {proof.environment_of(device)["gpu"]: device for device in map(torch.device, devices)}
 
 
 def _missing(obstacle: str | None) -> Iterator[str]:

@@ -6,11 +6,11 @@ kernels, and the mathematics, are in csrc/; see problem.cuh for the shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from kan_impls.basis.base import BASES
+from kan_impls.fused.elementwise import basis_slopes, basis_values
+from kan_impls.fused.plan import MAX_GRID, Launch, Plan, checked_grid
 from kan_impls.fused.problem import (
     Device,
     Element,
@@ -18,14 +18,29 @@ from kan_impls.fused.problem import (
     Layer,
     Precision,
     ceil_div,
-    pack,
 )
-from kan_impls.fused.splits import splits_of
+from kan_impls.fused.splits import split_plans, splits_of
+from kan_impls.fused.tiles import (
+    FORWARD_TILES,
+    INPUT_GRAD_TILES,
+    SUGGESTED,
+    RowTile,
+    Tiling,
+    row_tile,
+)
 
-__all__ = ["Device", "Element", "Functions", "Launch", "Layer", "Plan", "Precision"]
-
-# Blocks of one launch: x, y and z.
-MAX_GRID = (2**31 - 1, 65535, 65535)
+__all__ = [
+    "MAX_GRID",
+    "Device",
+    "Element",
+    "Functions",
+    "Launch",
+    "Layer",
+    "Plan",
+    "Precision",
+    "basis_slopes",
+    "basis_values",
+]
 
 # Partial sums of the forward pass take at most this much.
 WORKSPACE_BYTES = 32 * 2**20
@@ -39,79 +54,6 @@ REDUCE_THREADS = 256
 MAX_FORWARD_STAGES = 2**31 - 16
 
 
-@dataclass(frozen=True)
-class Launch:
-    """One launch of a kernel whose only argument is a struct Problem, by value."""
-
-    kernel: str
-    grid: tuple[int, int, int]
-    threads: int
-    shared_bytes: int
-    arguments: bytes = b""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The launches of a pass, for tensors at any addresses.
-
-    Args:
-        layer: what they compute.
-        launches: without arguments.
-        tensors: names of those that the kernels read or write.
-        workspace_bytes: of the tensor `workspace`, or of `grad_params`, that they need besides.
-        splits, stages_per_split: of the forward pass.
-    """
-
-    layer: Layer
-    launches: tuple[Launch, ...]
-    tensors: tuple[str, ...]
-    workspace_bytes: int = 0
-    splits: int = 1
-    stages_per_split: int = 0
-
-    def at(self, addresses: Mapping[str, int], sets: Sequence[int] = ()) -> Iterator[Launch]:
-        """The launches on tensors at these addresses, see `kan_impls.fused.problem.pack`.
-
-        Raises:
-            ValueError: an address is missing.
-        """
-        for name in self.tensors:
-            if not addresses.get(name):
-                raise ValueError(f"{name} has the address 0; expected that of a tensor")
-        arguments = pack(self.layer, addresses, sets, self.splits, self.stages_per_split)
-        for part in self.launches:
-            yield replace(part, arguments=arguments)
-
-
-class RowTile(NamedTuple):
-    """`warps` * `tiles` * 16 rows of the batch in one block."""
-
-    warps: int
-    tiles: int
-
-    @property
-    def rows(self) -> int:
-        return 16 * self.warps * self.tiles
-
-    @property
-    def blocks_per_sm(self) -> int:
-        """Blocks of the forward pass that run on a multiprocessor at a time at least, as its
-        kernel asks the compiler for."""
-        return 2 if self.tiles == 1 else 1
-
-
-# Every block reads the weights of its columns, so one block should hold the whole batch where it
-# can, with few idle rows. Two tiles per warp halve the shared-memory reads and splits of the
-# weights per product, at 60% more registers: for batches that fill the GPU anyway.
-FORWARD_TILES = (
-    RowTile(1, 1),  # single rows
-    RowTile(4, 1),
-    RowTile(7, 1),  # batches around 100 in one block
-    RowTile(8, 2),
-)
-INPUT_GRAD_TILES = (RowTile(1, 1), RowTile(4, 1), RowTile(7, 1))
-READ_ROWS = 64  # reading the weights of a block once costs as much as so many rows (an estimate)
-
 # As in bases.cuh, and in the struct of each kernel.
 MAX_PAIRS, WEIGHT_GRAD_MAX_PAIRS = 8, 6
 FORWARD_INPUTS, FORWARD_COLUMNS, FORWARD_STAGES = 4, 64, 4
@@ -123,10 +65,14 @@ INPUT_GRAD_OUTPUTS, INPUT_GRAD_STAGES = 32, 3
 MAX_OUTPUTS = FORWARD_COLUMNS * MAX_GRID[1]
 
 
-def forward(layer: Layer) -> Plan:
+def forward(layer: Layer, tiling: Tiling = SUGGESTED) -> Plan:
     """Plan y from x and the parameters.
 
     The workspace holds partial sums; it is empty where one block holds a whole sum.
+
+    Args:
+        layer: what is computed.
+        tiling: its splits are those of another number of rows, maybe, and made to fit.
 
     Raises:
         ValueError: the layer exceeds the grid of a launch.
@@ -137,14 +83,14 @@ def forward(layer: Layer) -> Plan:
             f"{layer.inputs} inputs of {functions.name} take {stages} stages; "
             f"expected less than {MAX_FORWARD_STAGES}: split the layer"
         )
-    splits = _splits(layer)
-    tile = _row_tile(FORWARD_TILES, layer.rows)
+    tile = tiling.tile or row_tile(FORWARD_TILES, layer.rows)
+    splits = splits_of(**_sums(layer, tile), wanted=tiling.splits)
     grid = (ceil_div(layer.rows, tile.rows), ceil_div(layer.outputs, FORWARD_COLUMNS), splits)
     stage_rows = FORWARD_INPUTS * (2 * functions.chunk_size(MAX_PAIRS) + functions.has_scale)
     launches = [
         Launch(
             f"forward<{layer.name}, {tile.warps}, {tile.tiles}>",
-            _checked_grid(grid, layer),
+            checked_grid(grid, layer),
             tile.warps * 32,
             FORWARD_STAGES * stage_rows * (FORWARD_COLUMNS * layer.element.size + 32),
         )
@@ -154,7 +100,7 @@ def forward(layer: Layer) -> Plan:
         workspace_bytes = splits * layer.rows * layer.outputs * 4
         grid = (ceil_div(layer.rows * layer.outputs, REDUCE_THREADS), 1, 1)
         kernel = f"reduce<{layer.element.value}>"
-        launches.append(Launch(kernel, _checked_grid(grid, layer), REDUCE_THREADS, 0))
+        launches.append(Launch(kernel, checked_grid(grid, layer), REDUCE_THREADS, 0))
     tensors = _read_by(layer, "y", *(("workspace",) if splits > 1 else ()))
     return Plan(layer, tuple(launches), tensors, workspace_bytes, splits, ceil_div(stages, splits))
 
@@ -162,7 +108,7 @@ def forward(layer: Layer) -> Plan:
 def forward_waves(layer: Layer) -> float:
     """Blocks of the forward pass, in those that the GPU runs at a time."""
     grid = forward(layer).launches[0].grid
-    places = _row_tile(FORWARD_TILES, layer.rows).blocks_per_sm * layer.device.sms
+    places = row_tile(FORWARD_TILES, layer.rows).blocks_per_sm * layer.device.sms
     return grid[0] * grid[1] * grid[2] / places
 
 
@@ -180,25 +126,25 @@ def weight_grad(layer: Layer) -> Plan:
     if layer.rows > WEIGHT_GRAD_ROWS * WEIGHT_GRAD_TILES_PER_PART:
         shared_bytes += layer.functions.chunk_size(WEIGHT_GRAD_MAX_PAIRS) * 16 * threads * 4
     kernel = f"weight_grad<{layer.name}, {WEIGHT_GRAD_WARPS}>"
-    launch = Launch(kernel, _checked_grid(grid, layer), threads, shared_bytes)
+    launch = Launch(kernel, checked_grid(grid, layer), threads, shared_bytes)
     weights = ("weight", *_surrounding(layer))
     read = weights if layer.functions.has_scale else ()  # the gradient of a scale takes the weights
     written = (f"grad_{name}" for name in weights)
     return Plan(layer, (launch,), ("x", *read, *_params(layer), "grad_y", *written))
 
 
-def input_grad(layer: Layer) -> Plan:
+def input_grad(layer: Layer, tiling: Tiling = SUGGESTED) -> Plan:
     """Plan the gradient of x, in float32.
 
     Raises:
         ValueError: as `forward`.
     """
-    tile = _row_tile(INPUT_GRAD_TILES, layer.rows)
+    tile = tiling.tile or row_tile(INPUT_GRAD_TILES, layer.rows)
     launch = _grad_of_values(layer, "input_grad", tile, layer.rows)
     return Plan(layer, (launch,), _read_by(layer, "grad_y", "grad_x"))
 
 
-def param_grad(layer: Layer, size: int) -> Plan:
+def param_grad(layer: Layer, size: int, tiling: Tiling = SUGGESTED) -> Plan:
     """Plan the gradients of the basis's parameters, `size` numbers for each input.
 
     They come as float32 of shape `(parts, inputs, size)`, and are the sums over the first
@@ -207,13 +153,26 @@ def param_grad(layer: Layer, size: int) -> Plan:
     Raises:
         ValueError: as `forward`.
     """
-    tile = _row_tile(INPUT_GRAD_TILES, layer.rows)
+    tile = tiling.tile or row_tile(INPUT_GRAD_TILES, layer.rows)
     part_bytes = layer.inputs * size * 4
     affordable = max(1, WORKSPACE_BYTES // (part_bytes * tile.warps))
     blocks = min(ceil_div(layer.rows, tile.rows), affordable)
     launch = _grad_of_values(layer, "param_grad", tile, blocks * tile.rows)
     tensors = _read_by(layer, "grad_y", "grad_params")
     return Plan(layer, (launch,), tensors, blocks * tile.warps * part_bytes)
+
+
+def forward_tilings(layer: Layer) -> list[Tiling]:
+    """Every tile, with every number of splits that fills waves; the suggested ones first."""
+    own = row_tile(FORWARD_TILES, layer.rows)
+    tiles = sorted(FORWARD_TILES, key=lambda tile: tile != own)
+    return [Tiling(tile, splits) for tile in tiles for splits in split_plans(**_sums(layer, tile))]
+
+
+def backward_tilings(layer: Layer) -> list[Tiling]:
+    """Every tile of the gradients of x and of the basis's parameters; the suggested one first."""
+    own = row_tile(INPUT_GRAD_TILES, layer.rows)
+    return [Tiling(tile) for tile in sorted(INPUT_GRAD_TILES, key=lambda tile: tile != own)]
 
 
 PASSES = ("forward", "weight_grad", "input_grad", "param_grad")
@@ -244,7 +203,7 @@ def _grad_of_values(layer: Layer, kernel: str, tile: RowTile, rows: int) -> Laun
     row_bytes = (INPUT_GRAD_OUTPUTS + pad) * layer.element.size
     return Launch(
         f"{kernel}<{layer.name}, {tile.warps}>",
-        _checked_grid(grid, layer),
+        checked_grid(grid, layer),
         tile.warps * groups * 32,
         INPUT_GRAD_STAGES * stage_rows * row_bytes,
     )
@@ -261,6 +220,18 @@ def kernels_of(
         f"weight_grad<{name}, {WEIGHT_GRAD_WARPS}>",
         *(f"{kernel}<{name}, {tile.warps}>" for kernel in on_rows for tile in INPUT_GRAD_TILES),
         f"reduce<{element.value}>",
+    ]
+
+
+def evaluating(functions: Sequence[Functions] | None = None) -> list[str]:
+    """The kernels that evaluate the bases of these or of `standard_functions` for the product form,
+    each once."""
+    chosen = standard_functions() if functions is None else functions
+    structs = [name for each in chosen for name in (each.basis.cuda, *("Silu",) * each.has_base)]
+    return [
+        f"{kernel}<{struct}>"
+        for struct in dict.fromkeys(structs)
+        for kernel in ("basis_values", "basis_slopes")
     ]
 
 
@@ -290,42 +261,26 @@ def kernels_of_all(functions: Sequence[Functions] | None = None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _row_tile(tiles: tuple[RowTile, ...], rows: int) -> RowTile:
-    """The tile that costs least in all: the rows of its blocks, idle or not, and for each block
-    the weights that it reads."""
-    return min(tiles, key=lambda tile: ceil_div(rows, tile.rows) * (tile.rows + READ_ROWS))
-
-
 def _forward_stages(layer: Layer) -> int:
     return ceil_div(layer.inputs, FORWARD_INPUTS) * layer.functions.num_chunks(MAX_PAIRS)
 
 
-def _splits(layer: Layer) -> int:
-    """Parts of the sum over K, within the workspace."""
-    tile = _row_tile(FORWARD_TILES, layer.rows)
+def _sums(layer: Layer, tile: RowTile) -> dict[str, int]:
+    """What decides the parts of the sum over K: the arguments of `splits_of`."""
     stages = _forward_stages(layer)
     affordable = max(1, WORKSPACE_BYTES // (layer.rows * layer.outputs * 4))
     # A split shorter than the pipeline would wait for memory most of its time.
     useful = ceil_div(stages, FORWARD_STAGES)
-    return splits_of(
-        stages,
-        blocks=ceil_div(layer.rows, tile.rows) * ceil_div(layer.outputs, FORWARD_COLUMNS),
-        places=tile.blocks_per_sm * layer.device.sms,
-        least=ceil_div(stages * layer.functions.chunk_size(MAX_PAIRS), MAX_STEPS),
-        most=min(affordable, useful, MAX_GRID[2]),
-    )
+    return {
+        "stages": stages,
+        "blocks": ceil_div(layer.rows, tile.rows) * ceil_div(layer.outputs, FORWARD_COLUMNS),
+        "places": tile.blocks_per_sm * layer.device.sms,
+        "least": ceil_div(stages * layer.functions.chunk_size(MAX_PAIRS), MAX_STEPS),
+        "most": min(affordable, useful, MAX_GRID[2]),
+    }
 
 
 def _in_y_and_z(blocks: int) -> tuple[int, int]:
     """Two axes for more blocks than one takes; the last ones of a kernel may be idle."""
     depth = ceil_div(blocks, MAX_GRID[1])
     return ceil_div(blocks, depth), depth
-
-
-def _checked_grid(grid: tuple[int, int, int], layer: Layer) -> tuple[int, int, int]:
-    if any(size > limit for size, limit in zip(grid, MAX_GRID, strict=True)):
-        raise ValueError(
-            f"{layer.rows} rows, {layer.inputs} inputs and {layer.outputs} outputs take a grid "
-            f"of {grid} blocks; expected at most {MAX_GRID}: split the batch or the layer"
-        )
-    return grid

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from kan_impls.basis.base import Basis, basis_of
-from kan_impls.fused import dispatch
-from kan_impls.fused.operands import SCHEMA, Needs, Operands, terms_of
+from kan_impls.fused import dispatch, formula
+from kan_impls.fused.operands import SCHEMA, Needs, Operands
 
 
 def basis_product(operands: Operands, basis: Basis, backend: str = "auto") -> Tensor:
@@ -39,9 +39,9 @@ def basis_product(operands: Operands, basis: Basis, backend: str = "auto") -> Te
     operands = _autocast(operands)
     is_compiling = torch.compiler.is_compiling()
     if torch._C._are_functorch_transforms_active():
-        return _formula(operands, basis)
+        return formula.forward(operands, basis)
     if not is_compiling and (_is_dual(operands) or _is_traced()):
-        return _formula(operands, basis)
+        return formula.forward(operands, basis)
     x = operands.x
     operands = operands._replace(x=x.reshape(-1, x.shape[-1]))
     if is_compiling:
@@ -83,19 +83,6 @@ def _autocast(operands: Operands) -> Operands:
     )
 
 
-def _formula(operands: Operands, basis: Basis) -> Tensor:
-    """`basis_product` by PyTorch's own operators: any transform and derivative, and a trace that
-    runs without this package, at the price of the basis in memory."""
-    x, dtype = operands.x, operands.weight.dtype
-    wide = x.to(torch.promote_types(torch.promote_types(x.dtype, dtype), torch.float32))
-    y: Any = 0 if operands.bias is None else operands.bias
-    for term in terms_of(operands, basis):
-        weight = term.weight if term.scale is None else term.weight * term.scale
-        phi = term.basis.value(wide, *term.params).to(dtype)
-        y = y + torch.einsum("...ik,kio->...o", phi, weight)
-    return y
-
-
 class _BasisProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, basis: Basis, backend: str, *tensors: Tensor | None) -> Tensor:
@@ -108,7 +95,7 @@ class _BasisProduct(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         operands, needs = Operands.of(ctx.saved_tensors), Needs.of(ctx.needs_input_grad[2:])
         if torch.is_grad_enabled() or _is_batched(grad_y):
-            grads = _differentiable_backward(grad_y, operands, ctx.basis, needs)
+            grads = formula.backward(grad_y, operands, ctx.basis, needs)
         else:
             grads = dispatch.backward(grad_y, operands, ctx.basis, ctx.backend, needs)
         return (None, None, *grads)
@@ -118,20 +105,6 @@ def _is_batched(grad_y: Tensor) -> bool:
     """Whether it stands for several cotangents: `is_grads_batched`, a vectorised Jacobian, vmap."""
     # By name: of the two kinds of batched tensors, only that of torch.func can be asked for.
     return "Batched" in str(torch._C._dispatch_keys(grad_y))
-
-
-def _differentiable_backward(
-    grad_y: Tensor, operands: Operands, basis: Basis, needs: Needs
-) -> list[Tensor | None]:
-    """Autograd's own gradients of the formula, for `create_graph=True` and where `grad_y` is a
-    batch of cotangents."""
-    pairs = zip(operands.flat, needs.flat, strict=True)
-    wanted = [value for value, needed in pairs if needed and value is not None]
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        y = _formula(operands, basis)
-    found = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=again))
-    return [next(found) if needed else None for needed in needs.flat]
 
 
 # What torch.compile sees: two opaque operators, because the blocks' buffers and their
@@ -145,7 +118,7 @@ def _differentiable_backward(
 )
 def _forward_op(*arguments: Any) -> Tensor:
     *tensors, basis, backend = arguments
-    return dispatch.forward(Operands(*tensors), basis_of(basis), backend)
+    return dispatch.forward(Operands(*tensors), basis_of(basis), backend, is_fixed=True)
 
 
 @_forward_op.register_fake
@@ -162,7 +135,8 @@ def _(*arguments: Any) -> Tensor:
 def _backward_op(*arguments: Any) -> list[Tensor]:
     grad_y, *tensors, basis, backend, needs = arguments
     operands = Operands(*tensors)
-    grads = dispatch.backward(grad_y, operands, basis_of(basis), backend, Needs.of(needs))
+    known = basis_of(basis)
+    grads = dispatch.backward(grad_y, operands, known, backend, Needs.of(needs), is_fixed=True)
     return [grad for grad in grads if grad is not None]
 
 

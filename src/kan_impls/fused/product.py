@@ -13,6 +13,7 @@ from torch import Tensor
 from kan_impls.basis.base import Scratch
 from kan_impls.fused.cells import Cells, Pass, cells_of
 from kan_impls.fused.term import Term, TermGrad
+from kan_impls.fused.workspace import Workspace
 
 
 class _Memory:
@@ -26,20 +27,23 @@ class _Memory:
         self.total = Scratch()  # their gradient
 
 
-def forward(x: Tensor, terms: Sequence[Term], bias: Tensor | None) -> Tensor:
+def forward(
+    x: Tensor, terms: Sequence[Term], bias: Tensor | None, workspace: Workspace | None = None
+) -> Tensor:
     """`y[b,o] = bias[o] + sum over the terms`.
 
     Args:
         x: shape `(batch, in_features)`, any floating dtype.
         terms: one or more, of the same sizes and dtype.
         bias: shape `(out_features,)`, or None.
+        workspace: what the pass takes; by default that of the device.
 
     Returns:
         Shape `(batch, out_features)`, in the dtype of the weights.
     """
     weight = terms[0].weight
     y = weight.new_empty(x.shape[0], weight.shape[2])
-    cells, memory = cells_of(x, terms, Pass(y=True)), _Memory()
+    cells, memory = cells_of(x, terms, Pass(y=True), workspace), _Memory()
     for rows in cells[0].rows():
         total = _accumulator(y[rows])
         if bias is not None:
@@ -77,6 +81,7 @@ def backward(
     terms: Sequence[Term],
     needs_grad_x: bool,
     needs_grads: Sequence[tuple[bool, bool, bool]],
+    workspace: Workspace | None = None,
 ) -> tuple[Tensor | None, list[TermGrad]]:
     """The gradients of `forward` with respect to x and to the terms' tensors.
 
@@ -88,6 +93,7 @@ def backward(
         needs_grad_x: whether the gradient of x is needed.
         needs_grads: for each term, whether those of its weight, of its scale and of the
             parameters of its basis are; those of the parameters are each input's own.
+        workspace: as in `forward`.
     """
     grad_x = _empty(x) if needs_grad_x else None
     grads = [_grads_of(term, *needs) for term, needs in zip(terms, needs_grads, strict=True)]
@@ -95,7 +101,8 @@ def backward(
         grad_values=needs_grad_x or any(grad.params for grad in grads),
         grad_weights=any(weight or scale for weight, scale, _ in needs_grads),
     )
-    for term, grad, cut in zip(terms, grads, cells_of(x, terms, wanted), strict=True):
+    found = cells_of(x, terms, wanted, workspace)
+    for term, grad, cut in zip(terms, grads, found, strict=True):
         if needs_grad_x or grad.is_needed:
             _backward_of_term(grad_y, x, term, cut, grad, grad_x, term is terms[0])
     return grad_x, grads

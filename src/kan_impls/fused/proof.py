@@ -15,7 +15,7 @@ import hashlib
 import inspect
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -161,11 +161,11 @@ def _tested(
 def _subject_of(plan: Plan) -> str:
     """A kernel and the basis with its options, which the kernel's name does not hold."""
     basis = plan.layer.functions.basis
-    return f"{plan.launches[0].kernel} of {basis.text}{_version_of(type(basis))}"
+    return f"{plan.launches[0].kernel} of {basis.text}{version_of(type(basis))}"
 
 
 @lru_cache(maxsize=256)
-def _version_of(basis: type) -> str:
+def version_of(basis: type) -> str:
     """Of the source of a basis that `source_digest` does not hold, as a variant's own."""
     if basis.__module__.startswith("kan_impls.basis."):
         return ""
@@ -186,14 +186,21 @@ def _refusal(plan: Plan, environment: Mapping[str, str], verdict: Verdict) -> st
 
 
 def environment_of(device: torch.device) -> dict[str, str]:
-    """Where a verdict holds."""
+    """Where a verdict holds; without a compiler or its driver, that no kernel does."""
     major, minor = torch.cuda.get_device_capability(device)
     return {
         "gpu": f"{torch.cuda.get_device_name(device)}, sm_{major}{minor}",
-        "driver": requirements.driver_release(),
-        "nvrtc": compiler.nvrtc_build(),
+        "driver": _or_none(requirements.driver_release),
+        "nvrtc": _or_none(compiler.nvrtc_build),
         "source": source_digest(),
     }
+
+
+def _or_none(version: Callable[[], str]) -> str:
+    try:
+        return version()
+    except (KernelUnavailable, CompileError, ImportError, RuntimeError):
+        return "none"
 
 
 def source_digest() -> str:

@@ -5,8 +5,9 @@ output is within the documented error of its precision, and nothing beside the o
 written. Outputs start as NaN, which shows what was not written.
 
 The shapes fill no tile, and give every pipeline more stages than it holds. One is aligned for
-access by vectors and one is not; the forward pass runs with one sum over K and with several, the
-gradient of the weights also with more rows than one of its sums takes.
+access by vectors and one is not, has no bias, and its inputs share parameters of the basis. The
+forward pass runs with one sum over K and with several, the gradient of the weights also with more
+rows than one of its sums takes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from kan_impls.fused.guarded_memory import GuardedMemory, Key
 from kan_impls.fused.kernels import Element, Layer, Plan
 from kan_impls.fused.operands import Operands, terms_of
 from kan_impls.fused.problem import ceil_div, error_bound
+from kan_impls.fused.term import Term
 
 DTYPES = {Element.FLOAT: torch.float32, Element.BFLOAT16: torch.bfloat16}
 
@@ -69,7 +71,8 @@ def run(which: str, plan: Plan, device: torch.device, **options: int) -> Outcome
         RuntimeError: CUDA failed otherwise.
     """
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        trials = [_trial(which, plans) for plans in plans_of(which, plan, **options)]
+        found = plans_of(which, plan, **options)
+        trials = [_trial(which, plans, number == 1) for number, plans in enumerate(found)]
         jit.warmup(kernels_of(which, plan), device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # what fails on other streams shows here
@@ -127,6 +130,8 @@ def plans_of(which: str, plan: Plan, **options: int) -> list[list[Plan]]:
             )
         # With many multiprocessors, the sum over K is split for them.
         found.append([planned(fitting), *([planned(fitting, 1024)] if which == "forward" else ())])
+    if which == "basis_slopes":
+        found[1] = [kernels.basis_slopes(found[1][0].layer, is_shared=True)]
     if which == "weight_grad":
         rows = kernels.WEIGHT_GRAD_ROWS * kernels.WEIGHT_GRAD_TILES_PER_PART + 37
         found.append([planned(replace(found[0][0].layer, rows=rows, inputs=5))])
@@ -150,6 +155,8 @@ def _inputs(layer: Layer) -> int:
 
 def _outputs(which: str) -> tuple[int, int]:
     """One number that vectors divide, and one that they do not."""
+    if which.startswith("basis_"):
+        return 1, 1  # which these kernels do not know
     tile = {
         "forward": kernels.FORWARD_COLUMNS,
         "weight_grad": kernels.WEIGHT_GRAD_COLUMNS,
@@ -157,11 +164,13 @@ def _outputs(which: str) -> tuple[int, int]:
     return tile + 8, tile + 3
 
 
-def _trial(which: str, plans: list[Plan]) -> _Trial:
-    operands, grad_y = _values(plans[0].layer)
+def _trial(which: str, plans: list[Plan], is_bare: bool = False) -> _Trial:
+    operands, grad_y = _values(plans[0].layer, is_bare)
     wide = Operands.of([None if t is None else t.double() for t in operands.flat])
     basis = plans[0].layer.functions.basis
     terms = terms_of(wide, basis)  # type: ignore[arg-type]
+    if which.startswith("basis_"):
+        return _elementwise(which, plans, operands, terms[0])
     if which == "forward":
         expected = {"y": product.forward(wide.x, terms, wide.bias)}
     else:
@@ -176,8 +185,28 @@ def _trial(which: str, plans: list[Plan]) -> _Trial:
     return _Trial(plans, {**operands.named(), "grad_y": grad_y}, operands, expected)
 
 
-def _values(layer: Layer) -> tuple[Operands, Tensor]:
-    """Operands and a cotangent, always the same ones; x spreads over the basis's domain."""
+def _elementwise(which: str, plans: list[Plan], operands: Operands, term: Term) -> _Trial:
+    """Of a kernel that evaluates a basis, by its definition: x and all results are in columns."""
+    x = operands.x.double().requires_grad_()
+    with torch.enable_grad():
+        values = term.basis.value(x, *term.params).permute(2, 1, 0)
+    generator = torch.Generator().manual_seed(2)
+    is_shared = which == "basis_slopes" and plans[0].splits == 1
+    shape = (*values.shape[:2], 1 if is_shared else values.shape[2])
+    grad = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    tensors = {**operands.named(), "x": operands.x.t().contiguous(), "grad_y": grad}
+    if which == "basis_values":
+        return _Trial(plans, tensors, operands, {"y": values.detach()})
+    (grad_x,) = torch.autograd.grad(values, x, grad.double().expand_as(values))
+    return _Trial(plans, tensors, operands, {"grad_x": grad_x.t() + 1})
+
+
+def _values(layer: Layer, is_bare: bool) -> tuple[Operands, Tensor]:
+    """Operands and a cotangent, always the same ones; x spreads over the basis's domain.
+
+    Args:
+        is_bare: leave out the bias, and let neighbouring inputs share parameters of the basis.
+    """
     functions, dtype = layer.functions, DTYPES[layer.element]
     generator = torch.Generator().manual_seed(1)
     rows, inputs, outputs = layer.rows, layer.inputs, layer.outputs
@@ -192,8 +221,9 @@ def _values(layer: Layer) -> tuple[Operands, Tensor]:
     weight = normal(count, inputs, outputs).mul_(spread)
     scale = normal(inputs, outputs).mul_(0.3).add_(1) if functions.has_scale else None
     base = normal(inputs, outputs).mul_(spread) if functions.has_base else None
-    weights = [weight, scale, base, normal(outputs)]
-    params = [normal(inputs, size) for size in functions.basis.param_sizes]
+    weights = [weight, scale, base, None if is_bare else normal(outputs)]
+    sets = max(n for n in range(1, inputs) if inputs % n == 0) if is_bare else inputs
+    params = [normal(sets, size) for size in functions.basis.param_sizes]
     narrow = [None if t is None else t.to(dtype) for t in weights]
     operands = Operands.of([(low + (high - low) * x).float(), *narrow, *params])
     return operands, normal(rows, outputs).to(dtype)
@@ -213,13 +243,15 @@ def _memory(trials: list[_Trial], device: torch.device) -> GuardedMemory:
         read |= {(i, -1, name): tensor for name, tensor in trial.tensors.items()}
         for j, plan in enumerate(trial.plans):
             for name in filter(_is_output, plan.tensors):
-                written[i, j, name] = _output(name, plan, trial).fill_(torch.nan)
+                # What the slopes make is added to what is there.
+                start = 1 if plan.launches[0].kernel.startswith("basis_slopes") else torch.nan
+                written[i, j, name] = _output(name, plan, trial).fill_(start)
     return GuardedMemory({**read, **written}, written, device)
 
 
 def _output(name: str, plan: Plan, trial: _Trial) -> Tensor:
     if name == "y":
-        return torch.empty_like(trial.tensors["grad_y"])
+        return torch.empty(trial.expected["y"].shape, dtype=trial.tensors["grad_y"].dtype)
     if name in ("workspace", "grad_params"):
         return torch.empty(plan.workspace_bytes // 4, dtype=torch.float32, device="cpu")
     return torch.empty_like(trial.tensors[name.removeprefix("grad_")])
@@ -244,8 +276,10 @@ def _judge(trials: list[_Trial], memory: GuardedMemory, bound: float) -> Outcome
 
 def error_of(actual: Tensor, expected: Tensor) -> float:
     """Relative error in the norm, or of the worst element where that is more than `_WORST` times
-    larger; `inf` where a value is not a number."""
+    larger; `inf` where a value is not a number, or where all are to be 0 and one is not."""
     difference, norm = (actual - expected).abs(), float(expected.norm())
+    if norm == 0:
+        return 0.0 if float(difference.norm()) == 0 else math.inf
     worst = float(difference.max()) * math.sqrt(expected.numel()) / _WORST
     error = max(float(difference.norm()), worst) / norm
     return error if math.isfinite(error) else math.inf

@@ -29,6 +29,7 @@ from perfgate.judge.verdict import (
     difference,
     explain,
     memory_changes,
+    says_forms,
     verdict_of,
 )
 
@@ -129,7 +130,11 @@ class Judge:
         ]
         reasons = absent or {}
         return [
-            self._judge(name, current.measurements.get(name), reasons.get(name), answers)
+            says_forms(
+                self._judge(name, current.measurements.get(name), reasons.get(name), answers),
+                self.accepted.get(name),
+                current.measurements.get(name),
+            )
             for name in names
         ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from perfgate.judge.record import Figure, Measurement
@@ -200,6 +200,16 @@ def _finding(before: int, now: int, allowed: int = 0) -> Finding:
     if abs(now - before) <= allowed:
         return "unchanged"
     return "regressed" if now > before else "improved"
+
+
+def says_forms(verdict: Verdict, before: Measurement | None, now: Measurement | None) -> Verdict:
+    """The verdict, which says if the work was done in another form than before: its time may have
+    changed by that alone."""
+    forms = [each.info.get("forms") for each in (before, now) if each is not None]
+    then, today = forms if len(forms) == 2 else (None, None)
+    if not isinstance(then, Mapping) or not isinstance(today, Mapping) or then == today:
+        return verdict
+    return replace(verdict, cause=f"{verdict.cause}; another form ran: {difference(then, today)}")
 
 
 def difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:

@@ -43,6 +43,8 @@ class Implementation(Protocol):
             product of M x (I * functions) by N.
         bound: what its time is made of, a matrix `product` or an element-wise `stream`; the
             interleaved reference is of the same kind.
+
+    One that computes a pass in several forms may also have `watched`, see `ModulePass`.
     """
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,8 @@ class ModulePass:
         further: makes facts from the median time in ns, beside the parameters.
         smaller: makes what takes turns in its place, if not itself.
         peaks: what passes over the same took, which does not depend on what of them is timed.
+        watched: within it the forms that passes take are noted, by their passes; None where
+            there is but one.
 
     Raises:
         ValueError: there is no such pass.
@@ -48,6 +51,7 @@ class ModulePass:
     further: Callable[[float], Mapping[str, float]] = lambda median_ns: {}
     smaller: Callable[[], ModulePass] | None = None
     peaks: Peaks = field(default_factory=dict)
+    watched: Callable[[], AbstractContextManager[Mapping[str, str]]] | None = None
     _result: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -82,13 +86,24 @@ class ModulePass:
             self.peaks[key] = self.measure_memory()
         return self.peaks[key]
 
-    def facts(self, median_ns: float) -> dict[str, float]:
+    def facts(self, median_ns: float) -> dict[str, Any]:
         parameters, trainable = self.parameter_counts()
         return {
             "parameters": parameters,
             "trainable_parameters": trainable,
             **self.further(median_ns),
+            **self._forms(),
         }
+
+    def _forms(self) -> dict[str, Mapping[str, str]]:
+        """Those of one more run; the replay of a graph takes none anew."""
+        if self.watched is None:
+            return {}
+        self.prepare()
+        with self.watched() as found:
+            self.run()
+        self.release()
+        return {"forms": found} if found else {}
 
     def forward(self) -> Tensor:
         y: Tensor = self.model(self.x)

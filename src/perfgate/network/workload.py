@@ -98,6 +98,7 @@ def pass_of(
         further=facts,
         smaller=None if fewer == case else lambda: pass_of(fewer, pass_name, device),
         peaks={} if peaks is None else peaks,
+        watched=getattr(case.variant, "watched", None),
     )
 
 

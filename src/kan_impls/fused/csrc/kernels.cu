@@ -3,4 +3,5 @@
 #include "input_grad.cuh"
 #include "param_grad.cuh"
 #include "reduce.cuh"
+#include "values.cuh"
 #include "weight_grad.cuh"
