@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 Array = NDArray[np.float64]
 Parameters = Mapping[str, Array]
@@ -85,6 +86,11 @@ def sigmoid_ref(x: Array) -> Array:
     return np.where(x >= 0, 1, decay) / (1 + decay)
 
 
+def sech_ref(x: Array) -> Array:
+    decay = np.exp(-np.abs(x))
+    return 2 * decay / (1 + decay**2)
+
+
 def spline_phi_ref(grid_size: int, order: int, low: float, high: float) -> PhiReference:
     """B-splines of `grid_size` equal intervals from low to high, and `order` more on each side."""
     knots = low + np.arange(-order, grid_size + order + 1) * ((high - low) / grid_size)
@@ -116,6 +122,18 @@ def frequency_phi_ref(x: Array, frequencies: Array) -> Phi:
 def fourier_phi_ref(grid_size: int) -> PhiReference:
     """cos(kx), sin(kx) in turn, k = 1..grid_size."""
     return lambda x: Phi(*frequency_phi_ref(x, np.arange(1.0, grid_size + 1))[:2])
+
+
+def chebyshev_phi_ref(degree: int) -> PhiReference:
+    """T_k(t) and k U_(k-1)(t) dt/dx, by SciPy, of t = tanh x; T_k(t) = (-1)^k T_k(-t)."""
+
+    def phi_ref(x: Array) -> Phi:
+        k = np.arange(degree + 1)
+        t = np.tanh(x)[..., None]
+        slopes = k * special.eval_chebyu(np.maximum(k - 1, 0), t) * sech_ref(x)[..., None] ** 2
+        return Phi(special.eval_chebyt(k, t), slopes)
+
+    return phi_ref
 
 
 def silu_phi_ref(x: Array) -> Phi:

@@ -9,7 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kan_impls.basis import chebyshev
 from kan_impls.basis.base import Basis
+from kan_impls.basis.chebyshev import ChebyshevBasis
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.frequencies import FrequencyBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
@@ -20,7 +22,12 @@ from tests.cases import phi_refs
 from tests.emulated_layer import Buffer, Case, compiled, errors, with_kinds
 from tests.emulator import build
 from tests.emulator.build import EmulationError, Emulator
-from tests.reference import bspline_derivative_ref, bspline_ref, sigmoid_ref
+from tests.reference import (
+    bspline_derivative_ref,
+    bspline_ref,
+    chebyshev_phi_ref,
+    sigmoid_ref,
+)
 
 pytestmark = pytest.mark.skipif(
     build.find_compiler() is None, reason="g++ is not installed: CUDA kernels cannot be emulated"
@@ -187,12 +194,14 @@ __global__ void last_row(Problem problem) {
 }
 """
 SPLINES = [(5, 1), (5, 2), (5, 3), (300, 3)]
+DEGREES = [4, 9, chebyshev.MAX_KERNEL_DEGREE]
 
 
 @pytest.fixture(scope="module")
 def evaluator():
     names = ["Fourier<5>", "Fourier<300>", "Silu", "WithSilu<Fourier<5>>"]
     names += [f"WithSilu<BSpline<{g}, {k}>>" for g, k in SPLINES]
+    names += [f"Chebyshev<{degree}>" for degree in DEGREES]
     return Emulator(EVALUATE, [*(f"evaluate<{name}>" for name in names), "last_row<Fourier<300>>"])
 
 
@@ -235,6 +244,26 @@ def test_harmonics_of_no_number_are_not_numbers(evaluator):
     values, slopes = evaluate(evaluator, FourierBasis(300), x)
     assert np.isnan(values).all()
     assert np.isnan(slopes).all()
+
+
+@pytest.mark.parametrize("degree", DEGREES)
+@pytest.mark.parametrize("largest", [1e-3, 1, 5, 40])
+def test_chebyshev_polynomials_are_accurate_anywhere(evaluator, degree, largest):
+    rng = np.random.default_rng(0)
+    x = np.append(rng.uniform(-largest, largest, 200), [0, 1e-30, -1e-30]).astype(np.float32)
+    values, slopes = evaluate(evaluator, ChebyshevBasis(degree), x)
+    expected = chebyshev_phi_ref(degree)(x.astype(np.float64)[:, None])
+    assert relative(values, expected.values[:, 0]) <= 1e-6
+    assert relative(slopes, expected.slopes[:, 0]) <= 1e-6
+
+
+def test_chebyshev_polynomials_at_infinity_and_of_no_number(evaluator):
+    x = np.array([np.inf, -np.inf, 1e30, np.nan], np.float32)
+    values, slopes = evaluate(evaluator, ChebyshevBasis(9), x)
+    sign = np.where(np.arange(10) % 2, -1, 1)
+    np.testing.assert_array_equal(values[:3], [np.ones(10), sign, np.ones(10)])
+    assert not slopes[:3].any()
+    assert np.isnan(values[3, 1:]).all()
 
 
 @pytest.mark.parametrize(("size", "order"), SPLINES)

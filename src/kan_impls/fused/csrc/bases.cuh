@@ -249,6 +249,35 @@ struct Frequencies : Plain {
   }
 };
 
+// T_k(tanh x) = cos(k a) for k = 0 to D, where cos a = tanh x and sin a = sech x.
+template <int D>
+struct Chebyshev : Plain {
+  static const int NUM_FUNCTIONS = D + 1;
+
+  float cos_1, sin_1, cos_2, sin_2;  // of one and of two steps
+  float cos_k, sin_k;                // of the even function
+  float k;
+
+  __device__ __forceinline__ void start(float x, long long, int pair, const Problem&) {
+    float decay = expf(-fabsf(x));
+    cos_1 = tanhf(x), sin_1 = __fdividef(2.f * decay, fmaf(decay, decay, 1.f));
+    cos_2 = fmaf(-2.f * sin_1, sin_1, 1.f), sin_2 = 2.f * sin_1 * cos_1;
+    cos_k = 1.f, sin_k = 0.f, k = 0.f;
+    for (int h = 0; h < pair; h++) next();
+  }
+  __device__ __forceinline__ void next() {
+    float cosine = fmaf(cos_k, cos_2, -sin_k * sin_2);
+    sin_k = fmaf(sin_k, cos_2, cos_k * sin_2), cos_k = cosine;
+    k += 2.f;
+  }
+  __device__ __forceinline__ float even() const { return cos_k; }
+  __device__ __forceinline__ float odd() const { return fmaf(cos_k, cos_1, -sin_k * sin_1); }
+  __device__ __forceinline__ float even_slope() const { return k * sin_k * sin_1; }
+  __device__ __forceinline__ float odd_slope() const {
+    return (k + 1.f) * fmaf(sin_k, cos_1, cos_k * sin_1) * sin_1;
+  }
+};
+
 // SiLU(x) = x sigmoid(x).
 struct Silu : Plain {
   static const int NUM_FUNCTIONS = 1;
