@@ -13,8 +13,8 @@ import kan_impls
 from kan_impls.basis.base import Basis
 from kan_impls.basis.chebyshev import ChebyshevBasis
 from kan_impls.basis.fourier import FourierBasis
-from kan_impls.basis.frequencies import FrequencyBasis
 from kan_impls.basis.silu import SiluBasis
+from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from tests.reference import (
     PhiReference,
@@ -25,10 +25,11 @@ from tests.reference import (
     efficient_kan_ref,
     fourier_kan_ref,
     fourier_phi_ref,
-    frequency_phi_ref,
     kan_ref,
     mlp_ref,
     silu_phi_ref,
+    sine_kan_ref,
+    sine_phi_ref,
     spline_phi_ref,
 )
 
@@ -183,12 +184,30 @@ ROWS: dict[str, Row] = {
         # tanh, sech and what leads to them; of each degree two values and the products in them.
         saved_per_input=lambda config: 8 + 4 * config["degree"],
     ),
+    **both_rows(
+        "sine_kan",
+        Row(
+            sine_kan_ref,
+            (
+                {"in_features": 3, "out_features": 2, "grid_size": 3},
+                {"in_features": 13, "out_features": 7, "grid_size": 8, "is_first": True},
+                {"in_features": 2, "out_features": 5, "grid_size": 4, "bias": False},
+            ),
+            parameters=10_011_021,
+            # Its angles have float64's accuracy.
+            amplification=lambda config, largest: 0,
+            golden="sine_kan",
+            bases=(SineBasis(3),),
+            phi_ref=lambda basis: sine_phi_ref,
+        ),
+        # The angles, and their sines.
+        saved_per_input=lambda config: 2 * config["grid_size"],
+    ),
 }
 
 
 # Bases that are in no implementation.
 OTHER_BASES: dict[Basis, Callable[[Any], PhiReference]] = {
-    FrequencyBasis(3): lambda basis: frequency_phi_ref,
     SiluBasis(): lambda basis: silu_phi_ref,
 }
 

@@ -13,7 +13,7 @@ from kan_impls.basis import chebyshev
 from kan_impls.basis.base import Basis
 from kan_impls.basis.chebyshev import ChebyshevBasis
 from kan_impls.basis.fourier import FourierBasis
-from kan_impls.basis.frequencies import FrequencyBasis
+from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import kernels, problem
 from kan_impls.fused.kernels import Device, Element, Functions, Launch, Layer, Precision
@@ -58,7 +58,7 @@ WRAPPED = [
 # Shapes: one and several blocks of rows, inputs and columns, none of them full; more pipeline
 # stages than the pipeline holds; one and several splits of K.
 SHORT_FOURIER = Case(20, 7, 36, FourierBasis(3))
-SHORT_TRAINED = Case(20, 7, 36, FrequencyBasis(3), sets=7)
+SHORT_TRAINED = Case(20, 7, 36, SineBasis(3), sets=7)
 SHORT_SPLINE = Case(20, 7, 40, splines(3, 2, -1.5, 2.0), base=True, scale=True)
 CASES = [
     *with_kinds(SHORT_FOURIER),
@@ -84,8 +84,8 @@ CASES = [
     ),  # 18 functions: 2 chunks, an even number
     Case(20, 3, 36, splines(14, 3), base=True, scale=True, element=BFLOAT16, precision=TF32),
     Case(70, 3, 11, splines(3, 1), base=True, scale=True, precision=TF32),
-    Case(250, 2, 5, FrequencyBasis(3), base=True),  # rows in turns
-    Case(70, 3, 40, FrequencyBasis(17), sets=3),
+    Case(250, 2, 5, SineBasis(3), base=True),  # rows in turns
+    Case(70, 3, 40, SineBasis(17), sets=3),
     *with_kinds(SHORT_TRAINED),
 ]
 
@@ -472,9 +472,7 @@ def plans_of(layer: Layer) -> list[kernels.Plan]:
 @pytest.mark.parametrize("element", Element)
 def test_every_block_fits_every_gpu(element):
     sizes = (*range(1, 20), 300)
-    functions = [
-        Functions(basis(size)) for size in sizes for basis in (FourierBasis, FrequencyBasis)
-    ]
+    functions = [Functions(basis(size)) for size in sizes for basis in (FourierBasis, SineBasis)]
     functions += [Functions(splines(size, k), True, True) for size in sizes for k in (1, 2, 3)]
     for each in functions:
         for rows in (1, 64, 112, 256, 1000):

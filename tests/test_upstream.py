@@ -16,6 +16,12 @@ FOURIER = ("fourier_kan", "fused_fourier_kan")
 PUBLISHED = {
     "mlp": {"layer1.weight": (2, 3), "layer1.bias": (2,)},
     "cheby_kan": {"cheby_coeffs": (3, 2, 5), "arange": (5,)},
+    "sine_kan": {
+        "amplitudes": (2, 3, 5),
+        "freq": (1, 1, 1, 5),
+        "phase": (1, 1, 3, 5),
+        "bias": (1, 2),
+    },
     "efficient_kan": {
         "base_weight": (2, 3),
         "spline_weight": (2, 3, 8),

@@ -4,9 +4,9 @@ from kan_impls.basis import (
     bspline,
     chebyshev,
     fourier,
-    frequencies,
     hyperbolic,
     silu,
+    sine,
     uniform_bspline,
 )
 
@@ -14,8 +14,8 @@ __all__ = [
     "bspline",
     "chebyshev",
     "fourier",
-    "frequencies",
     "hyperbolic",
     "silu",
+    "sine",
     "uniform_bspline",
 ]
