@@ -11,21 +11,25 @@ from typing import Any
 
 import kan_impls
 from kan_impls.basis.base import Basis
+from kan_impls.basis.chebyshev import ChebyshevBasis
 from kan_impls.basis.fourier import FourierBasis
-from kan_impls.basis.frequencies import FrequencyBasis
 from kan_impls.basis.silu import SiluBasis
+from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from tests.reference import (
     PhiReference,
     Reference,
     affine_ref,
+    basis_layer_ref,
+    chebyshev_phi_ref,
     efficient_kan_ref,
     fourier_kan_ref,
     fourier_phi_ref,
-    frequency_phi_ref,
     kan_ref,
     mlp_ref,
     silu_phi_ref,
+    sine_kan_ref,
+    sine_phi_ref,
     spline_phi_ref,
 )
 
@@ -52,6 +56,7 @@ class Row:
         fit_widths, fit_error: a network, and the error relative to the target's deviation
             below which it learns exp(sin(pi x0) + x1^2) on [-1, 1]^2.
         golden: the golden vectors of which implementation it must reproduce, if any.
+        has_limits: whether the output has a limit where an input goes to infinity.
         bases: small ones, whose kernels are emulated, alone and with everything around them.
         phi_ref: the oracle of such a basis.
     """
@@ -66,6 +71,7 @@ class Row:
     # 250 steps of L-BFGS reach 0.3% to 1.2% from any of four seeds.
     fit_error: float = 0.03
     golden: str | None = None
+    has_limits: bool = False
     bases: tuple[Basis, ...] = ()
     phi_ref: Callable[[Any], PhiReference] | None = None
 
@@ -157,12 +163,51 @@ ROWS: dict[str, Row] = {
         # Its angles have float64's accuracy, whatever k and x.
         amplification=lambda config, largest: 0,
     ),
+    **both_rows(
+        "cheby_kan",
+        Row(
+            basis_layer_ref(
+                lambda functions: chebyshev_phi_ref(functions - 1), weight="cheby_coeffs iok"
+            ),
+            (
+                {"in_features": 3, "out_features": 2, "degree": 4},
+                {"in_features": 13, "out_features": 7, "degree": 16},
+            ),
+            parameters=10_010_000,
+            # The angle is rounded once, and multiplied by the degree.
+            amplification=lambda config, largest: config.get("degree", 4),
+            golden="cheby_kan",
+            has_limits=True,
+            bases=(ChebyshevBasis(3),),
+            phi_ref=lambda basis: chebyshev_phi_ref(basis.degree),
+        ),
+        # tanh, sech and what leads to them; of each degree two values and the products in them.
+        saved_per_input=lambda config: 8 + 4 * config["degree"],
+    ),
+    **both_rows(
+        "sine_kan",
+        Row(
+            sine_kan_ref,
+            (
+                {"in_features": 3, "out_features": 2, "grid_size": 3},
+                {"in_features": 13, "out_features": 7, "grid_size": 8, "is_first": True},
+                {"in_features": 2, "out_features": 5, "grid_size": 4, "bias": False},
+            ),
+            parameters=10_011_021,
+            # Its angles have float64's accuracy.
+            amplification=lambda config, largest: 0,
+            golden="sine_kan",
+            bases=(SineBasis(3),),
+            phi_ref=lambda basis: sine_phi_ref,
+        ),
+        # The angles, and their sines.
+        saved_per_input=lambda config: 2 * config["grid_size"],
+    ),
 }
 
 
 # Bases that are in no implementation.
 OTHER_BASES: dict[Basis, Callable[[Any], PhiReference]] = {
-    FrequencyBasis(3): lambda basis: frequency_phi_ref,
     SiluBasis(): lambda basis: silu_phi_ref,
 }
 

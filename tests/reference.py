@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 Array = NDArray[np.float64]
 Parameters = Mapping[str, Array]
@@ -85,6 +86,11 @@ def sigmoid_ref(x: Array) -> Array:
     return np.where(x >= 0, 1, decay) / (1 + decay)
 
 
+def sech_ref(x: Array) -> Array:
+    decay = np.exp(-np.abs(x))
+    return 2 * decay / (1 + decay**2)
+
+
 def spline_phi_ref(grid_size: int, order: int, low: float, high: float) -> PhiReference:
     """B-splines of `grid_size` equal intervals from low to high, and `order` more on each side."""
     knots = low + np.arange(-order, grid_size + order + 1) * ((high - low) / grid_size)
@@ -97,25 +103,38 @@ def spline_phi_ref(grid_size: int, order: int, low: float, high: float) -> PhiRe
     return phi_ref
 
 
-def frequency_phi_ref(x: Array, frequencies: Array) -> Phi:
-    """cos(f x), sin(f x) for each f, in turn."""
-    angle = x[..., None] * frequencies
-    cos, sin = np.cos(angle), np.sin(angle)
-    f, x = np.broadcast_to(frequencies, angle.shape), x[..., None]
-
-    def in_turn(even: Array, odd: Array) -> Array:
-        return np.stack([even, odd], -1).reshape(*x.shape[:2], -1)
-
-    jacobian = np.zeros((*angle.shape[:2], 2 * angle.shape[2], angle.shape[2]))
-    for k in range(angle.shape[2]):
-        jacobian[:, :, 2 * k, k] = -(x * sin)[..., k]
-        jacobian[:, :, 2 * k + 1, k] = (x * cos)[..., k]
-    return Phi(in_turn(cos, sin), in_turn(-f * sin, f * cos), (jacobian,))
-
-
 def fourier_phi_ref(grid_size: int) -> PhiReference:
     """cos(kx), sin(kx) in turn, k = 1..grid_size."""
-    return lambda x: Phi(*frequency_phi_ref(x, np.arange(1.0, grid_size + 1))[:2])
+    k = np.arange(1.0, grid_size + 1)
+
+    def phi_ref(x: Array) -> Phi:
+        cos, sin = np.cos(x[..., None] * k), np.sin(x[..., None] * k)
+        in_turn = (
+            np.stack(pair, -1).reshape(*x.shape, -1) for pair in ((cos, sin), (-k * sin, k * cos))
+        )
+        return Phi(*in_turn)
+
+    return phi_ref
+
+
+def sine_phi_ref(x: Array, frequencies: Array, phases: Array) -> Phi:
+    """sin(f x + p) for each f and its p."""
+    angle = x[..., None] * frequencies + phases
+    cos, own = np.cos(angle), np.eye(angle.shape[-1])
+    by_phases = cos[..., None] * own
+    return Phi(np.sin(angle), frequencies * cos, (x[..., None, None] * by_phases, by_phases))
+
+
+def chebyshev_phi_ref(degree: int) -> PhiReference:
+    """T_k(t) and k U_(k-1)(t) dt/dx, by SciPy, of t = tanh x; T_k(t) = (-1)^k T_k(-t)."""
+
+    def phi_ref(x: Array) -> Phi:
+        k = np.arange(degree + 1)
+        t = np.tanh(x)[..., None]
+        slopes = k * special.eval_chebyu(np.maximum(k - 1, 0), t) * sech_ref(x)[..., None] ** 2
+        return Phi(special.eval_chebyt(k, t), slopes)
+
+    return phi_ref
 
 
 def silu_phi_ref(x: Array) -> Phi:
@@ -251,6 +270,22 @@ def fourier_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
         y += parameters["bias"]
         grads["bias"] = grad_y.sum(0, keepdims=True)
     return Passes(y, grad_x, grads)
+
+
+def sine_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+    """y_bo = bias_o + sum_ig a_oig sin(f_g x_bi + p_ig)."""
+    amplitudes, frequencies = parameters["amplitudes"], parameters["freq"]
+    angle = x[..., None] * frequencies.ravel() + parameters["phase"][0, 0]
+    y = np.einsum("big,oig->bo", np.sin(angle), amplitudes)
+    by_angle = np.einsum("bo,oig,big->big", grad_y, amplitudes, np.cos(angle))
+    grads = {
+        "amplitudes": np.einsum("bo,big->oig", grad_y, np.sin(angle)),
+        "freq": np.einsum("big,bi->g", by_angle, x).reshape(frequencies.shape),
+    }
+    if "bias" in parameters:
+        y += parameters["bias"]
+        grads["bias"] = grad_y.sum(0, keepdims=True)
+    return Passes(y, by_angle @ frequencies.ravel(), grads)
 
 
 def affine_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:

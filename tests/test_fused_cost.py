@@ -8,7 +8,7 @@ import torch
 from kan_impls import get_variant
 from kan_impls.basis.bspline import BSplineBasis
 from kan_impls.basis.fourier import FourierBasis
-from kan_impls.basis.frequencies import FrequencyBasis
+from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import dispatch
 from kan_impls.fused.cost import DECLARED
@@ -23,19 +23,19 @@ NUM_BASIS = 8
 
 BASES = {
     "fourier": FourierBasis(4),
-    "frequencies": FrequencyBasis(4),
+    "sines": SineBasis(8),
     "uniform_bspline": UniformBSplineBasis(8, 3, -2.2, 2.2),
     "bspline": BSplineBasis(5, 3),
 }
 # Splines come with scales and a base branch, the others with a bias.
 WITH_BASE = ("uniform_bspline", "bspline")
-PARAMS = {"frequencies": (INPUTS, 4), "bspline": (INPUTS, NUM_BASIS + 4)}
+PARAMS = {"sines": [(1, 8), (INPUTS, 8)], "bspline": [(INPUTS, NUM_BASIS + 4)]}
 
 
 def operands_of(kind):
     edges = (INPUTS, OUTPUTS)
     x, weight = torch.empty(ROWS, INPUTS), torch.empty(NUM_BASIS, *edges)
-    params = (torch.empty(PARAMS[kind]),) if kind in PARAMS else ()
+    params = [torch.empty(shape) for shape in PARAMS.get(kind, [])]
     if kind in WITH_BASE:
         return Operands(x, weight, torch.empty(edges), torch.empty(edges), params=params)
     return Operands(x, weight, bias=torch.empty(OUTPUTS), params=params)

@@ -21,7 +21,7 @@ from tests.cases import ROWS, other_fused
 from tests.emulated_layer import Case, compiled, with_kinds
 from tests.emulator.build import Emulator, find_compiler
 from tests.fused_helpers import pretend_gpu
-from tests.helpers import assert_close, random_like, randomize, run, run_ref
+from tests.helpers import assert_close, norms_of_terms, random_like, randomize, run, run_ref
 from tests.reference import efficient_kan_ref, fourier_kan_ref
 
 CPU = torch.device("cpu")
@@ -122,8 +122,10 @@ def test_a_layer_through_its_kernels(emulated, set_precision, kind, mode):
         with torch.autocast("cpu", torch.bfloat16, enabled=mode == "bfloat16"):
             return layer(x)
 
-    actual = run(layer, x, grad_y, forward=forward)
-    assert_close(actual, run_ref(LAYERS[kind][2], layer, x, grad_y), BOUNDS[mode])
+    actual, reference = run(layer, x, grad_y, forward=forward), LAYERS[kind][2]
+    # Rows nearly cancel in the gradient of a parameter that all inputs share.
+    norms = norms_of_terms(reference, layer, x, grad_y)
+    assert_close(actual, run_ref(reference, layer, x, grad_y), BOUNDS[mode], norms)
     trained = ["param_grad"] if layer.basis.trained else []
     assert [name for name in names(emulated) if name != "reduce"] == [
         *("forward", "input_grad", "weight_grad"),

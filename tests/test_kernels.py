@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kan_impls.basis import chebyshev
 from kan_impls.basis.base import Basis
+from kan_impls.basis.chebyshev import ChebyshevBasis
 from kan_impls.basis.fourier import FourierBasis
-from kan_impls.basis.frequencies import FrequencyBasis
+from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import kernels, problem
 from kan_impls.fused.kernels import Device, Element, Functions, Launch, Layer, Precision
@@ -20,7 +22,12 @@ from tests.cases import phi_refs
 from tests.emulated_layer import Buffer, Case, compiled, errors, with_kinds
 from tests.emulator import build
 from tests.emulator.build import EmulationError, Emulator
-from tests.reference import bspline_derivative_ref, bspline_ref, sigmoid_ref
+from tests.reference import (
+    bspline_derivative_ref,
+    bspline_ref,
+    chebyshev_phi_ref,
+    sigmoid_ref,
+)
 
 pytestmark = pytest.mark.skipif(
     build.find_compiler() is None, reason="g++ is not installed: CUDA kernels cannot be emulated"
@@ -51,7 +58,7 @@ WRAPPED = [
 # Shapes: one and several blocks of rows, inputs and columns, none of them full; more pipeline
 # stages than the pipeline holds; one and several splits of K.
 SHORT_FOURIER = Case(20, 7, 36, FourierBasis(3))
-SHORT_TRAINED = Case(20, 7, 36, FrequencyBasis(3), sets=7)
+SHORT_TRAINED = Case(20, 7, 36, SineBasis(3), sets=7)
 SHORT_SPLINE = Case(20, 7, 40, splines(3, 2, -1.5, 2.0), base=True, scale=True)
 CASES = [
     *with_kinds(SHORT_FOURIER),
@@ -77,8 +84,8 @@ CASES = [
     ),  # 18 functions: 2 chunks, an even number
     Case(20, 3, 36, splines(14, 3), base=True, scale=True, element=BFLOAT16, precision=TF32),
     Case(70, 3, 11, splines(3, 1), base=True, scale=True, precision=TF32),
-    Case(250, 2, 5, FrequencyBasis(3), base=True),  # rows in turns
-    Case(70, 3, 40, FrequencyBasis(17), sets=3),
+    Case(250, 2, 5, SineBasis(3), base=True),  # rows in turns
+    Case(70, 3, 40, SineBasis(17), sets=3),
     *with_kinds(SHORT_TRAINED),
 ]
 
@@ -187,12 +194,14 @@ __global__ void last_row(Problem problem) {
 }
 """
 SPLINES = [(5, 1), (5, 2), (5, 3), (300, 3)]
+DEGREES = [4, 9, chebyshev.MAX_KERNEL_DEGREE]
 
 
 @pytest.fixture(scope="module")
 def evaluator():
     names = ["Fourier<5>", "Fourier<300>", "Silu", "WithSilu<Fourier<5>>"]
     names += [f"WithSilu<BSpline<{g}, {k}>>" for g, k in SPLINES]
+    names += [f"Chebyshev<{degree}>" for degree in DEGREES]
     return Emulator(EVALUATE, [*(f"evaluate<{name}>" for name in names), "last_row<Fourier<300>>"])
 
 
@@ -235,6 +244,26 @@ def test_harmonics_of_no_number_are_not_numbers(evaluator):
     values, slopes = evaluate(evaluator, FourierBasis(300), x)
     assert np.isnan(values).all()
     assert np.isnan(slopes).all()
+
+
+@pytest.mark.parametrize("degree", DEGREES)
+@pytest.mark.parametrize("largest", [1e-3, 1, 5, 40])
+def test_chebyshev_polynomials_are_accurate_anywhere(evaluator, degree, largest):
+    rng = np.random.default_rng(0)
+    x = np.append(rng.uniform(-largest, largest, 200), [0, 1e-30, -1e-30]).astype(np.float32)
+    values, slopes = evaluate(evaluator, ChebyshevBasis(degree), x)
+    expected = chebyshev_phi_ref(degree)(x.astype(np.float64)[:, None])
+    assert relative(values, expected.values[:, 0]) <= 1e-6
+    assert relative(slopes, expected.slopes[:, 0]) <= 1e-6
+
+
+def test_chebyshev_polynomials_at_infinity_and_of_no_number(evaluator):
+    x = np.array([np.inf, -np.inf, 1e30, np.nan], np.float32)
+    values, slopes = evaluate(evaluator, ChebyshevBasis(9), x)
+    sign = np.where(np.arange(10) % 2, -1, 1)
+    np.testing.assert_array_equal(values[:3], [np.ones(10), sign, np.ones(10)])
+    assert not slopes[:3].any()
+    assert np.isnan(values[3, 1:]).all()
 
 
 @pytest.mark.parametrize(("size", "order"), SPLINES)
@@ -443,9 +472,7 @@ def plans_of(layer: Layer) -> list[kernels.Plan]:
 @pytest.mark.parametrize("element", Element)
 def test_every_block_fits_every_gpu(element):
     sizes = (*range(1, 20), 300)
-    functions = [
-        Functions(basis(size)) for size in sizes for basis in (FourierBasis, FrequencyBasis)
-    ]
+    functions = [Functions(basis(size)) for size in sizes for basis in (FourierBasis, SineBasis)]
     functions += [Functions(splines(size, k), True, True) for size in sizes for k in (1, 2, 3)]
     for each in functions:
         for rows in (1, 64, 112, 256, 1000):

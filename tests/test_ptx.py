@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from kan_impls.basis.fourier import FourierBasis
-from kan_impls.basis.frequencies import FrequencyBasis
+from kan_impls.basis.sine import SineBasis
 from kan_impls.fused import kernels
 from kan_impls.fused.kernels import Element, Precision
 from tests.emulated_layer import Case, errors_of, with_kinds
@@ -26,7 +26,7 @@ FEW = [
     Case(100, 45, 130, FourierBasis(3)),  # more stages than the pipelines hold
     replace(SPLINE, precision=Precision.TF32),
     replace(SPLINE, element=Element.BFLOAT16, precision=Precision.TF32, shift=1),
-    Case(20, 21, 36, FrequencyBasis(3), sets=3),  # two splits
+    Case(20, 21, 36, SineBasis(3), sets=3),  # two splits
 ]
 
 
@@ -71,7 +71,7 @@ PASSES = {
     "forward": Case(20, 45, 132, FourierBasis(3), only="forward"),
     "weight_grad": Case(150, 5, 36, FourierBasis(3), only="weight_grad"),
     "input_grad": Case(20, 5, 132, FourierBasis(3), only="input_grad"),
-    "param_grad": Case(20, 5, 132, FrequencyBasis(3), only="param_grad"),
+    "param_grad": Case(20, 5, 132, SineBasis(3), only="param_grad"),
 }
 
 

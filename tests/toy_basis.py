@@ -44,7 +44,7 @@ class ToyBasis(Pointwise):
     def _numbers(self, x):
         return torch.arange(1, self.degree + 1, device=x.device).view(-1, *(1,) * x.ndim)
 
-    def add_param_grads(self, grads, prepared, values, grad_phi):
+    def add_param_grads(self, grads, prepared, params, values, grad_phi):
         (x,) = prepared
         t, k = values[0], self._numbers(x)
         grads[0][:, 0] += (grad_phi * k * t ** (k - 1) * (1 - t * t) * x).sum((0, 2))

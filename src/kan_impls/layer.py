@@ -125,6 +125,15 @@ class KANLayer(nn.Module):
 
         return {stored.key: entry(stored) for stored in self._stored.values()}
 
+    @property
+    def derived(self) -> dict[str, Tensor]:
+        """What published checkpoints have besides, see `Spec.derived`."""
+        found = self.spec.derived(self.options) if self.spec.derived else {}
+        return {
+            key: value.to(cast(Tensor, self.stored("weight")).device)
+            for key, value in found.items()
+        }
+
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.in_features, self.stored("weight"))
         if not self.is_fused:

@@ -31,13 +31,14 @@ def load(module: nn.Module, state_dict: Mapping[str, Tensor], layout: str | None
             out_features), the first of them, `"out_in"`.
 
     Raises:
-        ValueError: a key is missing, unknown, or its tensor has the wrong shape; or a layer is
-            pruned or parametrized.
+        ValueError: a key is missing, unknown, or its tensor has the wrong shape or, where it
+            follows from the options, other values; or a layer is pruned or parametrized.
     """
     module = _unwrapped(module)
     slots = dict(_slots(module))
     _check_keys(slots, state_dict)
     values = {key: _native(key, slots[key], state_dict[key], layout) for key in slots}
+    _check_derived(slots, values)
     with torch.no_grad():
         for key, value in values.items():
             slots[key].tensor.copy_(value)
@@ -94,11 +95,15 @@ def _is_pruned(module: nn.Module) -> bool:
 
 
 class _Slot:
-    """A tensor of the module, and the layouts that it is published in."""
+    """A tensor of the module, or one that follows from its options, and the layouts that it is
+    published in."""
 
-    def __init__(self, tensor: Tensor, layouts: Mapping[str, Layout]) -> None:
+    def __init__(
+        self, tensor: Tensor, layouts: Mapping[str, Layout], is_derived: bool = False
+    ) -> None:
         self.tensor = tensor
         self.layouts = layouts
+        self.is_derived = is_derived
 
     def chosen(self, key: str, layout: str | None) -> Layout:
         if layout is None or len(self.layouts) == 1:
@@ -122,6 +127,8 @@ def _slots(module: nn.Module) -> Iterator[tuple[str, _Slot]]:
             if tensor is not None:
                 key, layouts = renamed.get(name, (name, {"as_is": UNCHANGED}))
                 yield dot + key, _Slot(tensor, layouts)
+        for key, tensor in getattr(child, "derived", {}).items():
+            yield dot + key, _Slot(tensor, {"as_is": UNCHANGED}, is_derived=True)
 
 
 def _check_keys(slots: Mapping[str, _Slot], state_dict: Mapping[str, Tensor]) -> None:
@@ -134,6 +141,17 @@ def _check_keys(slots: Mapping[str, _Slot], state_dict: Mapping[str, Tensor]) ->
             raise ValueError(
                 f"the checkpoint {problem} {_enumerate(wrong)}; expected the keys "
                 f"{_enumerate(slots)}: {remedy}"
+            )
+
+
+def _check_derived(slots: Mapping[str, _Slot], values: Mapping[str, Tensor]) -> None:
+    """Other values would be those of another function."""
+    for key, value in values.items():
+        expected = slots[key].tensor
+        if slots[key].is_derived and not torch.equal(value.to(expected), expected):
+            raise ValueError(
+                f"the checkpoint's {key!r} is {value.tolist()}; expected {expected.tolist()}, as "
+                "follows from the options: build the module with those of the checkpoint"
             )
 
 

@@ -82,6 +82,8 @@ class Spec:
             a bias; None where the variant has none.
         params: the parameters of the basis, by their names there. Those that the basis does not
             train are buffers.
+        derived: from the options, buffers that published checkpoints have and layers do not need,
+            by their keys.
         norm: the option that puts a LayerNorm in front of the basis, but not of SiLU.
         direct: the direct form, if it is another than the basis times the weights.
         fused_basis: the basis that the fused form takes now, if it is another one.
@@ -100,6 +102,7 @@ class Spec:
     scale: Stored | None = None
     bias: Stored | None = None
     params: Mapping[str, Stored] = field(default_factory=dict)
+    derived: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     norm: str = ""
     direct: Callable[[Any, Tensor], Tensor] | None = None
     fused_basis: Callable[[Any], Basis] | None = None

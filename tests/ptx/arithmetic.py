@@ -47,6 +47,7 @@ SAME_TYPE: dict[str, Function] = {
     "mul.rn": np.multiply,
     "mad.lo": lambda a, b, c: a * b + c,
     "abs": np.abs,
+    "copysign": lambda a, b: np.copysign(b, a),  # the sign of the first operand
     "neg": np.negative,
     "not": np.invert,
     "and": np.bitwise_and,

@@ -167,6 +167,7 @@ class Basis(ABC):
         self,
         grads: Sequence[Tensor],
         prepared: Sequence[Tensor],
+        params: Sequence[Tensor],
         values: Tensor,
         grad_phi: Tensor,
     ) -> None:
@@ -176,7 +177,7 @@ class Basis(ABC):
 
         Args:
             grads: one for each of `params`, shape `(inputs, size)`.
-            prepared, values: those of `evaluate`.
+            prepared, params, values: those of `evaluate`.
             grad_phi: as in `add_input_grad`, but of every row, and to be kept.
         """
         raise NotImplementedError(f"{self.text} has no trained parameters")

@@ -223,8 +223,8 @@ class _Part:
             if grad_values is None:
                 continue
             if self.grad.params:
-                params = [param[piece] for param in self.grad.params]
-                own.basis.add_param_grads(params, prepared, at, grad_values[:, piece])
+                grads = [grad[piece] for grad in self.grad.params]
+                own.basis.add_param_grads(grads, prepared, own.params, at, grad_values[:, piece])
             if grad_x is not None:
                 own.basis.add_input_grad(grad_x[piece], at, slopes, grad_values[:, piece])
         if grad_x is not None and self._is_factored(grad_y):

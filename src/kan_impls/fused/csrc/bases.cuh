@@ -211,41 +211,88 @@ struct BSpline : Plain {
   }
 };
 
-// cos(fx), sin(fx) for G frequencies, which are params0.
+// sin(f x + p) for G frequencies f, which are params0, and G phases p, which are params1.
 template <int G>
-struct Frequencies : Plain {
-  static const int NUM_FUNCTIONS = 2 * G;
-  static const int NUM_PARAMS = G;
+struct Sines : Plain {
+  static const int NUM_FUNCTIONS = G;
+  static const int NUM_PARAMS = 2 * G;
 
-  const float* frequencies;
-  float x, cosine, sine;
+  const float *frequencies, *phases;
+  float x;
+  float sine[2], cosine[2];
   int current;
 
   __device__ __forceinline__ void start(float x_, long long input, int pair,
                                         const Problem& problem) {
-    frequencies = param_row<0, G>(problem, input);
+    frequencies = param_row<0, G>(problem, input), phases = param_row<1, G>(problem, input);
     x = x_;
     go_to(pair);
   }
   __device__ __forceinline__ void next() { go_to(current + 1); }
 
-  __device__ __forceinline__ float even() const { return cosine; }
-  __device__ __forceinline__ float odd() const { return sine; }
-  __device__ __forceinline__ float even_slope() const { return -frequency() * sine; }
-  __device__ __forceinline__ float odd_slope() const { return frequency() * cosine; }
+  __device__ __forceinline__ float even() const { return sine[0]; }
+  __device__ __forceinline__ float odd() const { return sine[1]; }
+  __device__ __forceinline__ float even_slope() const { return frequencies[at(0)] * cosine[0]; }
+  __device__ __forceinline__ float odd_slope() const { return frequencies[at(1)] * cosine[1]; }
 
   template <class Add>
   __device__ __forceinline__ void param_grads(float even, float odd, Add add) const {
-    add(current, x * (odd * cosine - even * sine));
+    add_grads(0, even, add);
+    if (2 * current + 1 < G) add_grads(1, odd, add);
   }
 
  private:
-  __device__ __forceinline__ float frequency() const { return frequencies[min(current, G - 1)]; }
+  // Past the last function it is that one, whose values are finite.
+  __device__ __forceinline__ int at(int side) const { return min(2 * current + side, G - 1); }
+
+  template <class Add>
+  __device__ __forceinline__ void add_grads(int side, float grad, Add add) const {
+    add(at(side), x * grad * cosine[side]);
+    add(G + at(side), grad * cosine[side]);
+  }
 
   __device__ __forceinline__ void go_to(int pair) {
     current = pair;
-    float angle = rounded_product(frequency(), x);
-    sincos_reduced(angle, fmaf(frequency(), x, -angle), sine, cosine);
+    KAN_UNROLL for (int side = 0; side < 2; side++) {
+      float frequency = frequencies[at(side)], phase = phases[at(side)];
+      float product = rounded_product(frequency, x), rest = fmaf(frequency, x, -product);
+      float angle = product + phase, added = angle - product;
+      rest += (product - (angle - added)) + (phase - added);  // what the sum has lost
+      // As in Fourier, any point of the circle is as good from here; NaN where x is infinite.
+      const float LAST_ANGLE = 3e11f;
+      bool is_far = fabsf(angle) > LAST_ANGLE;
+      angle = is_far ? angle - angle : angle;
+      sincos_reduced(angle, is_far ? 0.f : rest, sine[side], cosine[side]);
+    }
+  }
+};
+
+// T_k(tanh x) = cos(k a) for k = 0 to D, where cos a = tanh x and sin a = sech x.
+template <int D>
+struct Chebyshev : Plain {
+  static const int NUM_FUNCTIONS = D + 1;
+
+  float cos_1, sin_1, cos_2, sin_2;  // of one and of two steps
+  float cos_k, sin_k;                // of the even function
+  float k;
+
+  __device__ __forceinline__ void start(float x, long long, int pair, const Problem&) {
+    float decay = expf(-fabsf(x));
+    cos_1 = tanhf(x), sin_1 = __fdividef(2.f * decay, fmaf(decay, decay, 1.f));
+    cos_2 = fmaf(-2.f * sin_1, sin_1, 1.f), sin_2 = 2.f * sin_1 * cos_1;
+    cos_k = 1.f, sin_k = 0.f, k = 0.f;
+    for (int h = 0; h < pair; h++) next();
+  }
+  __device__ __forceinline__ void next() {
+    float cosine = fmaf(cos_k, cos_2, -sin_k * sin_2);
+    sin_k = fmaf(sin_k, cos_2, cos_k * sin_2), cos_k = cosine;
+    k += 2.f;
+  }
+  __device__ __forceinline__ float even() const { return cos_k; }
+  __device__ __forceinline__ float odd() const { return fmaf(cos_k, cos_1, -sin_k * sin_1); }
+  __device__ __forceinline__ float even_slope() const { return k * sin_k * sin_1; }
+  __device__ __forceinline__ float odd_slope() const {
+    return (k + 1.f) * fmaf(sin_k, cos_1, cos_k * sin_1) * sin_1;
   }
 };
 
