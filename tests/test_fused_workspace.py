@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kan_impls.basis.fourier import FourierBasis
-from kan_impls.basis.frequencies import FrequencyBasis
+from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import cells, choosing, dispatch, product, workspace
 from kan_impls.fused.evaluated import EvaluatedBasis
@@ -79,7 +79,7 @@ class Launches(TorchDispatchMode):
 LAYERS = {
     "fourier": (FourierBasis(5), False, False),
     "splines": (UniformBSplineBasis.over(-1, 1, 5, 3), True, True),
-    "frequencies": (FrequencyBasis(5), False, False),
+    "frequencies": (SineBasis(5), False, False),
 }
 
 

@@ -70,10 +70,12 @@ class EvaluatedBasis(Basis):
         self,
         grads: Sequence[Tensor],
         prepared: Sequence[Tensor],
+        params: Sequence[Tensor],
         values: Tensor,
         grad_phi: Tensor,
     ) -> None:
-        self.basis.add_param_grads(grads, self.basis.prepare(prepared[0]), values, grad_phi)
+        own = self.basis.prepare(prepared[0])
+        self.basis.add_param_grads(grads, own, params, values, grad_phi)
 
     def _launch(
         self, which: str, x: Tensor, tensors: Mapping[str, Tensor], **options: bool
