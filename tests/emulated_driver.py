@@ -1,8 +1,9 @@
 """A stand-in for a GPU, its driver and its compiler, whose kernels run in emulation."""
 
 import ctypes
+import sys
 
-from kan_impls.fused import choosing, cuda, dispatch, jit, kernels, problem
+from kan_impls.fused import choosing, cuda, dispatch, jit, kernels, problem, proof, trial
 from kan_impls.fused.compiler import Compiled
 from kan_impls.fused.kernels import Launch, Precision
 from tests.emulator.build import Emulator
@@ -28,10 +29,21 @@ class EmulatingDriver(FakeDriver):
     def cuLaunchKernel(self, kernel, x, y, z, threads, _1, _2, shared, *rest):  # noqa: N802
         pointer = ctypes.cast(rest[1], ctypes.POINTER(ctypes.c_void_p))[0]
         arguments = ctypes.string_at(pointer, problem._PROBLEM.size)
+        assert_proven(kernel)
         self.launched.append((kernel, int.from_bytes(arguments[:8], "little")))
         if self.misbehave is None or self.misbehave(arguments) is not False:
             emulator(kernel, self.edit).run(Launch(kernel, (x, y, z), threads, shared, arguments))
         return (self.failures.get("cuLaunchKernel", 0),)
+
+
+def assert_proven(kernel):
+    """No kernel runs before it has passed its test, but within the test itself."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code is not trial._launch.__code__:
+        frame = frame.f_back
+    proven = {name for name, *_ in proof.known.proven}
+    is_reduced = kernel.startswith("reduce<")  # proven with the forward pass
+    assert frame is not None or kernel in proven or is_reduced, f"{kernel} is not proven"
 
 
 _emulators = {}

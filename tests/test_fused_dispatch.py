@@ -18,6 +18,7 @@ from kan_impls.fused.jit import CompileError, KernelUnavailable
 from kan_impls.fused.operands import Operands
 from kan_impls.fused.problem import Element, Precision, error_bound
 from tests.cases import ROWS, other_fused
+from tests.emulated_driver import assert_proven
 from tests.emulated_layer import Case, compiled, with_kinds
 from tests.emulator.build import Emulator, find_compiler
 from tests.fused_helpers import pretend_gpu
@@ -84,6 +85,7 @@ def emulated(monkeypatch, emulators, verdicts):
         return outcome
 
     def launch(plan, device):
+        assert_proven(plan.kernel)
         launches.append(plan)
         if plan.kernel not in emulators:
             emulators[plan.kernel] = Emulator(None, [plan.kernel])

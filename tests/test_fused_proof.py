@@ -130,6 +130,12 @@ def test_a_kernel_is_used_after_it_has_passed(driver, tmp_path, monkeypatch):
     assert not proof.known.unusable
 
 
+def test_the_stand_in_runs_nothing_that_is_not_proven(driver, monkeypatch):
+    monkeypatch.setattr(proof, "require", lambda *arguments, **options: None)
+    with pytest.raises(AssertionError, match=r"forward<.* is not proven"):
+        build("fused")(random_like(build(), 9, 6))
+
+
 def test_a_wrong_kernel_is_refused_until_its_source_is_mended(driver, new_process, plant):
     plant(SWAPPED)
     x = random_like(build(), 9, 6)

@@ -55,7 +55,7 @@ def run(case: Case, edit: Edit | None = None, source_edit: Edit | None = None):
         for launch in plan.at(addresses, [case.sets] * len(case.basis.params)):
             text, symbol = text_of(launch.kernel, source_edit)
             text = text if edit is None else edit(text)
-            _execute(parse(text, symbol), launch, memory)
+            execute(parse(text, symbol), launch, memory)
         memory.finish(ACCUMULATED)
     return state.results()
 
@@ -64,7 +64,7 @@ def is_output(name: str) -> bool:
     return name in ("y", "workspace") or (name.startswith("grad_") and name != "grad_y")
 
 
-def _execute(kernel: Kernel, launch: Launch, memory: Global) -> None:
+def execute(kernel: Kernel, launch: Launch, memory: Global) -> None:
     memory.begin_launch()
     x, y, z = (np.arange(size) for size in launch.grid)
     blocks = np.stack(np.meshgrid(x, y, z, indexing="ij"), -1).reshape(-1, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -48,10 +48,15 @@ class Global:
         addresses: by name.
         outputs: names of those that are written; all others are read only. What they hold at
             first is nobody's.
+        begun: those outputs that are added to: they may be read.
     """
 
     def __init__(
-        self, tensors: Mapping[str, np.ndarray], addresses: Mapping[str, int], outputs: set[str]
+        self,
+        tensors: Mapping[str, np.ndarray],
+        addresses: Mapping[str, int],
+        outputs: set[str],
+        begun: Collection[str] = (),
     ) -> None:
         names = sorted(tensors, key=addresses.__getitem__)
         self._tensors = {name: tensors[name] for name in names}
@@ -70,7 +75,7 @@ class Global:
         self._writer = np.full(len(self._data) // 2, NOBODY)
         for name, place in zip(names, self._places, strict=True):
             self._data[place : place + len(tensors[name])] = tensors[name]
-            self._is_known[self._halfwords(name, place)] = name not in outputs
+            self._is_known[self._halfwords(name, place)] = name not in outputs or name in begun
 
     def _halfwords(self, name: str, place: int) -> slice:
         return slice(place // 2, (place + len(self._tensors[name])) // 2)
