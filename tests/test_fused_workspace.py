@@ -137,8 +137,8 @@ LAUNCHES = {
     ("fourier", 65_536): (12, 36),
     ("splines", 36_864): (24, 49),
     ("splines", 65_536): (24, 56),
-    ("frequencies", 36_864): (36, 134),
-    ("frequencies", 65_536): (44, 158),
+    ("frequencies", 36_864): (32, 183),
+    ("frequencies", 65_536): (36, 203),
 }
 
 # Beside the cells: the sum that is the gradient of the bias, and zeros for that of parameters.
@@ -148,8 +148,10 @@ ONCE = 2
 @pytest.mark.parametrize(("kind", "batch"), LAUNCHES, ids=str)
 def test_a_pass_takes_few_launches(monkeypatch, kind, batch):
     found = launches_and_cells(monkeypatch, kind, batch, is_evaluated=True)
+    # Gradients of parameters are PyTorch's operators: for a sine those of angles in float64.
+    most_of_cell = 21 if LAYERS[kind][0].trained else 12
     for launches, all_cells, most in found:
-        assert launches <= 12 * all_cells + ONCE
+        assert launches <= most_of_cell * all_cells + ONCE
         assert most <= 16
     assert tuple(launches for launches, *_ in found) == LAUNCHES[kind, batch]
 
