@@ -139,6 +139,17 @@ def test_a_shape_is_measured_once_and_its_bucket_with_it(driver, clock, new_proc
     assert clock.timed  # other gradients
 
 
+@pytest.mark.filterwarnings("ignore:the fused kernels do not run")
+def test_a_choice_is_one_of_dtypes(driver, clock):
+    layer = build()
+    step(layer)
+    clock.timed.clear()
+    layer.bias = torch.nn.Parameter(layer.bias.detach().double())
+    layer(random_like(layer, ROWS, IN_FEATURES))
+    assert clock.timed  # the kernels would misread the bias
+    assert not any(name.startswith("kernels") for name in clock.timed)
+
+
 def test_a_wrong_kernel_is_never_used_and_said_once(driver, clock, tmp_path):
     def swapped(text):
         return re.sub(r"total\[n\] \+= step\[n\]", "total[n] += step[n ^ 1]", text)

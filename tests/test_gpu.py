@@ -20,7 +20,7 @@ import kan_impls
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import compiler, cubin_cache, jit, proof
+from kan_impls.fused import choosing, compiler, cubin_cache, forms, jit, proof, tuning
 from kan_impls.fused.problem import Element, Precision, error_bound
 from perfgate.network.case import Case
 from perfgate.network.workload import pass_of
@@ -526,3 +526,24 @@ def test_two_gpus_share_the_gradient_of_the_whole_batch(tmp_path):
         for rank in range(PROCESSES):
             found = torch.load(tmp_path / f"{kind}-{rank}.pt", weights_only=True)
             assert_within(found, expected, 1e-6)
+
+
+@each_layer
+@pytest.mark.parametrize("rows", [100, 3000])
+def test_the_form_that_is_measured_to_be_the_fastest_is_right(kind, rows, monkeypatch, tmp_path):
+    monkeypatch.setenv(cubin_cache.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(tuning.VARIABLE, "1")
+    monkeypatch.setattr(choosing, "known", {})
+    layer = build(kind, backend="auto")
+    x, grad_y = data_of(layer, rows)
+    with forms.watched() as ran:
+        actual = passes(layer, x, grad_y)
+    exact = build(kind, dtype=torch.float64, backend="product")
+    exact.load_state_dict(layer.state_dict())
+    expected = passes(exact, x.double(), grad_y.double())
+    # The library's sums in float32 have more roundings than the kernels'.
+    assert_within(actual, expected, 4 * BOUNDS["accurate"])
+    found = [choice for _, choice in tuning.choices(torch.device("cuda", 0))]
+    assert {choice.chosen for choice in found} >= set(ran.values())
+    for choice in found:
+        assert any(name.startswith("product") for name in choice.timings)

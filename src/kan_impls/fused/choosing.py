@@ -64,7 +64,7 @@ def chosen(
     operands: Operands,
     basis: Basis,
     needs: Needs | None,
-    candidates: Candidates,
+    find: Callable[[], Candidates],
     run: Callable[[Form], object],
     give_up: Callable[[Exception], None],
 ) -> Form:
@@ -73,7 +73,7 @@ def chosen(
     Args:
         which: the pass, `forward` or `backward`.
         needs: of a backward pass.
-        candidates: see there.
+        find: what there is to choose from; it is asked when a shape is first met.
         run: computes the pass in a form.
         give_up: as of `tuning.choose`.
     """
@@ -82,7 +82,7 @@ def chosen(
         return known[key]
     with _lock:  # one measurement at a time
         if key not in known:
-            device = operands.x.device
+            device, candidates = operands.x.device, find()
             named = {str(form): form for form in _forms(operands, basis, needs, candidates)}
             subject = _subject(which, operands, basis, needs)
             found = tuning.choose(
@@ -115,12 +115,11 @@ def bucket(rows: int) -> int:
 
 def _key(which: str, operands: Operands, basis: Basis, needs: Needs | None) -> tuple[Any, ...]:
     """All that decides the choice, at little cost for each call."""
-    x, weight, scale, base_weight, bias, _ = operands
+    x, weight = operands.x, operands.weight
     return (
-        *(which, basis, bucket(x.shape[0]), x.shape[1], weight.shape[2]),
-        *(x.dtype, weight.dtype, scale is None, base_weight is None, bias is None),
+        *(which, basis, bucket(x.shape[0]), x.shape[1], weight.shape[2], weight.device),
+        *(None if t is None else t.dtype for t in operands.flat),
         *(needs if needs is None else needs.flat, torch.backends.cuda.matmul.fp32_precision),
-        weight.device,
     )
 
 
@@ -128,14 +127,12 @@ def _subject(which: str, operands: Operands, basis: Basis, needs: Needs | None) 
     """The same in words, by which it is stored."""
     x, weight = operands.x, operands.weight
     name = cuda.functions_of(operands, basis).name if basis.obstacle is None else basis.text
+    dtypes = ["" if t is None else str(t.dtype).removeprefix("torch.") for t in operands.flat]
     words = [
         f"{which} of {name}, {basis.text}{proof.version_of(type(basis))}",
         shape_in_words(x.shape[0], x.shape[1], weight.shape[2]),
-        f"x {x.dtype}, weights {weight.dtype}, products "
-        f"{torch.backends.cuda.matmul.fp32_precision}",
-        "no bias" if operands.bias is None else "bias",
-        "no scale" if operands.scale is None else "scale",
-        "no base" if operands.base_weight is None else "base",
+        ", ".join(f"{own} {name}" for name, own in zip(operands.names, dtypes, strict=True) if own),
+        f"float32 products {torch.backends.cuda.matmul.fp32_precision}",
     ]
     if needs is not None:
         pairs = zip(operands.names, needs.flat, strict=True)

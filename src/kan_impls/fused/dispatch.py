@@ -128,15 +128,17 @@ def _run(
     needs: Needs | None,
 ) -> Result:
     """A pass in the form that is demanded, measured to be the fastest, or suggested."""
-    is_evaluated = backend == "auto" and _can_evaluate(operands, basis)
-    form: Form = Product(is_evaluated=is_evaluated)
-    if _takes_kernels(operands, basis, backend):
-        form = Kernels()
     if backend == "auto" and not is_fixed and choosing.is_open(operands):
         _check_devices(operands)
-        has_kernels = _obstacle(operands, basis) is None
-        candidates = choosing.Candidates(form, has_kernels, is_evaluated)
-        form = choosing.chosen(which, operands, basis, needs, candidates, run, _leave_out)
+
+        def find() -> choosing.Candidates:
+            suggested = _suggested(operands, basis, backend)
+            has_kernels = _obstacle(operands, basis) is None
+            return choosing.Candidates(suggested, has_kernels, _can_evaluate(operands, basis))
+
+        form = choosing.chosen(which, operands, basis, needs, find, run, _leave_out)
+    else:
+        form = _suggested(operands, basis, backend)
     instead = Product()
     try:
         forms.ran(which, form)
@@ -152,6 +154,14 @@ def _run(
         instead = Product(cells.SMALLEST)
     forms.ran(which, instead)
     return run(instead)
+
+
+def _suggested(operands: Operands, basis: Basis, backend: str) -> Form:
+    """The form that is demanded, or taken where nothing is measured; raises as
+    `_takes_kernels`."""
+    if _takes_kernels(operands, basis, backend):
+        return Kernels()
+    return Product(is_evaluated=backend == "auto" and _can_evaluate(operands, basis))
 
 
 def _product_backward(
