@@ -528,6 +528,7 @@ def test_two_gpus_share_the_gradient_of_the_whole_batch(tmp_path):
             assert_within(found, expected, 1e-6)
 
 
+@gpu
 @each_layer
 @pytest.mark.parametrize("rows", [100, 3000])
 def test_the_form_that_is_measured_to_be_the_fastest_is_right(kind, rows, monkeypatch, tmp_path):
