@@ -21,8 +21,8 @@ from tests.helpers import (
     run_ref,
 )
 
-# float32: four times sqrt(K) + 30 roundings of 2**-24, K up to 400 terms; up to 19 in a harmonic, or
-# where a degree of 9 amplifies the rounding of an angle.
+# float32: four times sqrt(K) + 30 roundings of 2**-24, K up to 400 terms; up to 19 in a harmonic,
+# or where a degree of 9 amplifies the rounding of an angle.
 BOUND = 4 * 2**-24 * (20 + 30)
 
 SPLINES = UniformBSplineBasis.over(-1, 1, 5, 3)
