@@ -19,6 +19,16 @@ struct Points {
 // Which of them there are.
 enum What { VALUES = 1, SLOPES = 2, GRAD = 4 };
 
+// Whether the struct makes a number of NaN, which the functions do not.
+template <class B>
+struct HidesNan {
+  static const bool VALUE = false;
+};
+template <int G, int ORDER>
+struct HidesNan<BSpline<G, ORDER>> {
+  static const bool VALUE = true;
+};
+
 template <class B, int WHAT, int STEP, int COUNT>
 static __forceinline__ void evaluate_chunk(const Problem& problem, const Points& points, int pair) {
   const float* x = points.x;
@@ -30,7 +40,7 @@ static __forceinline__ void evaluate_chunk(const Problem& problem, const Points&
   const i64 input = points.input;
 #pragma GCC ivdep
   for (i64 n = 0; n < points.count; n++) {
-    const float poison = x[n] != x[n] ? x[n] : 0.f;  // a spline of NaN would be 0
+    const float poison = HidesNan<B>::VALUE && x[n] != x[n] ? x[n] : 0.f;
     B basis;
     basis.start(x[n], input, pair, problem);
     float sum = poison;
