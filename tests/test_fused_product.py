@@ -12,7 +12,7 @@ import kan_impls
 from kan_impls.basis.base import basis_of
 from kan_impls.basis.silu import SiluBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import cells, product
+from kan_impls.fused import cells, cpu, product
 from kan_impls.fused.term import Term
 from perfgate.measure.memory import measure_peaks
 from tests.cases import ROWS, other_fused
@@ -33,6 +33,18 @@ from tests.reference import efficient_kan_ref
 BOUNDS = {torch.float64: 1e-10, torch.float32: 4 * 2**-24 * (20 + 8), torch.bfloat16: 8 * 2**-9}
 
 IN_FEATURES, OUT_FEATURES = 5, 7
+
+
+@pytest.fixture(params=["compiled", "operators"])
+def made_by(request, monkeypatch, dtype):
+    """What evaluates the functions: what is compiled takes float32 only."""
+    if request.param == "operators":
+        monkeypatch.setattr(cpu, "compiled", lambda operands, basis: None)
+    elif dtype != torch.float32:
+        pytest.skip("operators take other dtypes in any case")
+    monkeypatch.setattr(cpu, "SMALL_WORK", 0)  # all rows take matrix products
+    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
+
 
 # What takes another path through the product: the name of the layer, its options, and whether
 # its knots have moved.
@@ -94,6 +106,7 @@ def cut(monkeypatch, rows, inputs, in_piece, must_stage):
     ("rows", "inputs", "in_piece", "must_stage"),
     [(1, 5, 1, False), (3, 2, 5, False), (8, 1, 1, False), (3, 3, 2, True), (8, 5, 2, True)],
 )
+@pytest.mark.usefixtures("made_by")
 def test_cells_and_pieces(device, monkeypatch, kind, dtype, rows, inputs, in_piece, must_stage):
     cut(monkeypatch, rows, inputs, in_piece, must_stage)
     layer = build(device, kind, dtype)
@@ -108,6 +121,7 @@ def test_cells_and_pieces(device, monkeypatch, kind, dtype, rows, inputs, in_pie
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize("workspace", [2**19, 2**20])
 @pytest.mark.parametrize("outputs", [6, 256])
+@pytest.mark.usefixtures("made_by")
 def test_workspace_does_not_grow_with_the_batch(
     device, monkeypatch, kind, dtype, workspace, outputs
 ):
@@ -168,9 +182,11 @@ def test_saves_its_input_and_its_parameters_and_nothing_else(device, kind):
 
 
 @pytest.mark.parametrize("kind", ["fourier", "splines", "splines-moved"])
-def test_float32_is_accurate_over_ten_thousand_terms(device, kind):
+@pytest.mark.parametrize("dtype", [torch.float32], ids=str)
+@pytest.mark.usefixtures("made_by")
+def test_float32_is_accurate_over_ten_thousand_terms(device, kind, dtype):
     # The issue's figure, for K = 10,000 and 9,000, by the same layer in float64.
-    layer = build(device, kind, torch.float32, 1000, 64, grid_size=5)
+    layer = build(device, kind, dtype, 1000, 64, grid_size=5)
     exact = copy.deepcopy(layer).double()
     x, grad_y = random_like(layer, 30, 1000), random_like(layer, 30, 64)
     assert_close(run(layer, x, grad_y), run(exact, x.double(), grad_y.double()), 1e-6)
@@ -178,6 +194,7 @@ def test_float32_is_accurate_over_ten_thousand_terms(device, kind):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("scale", [3.0, 1e4])
+@pytest.mark.usefixtures("made_by")
 def test_basis_is_accurate_to_the_300th_harmonic(device, dtype, scale):
     # Coefficients that pick one function per output make the output the basis itself.
     layer = build(

@@ -188,7 +188,8 @@ def test_the_report_on_this_machine(capsys, own_cache):
     assert f"torch   {torch.__version__}, CUDA {torch.version.cuda}" in output
     assert "NVRTC   {}.{}, ".format(*compiler.nvrtc_version()) in output
     assert " s for forward<" in output
-    assert f"cache   {own_cache} (by KAN_IMPLS_CACHE), 0 kernels, 0 KiB" in output
+    assert f"cache   {own_cache} (by KAN_IMPLS_CACHE), " in output
+    assert "CPU     product form " in output
     assert ("MISSING" in output) != is_gpu_here
 
 
@@ -288,7 +289,7 @@ def pretended(monkeypatch):
     monkeypatch.setattr(compiler, "compile_kernel", lambda name, target: made)
 
 
-@pytest.mark.filterwarnings("ignore:compiled CUDA kernels cannot be stored")
+@pytest.mark.filterwarnings("ignore:compiled kernels cannot be stored")
 @pytest.mark.parametrize("has_home", [True, False])
 def test_warmup_that_stored_nothing_has_failed(
     capsys, monkeypatch, tmp_path, own_cache, one_kernel, pretended, has_home

@@ -117,7 +117,7 @@ def warn_once(error: OSError) -> None:
         return
     _has_warned = True
     warnings.warn(
-        f"compiled CUDA kernels cannot be stored ({error}), so every process compiles and tests "
+        f"compiled kernels cannot be stored ({error}), so every process compiles and tests "
         f"them again; free space there, or set {VARIABLE} to a folder that can be written",
         RuntimeWarning,
         stacklevel=2,

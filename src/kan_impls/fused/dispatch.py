@@ -30,7 +30,18 @@ import torch
 from torch import Tensor
 
 from kan_impls.basis.base import Basis
-from kan_impls.fused import cells, choosing, cuda, forms, formula, jit, kernels, product, proof
+from kan_impls.fused import (
+    cells,
+    choosing,
+    cpu,
+    cuda,
+    forms,
+    formula,
+    jit,
+    kernels,
+    product,
+    proof,
+)
 from kan_impls.fused.evaluated import can_evaluate
 from kan_impls.fused.forms import Form, Kernels, Product
 from kan_impls.fused.jit import CompileError, KernelUnavailable
@@ -79,7 +90,10 @@ def forward(operands: Operands, basis: Basis, backend: str, is_fixed: bool = Fal
             case Kernels(tiling):
                 return cuda.forward(operands, cuda.functions_of(operands, basis), tiling)
             case Product(workspace):
-                terms = choosing.terms_in(form, operands, basis)
+                compiled = cpu.compiled(operands, basis)
+                if compiled is not None and compiled.is_direct(operands):
+                    return compiled.forward(operands)
+                terms = _terms(form, operands, basis, compiled)
                 return product.forward(operands.x, terms, operands.bias, workspace)
             case _:
                 return formula.forward(operands, basis)
@@ -110,7 +124,10 @@ def backward(
                 functions = cuda.functions_of(operands, basis)
                 return cuda.backward(grad_y, operands, functions, needs, tiling)
             case Product(workspace):
-                terms = choosing.terms_in(form, operands, basis)
+                compiled = cpu.compiled(operands, basis)
+                if compiled is not None and compiled.is_direct(operands, needs):
+                    return compiled.backward(grad_y, operands, needs)
+                terms = _terms(form, operands, basis, compiled)
                 return _product_backward(grad_y, operands, terms, needs, workspace)
             case _:
                 return formula.backward(grad_y, operands, basis, needs)
@@ -162,6 +179,15 @@ def _suggested(operands: Operands, basis: Basis, backend: str) -> Form:
     if _takes_kernels(operands, basis, backend):
         return Kernels()
     return Product(is_evaluated=backend == "auto" and _can_evaluate(operands, basis))
+
+
+def _terms(
+    form: Product, operands: Operands, basis: Basis, compiled: cpu.Compiled | None
+) -> list[Term]:
+    """Those of a product form, on a CPU of what is compiled where there is something."""
+    if compiled is not None:
+        return compiled.terms(operands)
+    return choosing.terms_in(form, operands, basis)
 
 
 def _product_backward(

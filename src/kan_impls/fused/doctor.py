@@ -1,4 +1,4 @@
-"""A report on what the fused CUDA kernels need, and how to get what is missing."""
+"""A report on what the fused kernels need, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from importlib import metadata
 
 import torch
 
-from kan_impls.fused import compiler, cubin_cache, kernels, proof, requirements, tuning
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
+from kan_impls.fused import (
+    compiler,
+    cpu,
+    cubin_cache,
+    host_compiler,
+    kernels,
+    proof,
+    requirements,
+    tuning,
+)
 
 # What is compiled for trial where there is no GPU.
 _DEFAULT_ARCH = "sm_90"
@@ -25,6 +35,7 @@ def report() -> tuple[list[str], bool]:
     lines = []
     for title, facts in (
         ("torch", _torch()),
+        ("CPU", [_cpu()]),
         ("driver", _driver()),
         ("GPU", _gpus(devices)),
         ("NVRTC", _nvrtc()),
@@ -68,6 +79,14 @@ def _compile_one(arch: str) -> tuple[bool, str]:
 def _torch() -> Iterator[str]:
     yield f"{torch.__version__}, CUDA {torch.version.cuda}, Python {platform.python_version()}"
     yield from _missing(requirements.torch_obstacle())
+
+
+def _cpu() -> str:
+    """Whether the product form is compiled for this CPU, shown with the default splines."""
+    obstacle = cpu.obstacle(UniformBSplineBasis.over(-1, 1, 5, 3))
+    if obstacle is not None:
+        return f"product form of torch's operators: {obstacle}"
+    return f"product form compiled by {host_compiler.find()}, known-answer test passed"
 
 
 def _driver() -> Iterator[str]:

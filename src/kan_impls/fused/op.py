@@ -43,13 +43,16 @@ def basis_product(operands: Operands, basis: Basis, backend: str = "auto") -> Te
     if not is_compiling and (_is_dual(operands) or _is_traced()):
         return formula.forward(operands, basis)
     x = operands.x
-    operands = operands._replace(x=x.reshape(-1, x.shape[-1]))
+    if x.ndim != 2:
+        operands = operands._replace(x=x.reshape(-1, x.shape[-1]))
     if is_compiling:
         y = _forward_op(*operands, basis.text, backend)
+    elif not torch.is_grad_enabled():
+        y = dispatch.forward(operands, basis, backend)
     else:
         # An autograd.Function costs the host a fifth of what a custom operator does.
         y = _BasisProduct.apply(basis, backend, *operands.flat)
-    return y.view(*x.shape[:-1], y.shape[-1])
+    return y if x.ndim == 2 else y.view(*x.shape[:-1], y.shape[-1])
 
 
 def _is_traced() -> bool:

@@ -172,16 +172,33 @@ def pack(
     is_vectorized = layer.outputs * layer.element.size % VECTOR_BYTES == 0 and not any(
         addresses.get(name, 0) % VECTOR_BYTES for name in VECTORS
     )
-    inputs_per_set = [layer.inputs // count for count in sets]
-    constants = [part for value in layer.functions.basis.constants for part in _two_floats(value)]
+    numbers = (layer.rows, layer.inputs, layer.outputs, splits, stages_per_split, is_vectorized)
+    in_order = [addresses.get(name, 0) for name in ADDRESSES]
+    return pack_plain(in_order, numbers, sets, two_floats(layer.functions.basis.constants))
+
+
+def pack_plain(
+    addresses: Sequence[int],
+    numbers: Sequence[int],
+    sets: Sequence[int],
+    constants: Sequence[float],
+) -> bytes:
+    """The same from numbers in the orders of `ADDRESSES` and `NUMBERS`, and constants as
+    `two_floats` gives them."""
+    inputs_per_set = [numbers[1] // count for count in sets]
     return _PROBLEM.pack(
-        *(addresses.get(name, 0) for name in ADDRESSES),
-        *(layer.rows, layer.inputs, layer.outputs, splits, stages_per_split, is_vectorized),
+        *addresses,
+        *numbers,
         *inputs_per_set,
         *[1] * (MAX_PARAMS - len(sets)),
         *constants,
         *[0.0] * (2 * MAX_CONSTANTS - len(constants)),
     )
+
+
+def two_floats(values: Sequence[float]) -> list[float]:
+    """Each value as a float32 and the rest, which is rounded to float32 as it is packed."""
+    return [part for value in values for part in _two_floats(value)]
 
 
 def _two_floats(value: float) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kan_impls.basis.base import Scratch
 from kan_impls.fused.cells import Cells, Pass, cells_of
+from kan_impls.fused.compiled import CompiledBasis
 from kan_impls.fused.term import Term, TermGrad
 from kan_impls.fused.workspace import Workspace
 
@@ -219,14 +220,22 @@ class _Part:
             prepared = slopes = None  # before those of the next piece
             own, at = self.term.of_inputs(piece), values[:, piece]
             prepared = columns.prepared(self.inputs, piece)
-            slopes = own.basis.evaluate(prepared, own.params, at, self.memory.basis, needs_grad_x)
-            if grad_values is None:
+            grad_phi = None if grad_values is None else grad_values[:, piece]
+            if grad_phi is not None and grad_x is not None and isinstance(own.basis, CompiledBasis):
+                own.basis.evaluate_and_add(prepared, own.params, at, grad_phi, grad_x[piece])
+                needs_slopes = False
+            else:
+                needs_slopes = grad_x is not None
+                slopes = own.basis.evaluate(
+                    prepared, own.params, at, self.memory.basis, needs_slopes
+                )
+            if grad_phi is None:
                 continue
             if self.grad.params:
                 grads = [grad[piece] for grad in self.grad.params]
-                own.basis.add_param_grads(grads, prepared, own.params, at, grad_values[:, piece])
-            if grad_x is not None:
-                own.basis.add_input_grad(grad_x[piece], at, slopes, grad_values[:, piece])
+                own.basis.add_param_grads(grads, prepared, own.params, at, grad_phi)
+            if grad_x is not None and needs_slopes:
+                own.basis.add_input_grad(grad_x[piece], at, slopes, grad_phi)
         if grad_x is not None and self._is_factored(grad_y):
             grad_x.mul_(grad_y.t())
         if self.total is not None:

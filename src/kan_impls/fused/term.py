@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kan_impls.basis.base import Basis, Scratch
+from kan_impls.fused.compiled import CompiledBasis
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Term:
     def write_grads(self, total: Tensor, grad: TermGrad) -> None:
         """Write the gradients of weights and scale, from that of the scaled weights, whose memory
         is used."""
+        if isinstance(self.basis, CompiledBasis) and self.scale is not None:
+            given = (self.weight, self.scale, grad.weight, grad.scale)
+            if all(t is None or t.stride()[-2:] == (t.shape[-1], 1) for t in given):
+                self.basis.write_grads(total, *given)
+                return
         if grad.weight is not None:
             _write_product(total, self.scale, grad.weight)
         if grad.scale is not None:

@@ -165,7 +165,7 @@ def _outputs(which: str) -> tuple[int, int]:
 
 
 def _trial(which: str, plans: list[Plan], is_bare: bool = False) -> _Trial:
-    operands, grad_y = _values(plans[0].layer, is_bare)
+    operands, grad_y = values(plans[0].layer, is_bare)
     wide = Operands.of([None if t is None else t.double() for t in operands.flat])
     basis = plans[0].layer.functions.basis
     terms = terms_of(wide, basis)  # type: ignore[arg-type]
@@ -201,7 +201,7 @@ def _elementwise(which: str, plans: list[Plan], operands: Operands, term: Term) 
     return _Trial(plans, tensors, operands, {"grad_x": grad_x.t() + 1})
 
 
-def _values(layer: Layer, is_bare: bool) -> tuple[Operands, Tensor]:
+def values(layer: Layer, is_bare: bool = False) -> tuple[Operands, Tensor]:
     """Operands and a cotangent, always the same ones; x spreads over the basis's domain.
 
     Args:
@@ -276,10 +276,12 @@ def _judge(trials: list[_Trial], memory: GuardedMemory, bound: float) -> Outcome
 
 def error_of(actual: Tensor, expected: Tensor) -> float:
     """Relative error in the norm, or of the worst element where that is more than `_WORST` times
-    larger; `inf` where a value is not a number, or where all are to be 0 and one is not."""
+    larger; `inf` where a value is not a number, or where all are to be 0 and one is not. What
+    float32 cannot hold counts as 0."""
     difference, norm = (actual - expected).abs(), float(expected.norm())
-    if norm == 0:
-        return 0.0 if float(difference.norm()) == 0 else math.inf
+    least = torch.finfo(torch.float32).tiny * math.sqrt(expected.numel())
+    if norm <= least:
+        return 0.0 if float(difference.norm()) <= least else math.inf
     worst = float(difference.max()) * math.sqrt(expected.numel()) / _WORST
     error = max(float(difference.norm()), worst) / norm
     return error if math.isfinite(error) else math.inf

@@ -1,8 +1,11 @@
-// Thin wrappers over PTX. On the CPU the tests' header gives twins of the same names.
+// Thin wrappers over PTX. On the CPU the tests' header gives twins of the same names; cpu.h has only
+// what the bases need.
 #pragma once
 #ifdef KAN_EMULATION
 #include "cuda_emulation.h"
 #define KAN_NO_UNROLL
+#elif defined(KAN_CPU)
+#include "cpu.h"
 #else
 
 typedef unsigned int u32;

@@ -1,0 +1,199 @@
+"""The product form compiled for this CPU: which products take it, and its proof.
+
+A library holds what the matrix products leave to do, see csrc/cpu.cpp, for one basis. The system's
+C++ compiler makes it at the first product of that basis; it passes a known-answer test, and takes
+float32 in the memory of the CPU. Where it cannot be had, torch's operators make the product form,
+with the same results but for rounding: `obstacle` says why.
+
+Few rows, and small layers, take no matrix product: a pass over the weights reads the rows of
+those functions that are not zero, which are half of those of a spline layer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from kan_impls.basis.base import Basis
+from kan_impls.basis.silu import SiluBasis
+from kan_impls.fused import host_compiler, product, trial
+from kan_impls.fused.compiled import CompiledBasis, addresses_of
+from kan_impls.fused.host_compiler import HostCompileError
+from kan_impls.fused.operands import Needs, Operands, terms_of
+from kan_impls.fused.problem import (
+    Device,
+    Element,
+    Functions,
+    Layer,
+    Precision,
+    error_bound,
+)
+from kan_impls.fused.term import Term
+
+VARIABLE = "KAN_IMPLS_CPU"
+
+# With more values than this that are not zero, for each input, the library's product is faster than
+# passes over the weights.
+FEW_VALUES = 128
+# So many products of a layer take less time than the operators around them.
+SMALL_WORK = 1 << 21
+# So many take about as long as to wake a thread; cpu.cpp has the same.
+WORK_OF_THREAD = 1 << 15
+# A part of a pass, `Tile` of cpu.cpp, holds so many values, of one input or more.
+MOST_VALUES = 8192
+
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a library gives: the basis, SiLU, and passes without a matrix product."""
+
+    basis: CompiledBasis
+    silu: CompiledBasis
+
+    def terms(self, operands: Operands) -> list[Term]:
+        """`terms_of` with these."""
+        own, *base = terms_of(operands, self.basis)
+        return [own, *(replace(term, basis=self.silu) for term in base)]
+
+    def is_direct(self, operands: Operands, needs: Needs | None = None) -> bool:
+        """Whether the passes without a matrix product take these operands, and are faster."""
+        rows, functions = operands.x.shape[0], operands.weight.shape[0]
+        is_small = rows * operands.weight.numel() <= SMALL_WORK
+        if not is_small and rows * self.basis.num_active > FEW_VALUES:
+            return False
+        if not 0 < rows * (functions + 1) <= MOST_VALUES:
+            return False
+        if needs is not None and any(needs.params):
+            return False
+        return all(tensor is None or tensor.is_contiguous() for tensor in operands.flat)
+
+    def forward(self, operands: Operands) -> Tensor:
+        """`product.forward` of operands that `is_direct`."""
+        x, weight = operands.x, operands.weight
+        threads = _threads(operands)
+        y = weight.new_empty(x.shape[0], weight.shape[2])
+        workspace = weight.new_empty((threads - 1) * y.numel()) if threads > 1 else None
+        self._run("forward", operands, threads, (None, y, workspace))
+        return y
+
+    def backward(self, grad_y: Tensor, operands: Operands, needs: Needs) -> list[Tensor | None]:
+        """The gradients of operands that `is_direct`, in their places; none of parameters."""
+        threads, grad_y = _threads(operands), grad_y.contiguous()
+        grads = [
+            torch.empty_like(value) if needed and value is not None else None
+            for value, needed in zip(operands[:4], needs[:4], strict=True)
+        ]
+        workspace = grad_y.new_empty(threads * grad_y.shape[1])
+        self._run("backward", operands, threads, (grad_y, None, workspace), grads)
+        bias = grad_y.sum(0) if needs.bias else None
+        return [*grads, bias, *[None] * len(operands.params)]
+
+    def _run(
+        self,
+        which: str,
+        operands: Operands,
+        threads: int,
+        made: tuple[Tensor | None, ...],
+        grads: Sequence[Tensor | None] = (None,) * 4,
+    ) -> None:
+        params = operands.params
+        addresses = addresses_of(operands[:5], params, made, grads)
+        sizes = (*operands.x.shape, operands.weight.shape[2], threads)
+        getattr(self.basis.library, which)(self.basis.problem(addresses, params, *sizes))
+
+
+def _threads(operands: Operands) -> int:
+    """How many take part: to wake one takes as long as some work."""
+    enough = operands.x.shape[0] * operands.weight.numel() // WORK_OF_THREAD
+    return max(1, min(torch.get_num_threads(), operands.x.shape[1], enough))
+
+
+def compiled(operands: Operands, basis: Basis) -> Compiled | None:
+    """What is compiled for these operands, or None."""
+    for tensor in operands.flat:
+        # Neither a subclass nor a fake tensor has the memory that it seems to have.
+        if tensor is not None and not (
+            tensor.dtype == torch.float32
+            and tensor.is_cpu
+            and type(tensor) in (Tensor, nn.Parameter)
+        ):
+            return None
+    found = _compiled(basis)
+    return None if isinstance(found, str) else found
+
+
+def obstacle(basis: Basis) -> str | None:
+    """Why nothing is compiled for this basis; None where it is."""
+    found = _compiled(basis)
+    return found if isinstance(found, str) else None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(basis: Basis) -> Compiled | str:
+    if os.environ.get(VARIABLE) == "0":
+        return f"{VARIABLE} is 0"
+    if basis.obstacle is not None:
+        return basis.obstacle
+    with _lock:
+        try:
+            own = CompiledBasis.load(basis)
+        except HostCompileError as error:
+            return str(error)
+        found = Compiled(own, CompiledBasis(SiluBasis(), own.library, "evaluate_silu"))
+        return _fault(found) or found
+
+
+def _fault(form: Compiled) -> str | None:
+    """What the known-answer test of a library finds: both ways, with few rows and with more,
+    against the product form in float64."""
+    basis = form.basis.definition
+    functions = Functions(basis, has_base=True, has_scale=True)
+    bound = error_bound(Element.FLOAT, Precision.ACCURATE)
+    for rows in (5, 70):
+        sizes = (rows, 37, 19)
+        layer = Layer(functions, *sizes, Element.FLOAT, Precision.ACCURATE, Device(0, 0))
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            operands, grad_y = trial.values(layer)
+            wide = Operands.of([None if t is None else t.double() for t in operands.flat])
+            expected = _passes(terms_of(wide, basis), wide, grad_y.double())
+            found = [_passes(form.terms(operands), operands, grad_y)]
+            if rows <= 5:
+                found.append(_direct_passes(form, operands, grad_y))
+        for results in found:
+            error = max(map(trial.error_of, results, expected))
+            if not error <= bound:
+                return (
+                    f"{basis.cuda} compiled by {host_compiler.find()} failed its known-answer "
+                    f"test: it is off by {error:.1e}, and {bound:.1e} is allowed; set {VARIABLE}=0 "
+                    "or another compiler in CXX, and please report it"
+                )
+    return None
+
+
+def _passes(terms: list[Term], operands: Operands, grad_y: Tensor) -> list[Tensor]:
+    """y, and the gradients of x, weight, scale and base_weight."""
+    needs = [(True, True, False), (True, False, False)]
+    y = product.forward(operands.x, terms, operands.bias)
+    grad_x, (own, base) = product.backward(grad_y, operands.x, terms, True, needs)
+    found = (y, grad_x, own.weight, own.scale, base.weight)
+    return [tensor for tensor in found if tensor is not None]
+
+
+def _direct_passes(form: Compiled, operands: Operands, grad_y: Tensor) -> list[Tensor]:
+    """The same without matrix products."""
+    needs = Needs(True, True, True, True, False, [False] * len(operands.params))
+    grad_x, weight, scale, base, *_ = form.backward(grad_y, operands, needs)
+    found = (form.forward(operands), grad_x, weight, scale, base)
+    return [
+        tensor.view(1, *tensor.shape) if tensor is base else tensor
+        for tensor in found
+        if tensor is not None
+    ]

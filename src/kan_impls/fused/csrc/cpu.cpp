@@ -1,0 +1,324 @@
+// What the product form does on a CPU besides the library's matrix products, for one basis.
+//   KAN_BASIS      a struct of bases.cuh
+//   KAN_FUNCTIONS  how many functions it has
+// A point is one x of one row and input. All loops over points or outputs are vectorised.
+#define KAN_CPU
+#include "points.h"
+
+#include <omp.h>
+
+typedef KAN_BASIS Basis;
+static_assert(Basis::NUM_FUNCTIONS == KAN_FUNCTIONS, "cpu.py says how many functions there are");
+
+// Less work than this, in products, takes one thread: to wake another one takes longer.
+const i64 WORK_OF_THREAD = 1 << 15;
+
+static int threads_for(i64 work, int most) {
+  return (int)std::max<i64>(1, std::min<i64>(most, work / WORK_OF_THREAD));
+}
+
+// The functions at all points of a cell, x of shape (inputs, rows), in one parallel region.
+template <class B>
+static void evaluate_cell(const Problem& problem, const Points& cell) {
+  const i64 BLOCK = 512;
+  const bool alike = problem.params0 == nullptr && (cell.grads == nullptr || cell.step == 1);
+  const i64 inputs = alike ? 1 : problem.inputs;
+  const i64 rows = alike ? problem.rows * problem.inputs : problem.rows;
+  const i64 blocks = (rows + BLOCK - 1) / BLOCK;
+  const int threads = threads_for(4 * inputs * rows * B::NUM_FUNCTIONS, problem.splits);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (i64 item = 0; item < inputs * blocks; item++) {
+    const i64 input = item / blocks, row = item % blocks * BLOCK, at = input * rows + row;
+    Points points = cell;
+    points.x += at, points.values += at, points.input = input;
+    points.count = std::min(BLOCK, rows - row);
+    if (cell.grads == nullptr) {
+      evaluate<B, VALUES>(problem, points);
+      continue;
+    }
+    points.grad_x += at;
+    points.grads += cell.step ? at : input;
+    if (cell.step) {
+      evaluate<B, VALUES | GRAD, 1>(problem, points);
+    } else {
+      evaluate<B, VALUES | GRAD, 0>(problem, points);
+    }
+  }
+}
+
+// y += scale * sum over c of factor[c] * row[c], over the outputs; scale may be null.
+template <int COUNT>
+static __forceinline__ void add_rows(float* __restrict y, const float* const* rows,
+                                     const float* factors, const float* scale, int outputs) {
+  if (scale == nullptr) {
+#pragma GCC ivdep
+    for (int o = 0; o < outputs; o++) {
+      float sum = y[o];
+      KAN_UNROLL for (int c = 0; c < COUNT; c++) sum = fmaf(factors[c], rows[c][o], sum);
+      y[o] = sum;
+    }
+    return;
+  }
+#pragma GCC ivdep
+  for (int o = 0; o < outputs; o++) {
+    float sum = 0.f;
+    KAN_UNROLL for (int c = 0; c < COUNT; c++) sum = fmaf(factors[c], rows[c][o], sum);
+    y[o] = fmaf(scale[o], sum, y[o]);
+  }
+}
+
+// How many functions differ from zero at most.
+template <class B>
+struct Active {
+  static const int COUNT = B::NUM_FUNCTIONS;
+};
+template <int G, int ORDER>
+struct Active<BSpline<G, ORDER>> {
+  static const int COUNT = ORDER + 1;
+};
+
+// Up to four terms of a sum over rows of outputs, which are added together.
+struct Sum {
+  float* y;
+  const float* scale;
+  int outputs, count;
+  const float* rows[4];
+  float factors[4];
+
+  Sum(float* y, const float* scale, int outputs) : y(y), scale(scale), outputs(outputs), count(0) {}
+  __forceinline__ void add(float factor, const float* row) {
+    rows[count] = row, factors[count] = factor;
+    if (++count == 4) finish();
+  }
+  __attribute__((noinline)) void finish() {
+    if (count == 1) add_rows<1>(y, rows, factors, scale, outputs);
+    if (count == 2) add_rows<2>(y, rows, factors, scale, outputs);
+    if (count == 3) add_rows<3>(y, rows, factors, scale, outputs);
+    if (count == 4) add_rows<4>(y, rows, factors, scale, outputs);
+    count = 0;
+  }
+};
+
+// Some inputs at all rows: x, values and slopes with the inputs first, SiLU as the last function.
+struct Tile {
+  static const int FUNCTIONS = KAN_FUNCTIONS + 1;
+  static const int POINTS = FUNCTIONS < 512 ? 8192 / FUNCTIONS / 16 * 16 + 16 : 16;
+
+  alignas(64) float x[POINTS];
+  alignas(64) float values[FUNCTIONS * POINTS];
+  alignas(64) float slopes[FUNCTIONS * POINTS];
+
+  static int inputs(const Problem& problem) { return std::max<i64>(1, POINTS / problem.rows); }
+
+  template <int WHAT>
+  void evaluate_at(const Problem& problem, i64 input, i64 inputs) {
+    const i64 rows = problem.rows, alike = problem.params0 == nullptr;
+    for (i64 i = 0; i < inputs; i++) {
+      for (i64 r = 0; r < rows; r++) x[i * rows + r] = problem.x[r * problem.inputs + input + i];
+    }
+    Points points = {x, inputs * rows, 0, values, slopes, POINTS, nullptr, 0, 0, nullptr};
+    if (problem.base_weight != nullptr) {
+      Points last = points;
+      last.values += KAN_FUNCTIONS * POINTS, last.slopes += KAN_FUNCTIONS * POINTS;
+      evaluate<Silu, WHAT>(problem, last);
+    }
+    if (alike) {
+      evaluate<Basis, WHAT>(problem, points);
+      return;
+    }
+    points.count = rows;
+    for (i64 i = 0; i < inputs; i++) {
+      points.input = input + i;
+      evaluate<Basis, WHAT>(problem, points);
+      points.x += rows, points.values += rows, points.slopes += rows;
+    }
+  }
+};
+
+static const float* weights_of(const Problem& problem, int function, i64 input) {
+  if (function == KAN_FUNCTIONS) return (const float*)problem.base_weight + input * problem.outputs;
+  return (const float*)problem.weight + (function * (i64)problem.inputs + input) * problem.outputs;
+}
+
+// The part of y that one input of a tile makes.
+static void add_input(const Problem& problem, const Tile& tile, int at, i64 input, float* y) {
+  const i64 rows = problem.rows, outputs = problem.outputs;
+  const float* scale = (const float*)problem.scale;
+  for (i64 r = 0; r < rows; r++) {
+    const float* values = tile.values + at * rows + r;
+    Sum sum(y + r * outputs, scale ? scale + input * outputs : nullptr, outputs);
+    for (int f = 0; f < KAN_FUNCTIONS; f++) {
+      float value = values[f * Tile::POINTS];
+      if (value != 0.f) sum.add(value, weights_of(problem, f, input));
+    }
+    sum.finish();
+    if (problem.base_weight == nullptr) continue;
+    sum.scale = nullptr;
+    sum.add(values[KAN_FUNCTIONS * Tile::POINTS], weights_of(problem, KAN_FUNCTIONS, input));
+    sum.finish();
+  }
+}
+
+// Part `n` of a size that so many threads share, nearly equal ones.
+static i64 start_of(i64 size, int n, int threads) { return size * n / threads; }
+
+extern "C" {
+
+void evaluate_basis(const Problem* problem, const Points* cell) {
+  evaluate_cell<Basis>(*problem, *cell);
+}
+
+int active_functions() { return Active<Basis>::COUNT; }
+
+void evaluate_silu(const Problem* problem, const Points* cell) {
+  evaluate_cell<Silu>(*problem, *cell);
+}
+
+// y by rows of weights: those whose function is zero are not read. Each thread sums over some of the
+// inputs, in workspace (splits - 1, rows, outputs), and the sums are added in their order.
+void forward(const Problem* packed) {
+  const Problem& problem = *packed;
+  const i64 size = problem.rows * problem.outputs;
+  const int threads = problem.splits;
+  float* result = (float*)problem.y;
+  const float* bias = (const float*)problem.bias;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    const int own = omp_get_thread_num(), team = omp_get_num_threads();
+    float* y = own == 0 ? result : problem.workspace + (own - 1) * size;
+    for (i64 r = 0; r < problem.rows; r++) {
+      for (int o = 0; o < problem.outputs; o++) {
+        y[r * problem.outputs + o] = own == 0 && bias != nullptr ? bias[o] : 0.f;
+      }
+    }
+    Tile tile;
+    const i64 end = start_of(problem.inputs, own + 1, team), step = Tile::inputs(problem);
+    for (i64 input = start_of(problem.inputs, own, team); input < end; input += step) {
+      const i64 count = std::min(step, end - input);
+      tile.evaluate_at<VALUES>(problem, input, count);
+      for (int i = 0; i < count; i++) add_input(problem, tile, i, input + i, y);
+    }
+#pragma omp barrier
+    const i64 first = start_of(size, own, team), last = start_of(size, own + 1, team);
+    for (int t = 1; t < team; t++) {
+      const float* other = problem.workspace + (t - 1) * size;
+#pragma GCC ivdep
+      for (i64 n = first; n < last; n++) result[n] += other[n];
+    }
+  }
+}
+}
+
+// The gradients of one input: weights, scale and x. A row of weights is read once.
+template <bool NEEDS_X>
+static void backward_input(const Problem& problem, const Tile& tile, int at, i64 input,
+                           float* total) {
+  const int outputs = problem.outputs;
+  const i64 rows = problem.rows, own = input * outputs;
+  const float* grad_y = (const float*)problem.grad_y;
+  float* grad_scale = problem.grad_scale ? (float*)problem.grad_scale + own : nullptr;
+  if (grad_scale) memset(grad_scale, 0, outputs * sizeof(float));
+  if (NEEDS_X) {
+    for (i64 r = 0; r < rows; r++) problem.grad_x[r * problem.inputs + input] = 0.f;
+  }
+  for (int f = 0; f < KAN_FUNCTIONS + (problem.base_weight != nullptr); f++) {
+    const bool is_base = f == KAN_FUNCTIONS;
+    const float* values = tile.values + f * Tile::POINTS + at * rows;
+    const float* slopes = tile.slopes + f * Tile::POINTS + at * rows;
+    const float* weight = weights_of(problem, f, input);
+    const float* scale = problem.scale && !is_base ? (const float*)problem.scale + own : nullptr;
+    float* grad = is_base ? (float*)problem.grad_base_weight : (float*)problem.grad_weight;
+    if (grad) grad += (is_base ? 0 : f * (i64)problem.inputs * outputs) + own;
+    const bool sums_scale = grad_scale != nullptr && !is_base;
+    if (grad || sums_scale) {
+      // Where there is no scale, the sum is the gradient.
+      float* sum_of = grad && !scale ? grad : total;
+      memset(sum_of, 0, outputs * sizeof(float));
+      Sum sum(sum_of, nullptr, outputs);
+      bool is_zero = true;
+      for (i64 r = 0; r < rows; r++) {
+        if (values[r] == 0.f) continue;
+        is_zero = false;
+        sum.add(values[r], grad_y + r * outputs);
+      }
+      sum.finish();
+      if (scale && grad) {
+#pragma GCC ivdep
+        for (int o = 0; o < outputs; o++) grad[o] = scale[o] * sum_of[o];
+      }
+      if (sums_scale && !is_zero) {
+#pragma GCC ivdep
+        for (int o = 0; o < outputs; o++) grad_scale[o] = fmaf(sum_of[o], weight[o], grad_scale[o]);
+      }
+    }
+    if (!NEEDS_X) continue;
+    for (i64 r = 0; r < rows; r++) {
+      if (slopes[r] == 0.f) continue;
+      const float* cotangent = grad_y + r * outputs;
+      float dot = 0.f;
+      if (scale) {
+#pragma omp simd reduction(+ : dot)
+        for (int o = 0; o < outputs; o++) dot += cotangent[o] * scale[o] * weight[o];
+      } else {
+#pragma omp simd reduction(+ : dot)
+        for (int o = 0; o < outputs; o++) dot += cotangent[o] * weight[o];
+      }
+      float& grad_x = problem.grad_x[r * problem.inputs + input];
+      grad_x = fmaf(slopes[r], dot, grad_x);
+    }
+  }
+}
+
+extern "C" {
+
+// The gradients of x, weight, scale and base_weight that have an address; workspace: (splits,
+// outputs).
+void backward(const Problem* packed) {
+  const Problem& problem = *packed;
+  const int threads = problem.splits;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    const int own = omp_get_thread_num(), team = omp_get_num_threads();
+    float* total = problem.workspace + own * (i64)problem.outputs;
+    Tile tile;
+    const i64 end = start_of(problem.inputs, own + 1, team), step = Tile::inputs(problem);
+    for (i64 input = start_of(problem.inputs, own, team); input < end; input += step) {
+      const i64 count = std::min(step, end - input);
+      if (problem.grad_x != nullptr) {
+        tile.evaluate_at<VALUES | SLOPES>(problem, input, count);
+        for (int i = 0; i < count; i++) backward_input<true>(problem, tile, i, input + i, total);
+      } else {
+        tile.evaluate_at<VALUES>(problem, input, count);
+        for (int i = 0; i < count; i++) backward_input<false>(problem, tile, i, input + i, total);
+      }
+    }
+  }
+}
+
+// The gradients of weights and scale, from that of the scaled weights, in one pass: shapes
+// (functions, inputs, outputs), those of weight and grad_weight `stride` from function to function.
+void write_grads(const float* total, const float* weight, const float* scale, float* grad_weight,
+                 float* grad_scale, i64 functions, i64 inputs, i64 outputs, i64 stride, int most) {
+  const int threads = threads_for(functions * inputs * outputs, most);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (i64 input = 0; input < inputs; input++) {
+    const i64 own = input * outputs;
+    if (grad_scale) memset(grad_scale + own, 0, outputs * sizeof(float));
+    for (i64 f = 0; f < functions; f++) {
+      const float* sum = total + f * inputs * outputs + own;
+      if (grad_scale) {
+        const float* row = weight + f * stride + own;
+        float* grad = grad_scale + own;
+#pragma GCC ivdep
+        for (i64 o = 0; o < outputs; o++) grad[o] = fmaf(sum[o], row[o], grad[o]);
+      }
+      if (grad_weight) {
+        const float* factor = scale + own;
+        float* grad = grad_weight + f * stride + own;
+#pragma GCC ivdep
+        for (i64 o = 0; o < outputs; o++) grad[o] = sum[o] * factor[o];
+      }
+    }
+  }
+}
+}

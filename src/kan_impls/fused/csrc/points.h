@@ -1,0 +1,125 @@
+// A basis of bases.cuh at many points, which a compiler turns into vectors of points.
+#pragma once
+#include "bases.cuh"
+
+typedef long long i64;
+
+// What is read and written for some points of the same input; function f is `f * stride` further.
+struct Points {
+  const float* x;
+  i64 count, input;
+  float* values;         // written, if not null
+  float* slopes;         // written, if not null
+  i64 stride;            // of values and slopes
+  const float* grads;    // by the values; grad_x is added to, if not null
+  i64 grad_stride, step; // of grads; from point to point: 0 or 1
+  float* grad_x;
+};
+
+// Which of them there are.
+enum What { VALUES = 1, SLOPES = 2, GRAD = 4 };
+
+// Whether the struct makes a number of NaN, which the functions do not.
+template <class B>
+struct HidesNan {
+  static const bool VALUE = false;
+};
+template <int G, int ORDER>
+struct HidesNan<BSpline<G, ORDER>> {
+  static const bool VALUE = true;
+};
+
+template <class B, int WHAT, int STEP, int COUNT>
+static __forceinline__ void evaluate_chunk(const Problem& problem, const Points& points, int pair) {
+  const float* x = points.x;
+  const i64 first = 2 * pair, stride = points.stride, grad_stride = points.grad_stride;
+  float* values = points.values + (WHAT & VALUES ? first * stride : 0);
+  float* slopes = points.slopes + (WHAT & SLOPES ? first * stride : 0);
+  const float* grads = points.grads + (WHAT & GRAD ? first * grad_stride : 0);
+  float* grad_x = points.grad_x;
+  const i64 input = points.input;
+#pragma GCC ivdep
+  for (i64 n = 0; n < points.count; n++) {
+    const float poison = HidesNan<B>::VALUE && x[n] != x[n] ? x[n] : 0.f;
+    B basis;
+    basis.start(x[n], input, pair, problem);
+    float sum = poison;
+    KAN_UNROLL for (int f = 0; f < COUNT; f += 2) {
+      const bool both = f + 1 < COUNT;
+      if (WHAT & VALUES) {
+        values[f * stride + n] = basis.even() + poison;
+        if (both) values[(f + 1) * stride + n] = basis.odd() + poison;
+      }
+      if (WHAT & SLOPES) {
+        slopes[f * stride + n] = basis.even_slope() + poison;
+        if (both) slopes[(f + 1) * stride + n] = basis.odd_slope() + poison;
+      }
+      if (WHAT & GRAD) {
+        sum = fmaf(basis.even_slope(), grads[f * grad_stride + STEP * n], sum);
+        if (both) sum = fmaf(basis.odd_slope(), grads[(f + 1) * grad_stride + STEP * n], sum);
+      }
+      basis.next();
+    }
+    if (WHAT & GRAD) grad_x[n] += sum;
+  }
+}
+
+template <class B, int WHAT, int STEP>
+static void evaluate_near(const Problem& problem, const Points& points) {
+  typedef Chunks<B> Parts;
+  const int LAST = Parts::COUNT - 1, REST = B::NUM_FUNCTIONS - 2 * LAST * Parts::SIZE;
+  for (int chunk = 0; chunk < LAST; chunk++) {
+    evaluate_chunk<B, WHAT, STEP, 2 * Parts::SIZE>(problem, points, Parts::first_pair(chunk));
+  }
+  evaluate_chunk<B, WHAT, STEP, REST>(problem, points, Parts::first_pair(LAST));
+}
+
+// From where a basis loses its digits, and what takes its place there, one point at a time.
+template <class B>
+struct Far {
+  static bool is(float) { return false; }
+  static void at(const Problem&, float, i64, int, float&, float&) {}
+};
+template <int G>
+struct Far<Fourier<G>> {
+  static bool is(float x) { return fabsf(x) > 1e8f && fabsf(x) < INFINITY; }
+  static void at(const Problem&, float x, i64, int function, float& value, float& slope) {
+    const double k = function / 2 + 1, cosine = cos(k * x), sine = sin(k * x);
+    value = (float)(function % 2 ? sine : cosine);
+    slope = (float)(function % 2 ? k * cosine : -k * sine);
+  }
+};
+template <int G>
+struct Far<Sines<G>> {
+  static bool is(float x) { return fabsf(x) > 1e5f && fabsf(x) < INFINITY; }
+  static void at(const Problem& problem, float x, i64 input, int function, float& value,
+                 float& slope) {
+    const double frequency = param_row<0, G>(problem, input)[function];
+    const double angle = frequency * x + param_row<1, G>(problem, input)[function];
+    value = (float)sin(angle), slope = (float)(frequency * cos(angle));
+  }
+};
+
+template <class B, int WHAT, int STEP>
+static void evaluate_far(const Problem& problem, const Points& points, i64 n) {
+  for (int f = 0; f < B::NUM_FUNCTIONS; f++) {
+    float value, slope;
+    Far<B>::at(problem, points.x[n], points.input, f, value, slope);
+    if (WHAT & VALUES) points.values[f * points.stride + n] = value;
+    if (WHAT & SLOPES) points.slopes[f * points.stride + n] = slope;
+    if (WHAT & GRAD) points.grad_x[n] += slope * points.grads[f * points.grad_stride + STEP * n];
+  }
+}
+
+template <class B, int WHAT, int STEP = 1>
+static void evaluate(const Problem& problem, Points points) {
+  for (i64 start = 0, n = 0, end = points.count; n <= end; n++) {  // runs of near points
+    if (n < end && !Far<B>::is(points.x[n])) continue;
+    Points near = points;
+    near.x += start, near.values += start, near.slopes += start, near.count = n - start;
+    near.grads += STEP * start, near.grad_x += start;
+    evaluate_near<B, WHAT, STEP>(problem, near);
+    if (n < end) evaluate_far<B, WHAT, STEP>(problem, points, n);
+    start = n + 1;
+  }
+}

@@ -1,0 +1,255 @@
+"""The product form compiled for the CPU: beside torch's operators, and where it cannot be had."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import kan_impls
+from kan_impls.basis.uniform_bspline import UniformBSplineBasis
+from kan_impls.fused import cpu, cubin_cache, host_compiler
+from kan_impls.fused.operands import Operands
+from tests.cases import ROWS
+from tests.helpers import (
+    assert_close,
+    norms_of_terms,
+    random_like,
+    randomize,
+    run,
+    run_ref,
+)
+
+# float32: four times sqrt(K) + 30 roundings of 2**-24, K up to 400 terms; up to 19 in a harmonic,
+# or where a degree of 9 amplifies the rounding of an angle.
+BOUND = 4 * 2**-24 * (20 + 30)
+
+SPLINES = UniformBSplineBasis.over(-1, 1, 5, 3)
+
+needs_compiler = pytest.mark.skipif(
+    cpu.obstacle(SPLINES) is not None, reason=f"nothing is compiled here: {cpu.obstacle(SPLINES)}"
+)
+
+KINDS = {
+    "fourier": ("fused_fourier_kan", {"grid_size": 5}),
+    "fourier-chunks": ("fused_fourier_kan", {"grid_size": 19}),
+    "splines": ("fused_efficient_kan", {"grid_size": 5, "spline_order": 3}),
+    "splines-chunks": ("fused_efficient_kan", {"grid_size": 17, "spline_order": 2}),
+    "splines-unscaled": (
+        "fused_efficient_kan",
+        {"grid_size": 4, "spline_order": 1, "enable_standalone_scale_spline": False},
+    ),
+    "sines": ("fused_sine_kan", {"grid_size": 5}),  # parameters of the basis, and their gradients
+    "chebyshev": ("fused_cheby_kan", {"degree": 9}),
+}
+
+
+@pytest.fixture
+def anew(monkeypatch, tmp_path):
+    """Nothing is compiled yet, in memory or on disk; afterwards it is forgotten again."""
+    monkeypatch.setenv(cubin_cache.VARIABLE, str(tmp_path / "cache"))
+    functions = (cpu._compiled, host_compiler.find, host_compiler.target)
+    for function in functions:
+        function.cache_clear()
+    yield
+    for function in functions:
+        function.cache_clear()
+
+
+def build(kind, in_features, out_features):
+    name, options = KINDS[kind]
+    return randomize(kan_impls.create_layer(name, in_features, out_features, **options))
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_direct", [True, False])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"), [(1, 5, 7), (3, 33, 18), (20, 4, 1), (70, 19, 66)]
+)
+def test_both_ways_are_the_layer(monkeypatch, kind, is_direct, threads, rows, inputs, outputs):
+    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 * is_direct)
+    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
+    monkeypatch.setattr(cpu, "WORK_OF_THREAD", 1)
+    layer = build(kind, inputs, outputs)
+    x, grad_y = random_like(layer, rows, inputs), random_like(layer, rows, outputs)
+    layer(x)  # which compiles, and tests what it has compiled
+    calls = record_direct(monkeypatch)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        actual, again = run(layer, x, grad_y), run(layer, x, grad_y)
+    finally:
+        torch.set_num_threads(before)
+    passes = ["forward"] if kind == "sines" else ["forward", "backward"]
+    assert calls == is_direct * 2 * passes
+    reference = ROWS[KINDS[kind][0]].layer_ref
+    norms = norms_of_terms(reference, layer, x, grad_y)
+    assert_close(actual, run_ref(reference, layer, x, grad_y), BOUND, norms)
+    assert_close(again, actual, 0)
+
+
+def record_direct(monkeypatch):
+    """The passes that take no matrix product."""
+    calls = []
+    plain = cpu.Compiled._run
+
+    def record(self, which, *arguments):
+        calls.append(which)
+        plain(self, which, *arguments)
+
+    monkeypatch.setattr(cpu.Compiled, "_run", record)
+    return calls
+
+
+@needs_compiler
+@pytest.mark.parametrize("rows", [3, 300])
+def test_each_gradient_alone_is_that_of_all(rows):
+    layer = build("splines", 40, 50)
+    x, grad_y = random_like(layer, rows, 40), random_like(layer, rows, 50)
+    tensors = {"x": x, **dict(layer.named_parameters())}
+    x.requires_grad_()
+    everything = torch.autograd.grad(layer(x), list(tensors.values()), grad_y)
+    for wanted, expected in zip(tensors, everything, strict=True):
+        for name, tensor in tensors.items():
+            tensor.requires_grad_(name == wanted)
+        (actual,) = torch.autograd.grad(layer(x), [tensors[wanted]], grad_y)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_direct", [True, False])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e9, -3e12, 1e38])
+def test_what_is_no_number_or_far_is_what_operators_make_of_it(monkeypatch, kind, is_direct, value):
+    if abs(value) == torch.inf and not kind.startswith("fourier"):
+        pytest.skip("a spline there is 0 as defined, and not a number by the operators")
+    layer = build(kind, 3, 4)
+    x, grad_y = random_like(layer, 9, 3), random_like(layer, 9, 4)
+    x[4, 1] = value
+    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 * is_direct)
+    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
+    found = []
+    for compiled in (cpu.compiled, lambda operands, basis: None):
+        monkeypatch.setattr(cpu, "compiled", compiled)
+        z = x.clone().requires_grad_()
+        layer.zero_grad()
+        y = layer(z)
+        y.backward(grad_y)
+        found.append([y, z.grad, *(p.grad.clone() for p in layer.parameters())])
+    for compiled, operators in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, operators, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@needs_compiler
+def test_it_shares_the_threads_of_torch():
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip(f"{sys.platform} does not list what is loaded")
+    build("splines", 5, 7)(torch.rand(3, 5))
+    names = {line.split()[-1] for line in maps.read_text().splitlines() if "omp" in line}
+    assert len({name for name in names if "libgomp" in name or "libomp" in name}) <= 1
+
+
+@needs_compiler
+def test_a_library_is_compiled_once(anew, monkeypatch):
+    plain, compiled = host_compiler._compile, []
+
+    def record(*arguments):
+        compiled.append(arguments)
+        plain(*arguments)
+
+    monkeypatch.setattr(host_compiler, "_compile", record)
+    for _ in range(2):
+        assert cpu.obstacle(SPLINES) is None
+        cpu._compiled.cache_clear()
+    assert len(compiled) == 1
+
+
+def as_operators(monkeypatch, layer, x):
+    """The layer's output by torch's operators, and the same as asked for."""
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu, "compiled", lambda operands, basis: None)
+        expected = layer(x)
+    return expected, layer(x)
+
+
+def broken(tmp_path, text):
+    """A compiler that is this script."""
+    path = tmp_path / "c++"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo no such option >&2; exit 1", "refused the source:\nno such option"),
+        ("exit 0", "cannot be written or loaded"),
+    ],
+)
+def test_a_compiler_that_fails_leaves_the_operators(anew, monkeypatch, tmp_path, script, reason):
+    monkeypatch.setenv("CXX", broken(tmp_path, script))
+    expected, actual = as_operators(monkeypatch, build("splines", 5, 7), torch.rand(3, 5))
+    assert torch.equal(actual, expected)
+    assert reason in cpu.obstacle(SPLINES)
+
+
+def test_without_a_compiler_operators_run(anew, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    expected, actual = as_operators(monkeypatch, build("splines", 5, 7), torch.rand(3, 5))
+    assert torch.equal(actual, expected)
+    assert "install g++, or name one in CXX" in cpu.obstacle(SPLINES)
+
+
+def test_the_switch_leaves_the_operators(anew, monkeypatch):
+    monkeypatch.setenv(cpu.VARIABLE, "0")
+    expected, actual = as_operators(monkeypatch, build("splines", 5, 7), torch.rand(3, 5))
+    assert torch.equal(actual, expected)
+    assert cpu.obstacle(SPLINES) == "KAN_IMPLS_CPU is 0"
+
+
+FAULTS = {
+    "values": ("points.h", "basis.even() + poison", "1.0001f * basis.even() + poison"),
+    "slopes": ("points.h", "fmaf(basis.odd_slope(),", "fmaf(1.0001f * basis.odd_slope(),"),
+    "forward": ("cpu.cpp", "y[o] = fmaf(scale[o], sum, y[o]);", "y[o] = scale[o] * sum;"),
+    "backward": ("cpu.cpp", "grad[o] = scale[o] * sum_of[o];", "grad[o] = sum_of[o];"),
+    "scale": ("cpu.cpp", "fmaf(sum[o], row[o], grad[o])", "sum[o] * row[o]"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_library_that_computes_something_else_is_not_used(anew, monkeypatch, fault):
+    file, old, new = FAULTS[fault]
+    sources = dict(host_compiler.sources())
+    assert old in sources[file]
+    sources[file] = sources[file].replace(old, new)
+    monkeypatch.setattr(host_compiler, "sources", lambda: sources)
+    expected, actual = as_operators(monkeypatch, build("splines", 5, 7), torch.rand(3, 5))
+    assert torch.equal(actual, expected)
+    assert "failed its known-answer test: it is off by" in cpu.obstacle(SPLINES)
+
+
+def test_nothing_is_compiled_without_values(anew, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(host_compiler, "load", refuse)
+    with FakeTensorMode():
+        layer = kan_impls.create_layer("fused_efficient_kan", 5, 7)
+        layer(torch.rand(9, 5, requires_grad=True)).sum().backward()
+    layer = build("splines", 5, 7)
+    torch.export.export(layer, (torch.rand(4, 5),))
+
+
+def test_other_dtypes_and_devices_take_the_operators():
+    for dtype in (torch.float64, torch.bfloat16):
+        layer = build("splines", 5, 7).to(dtype)
+        operands = Operands(torch.rand(3, 5, dtype=dtype), layer.spline_weight)
+        assert cpu.compiled(operands, SPLINES) is None
+    assert cpu.compiled(Operands(*torch.empty(2, 8, 5, 7, device="meta")), SPLINES) is None
