@@ -137,6 +137,19 @@ def chebyshev_phi_ref(degree: int) -> PhiReference:
     return phi_ref
 
 
+def jacobi_phi_ref(degree: int, a: float, b: float) -> PhiReference:
+    """P_k^(a,b)(t) and (k + a + b + 1) / 2 P_(k-1)^(a+1,b+1)(t) dt/dx, by SciPy, of t = tanh x."""
+
+    def phi_ref(x: Array) -> Phi:
+        k = np.arange(degree + 1)
+        t = np.tanh(x)[..., None]
+        by_t = (k + a + b + 1) / 2 * special.eval_jacobi(np.maximum(k - 1, 0), a + 1, b + 1, t)
+        by_t[..., 0] = 0
+        return Phi(special.eval_jacobi(k, a, b, t), by_t * sech_ref(x)[..., None] ** 2)
+
+    return phi_ref
+
+
 def silu_phi_ref(x: Array) -> Phi:
     """SiLU as a basis of one function."""
     gate = sigmoid_ref(x)
