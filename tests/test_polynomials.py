@@ -1,5 +1,7 @@
 """Layers of polynomials of tanh(x): initial values, and published faults that they do not have."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -80,3 +82,25 @@ def test_the_kernels_say_what_they_do_not_know():
     assert "the degree is 17" in ChebyshevBasis(17).obstacle
     assert JacobiBasis(9, 0.5, 0.0).obstacle is None
     assert ChebyshevBasis(16).obstacle is None
+
+
+@pytest.mark.parametrize("name", ["gram_kan", "fused_gram_kan"])
+def test_the_initial_values_of_gram_kan_are_the_published_ones(device, name):
+    values = published(kan_impls.create_layer(name, 40, 60, degree=3, device=device))
+    # Uniform values up to a bound: of n draws the largest is within 30 / n of it, but for 1e-13.
+    weights, base = values["grams_basis_weights"], values["base_weights"]
+    assert np.abs(weights).max() == pytest.approx((6 / (4 * 100)) ** 0.5, rel=30 / weights.size)
+    assert np.abs(base).max() == pytest.approx((6 / 100) ** 0.5, rel=30 / base.size)
+    assert 0 < np.abs(values["beta_weights"]).max() <= 6 / (40 * 4)  # six deviations
+
+
+@pytest.mark.parametrize("name", ["gram_kan", "fused_gram_kan"])
+def test_gram_kan_keeps_no_inputs_alive(device, name):
+    # The published layer caches the polynomials of the last 256 inputs.
+    layer = kan_impls.create_layer(name, 3, 2, device=device)
+    x = torch.ones(4, 3, device=device)
+    alive = weakref.ref(x)
+    with torch.no_grad():
+        layer(x)
+    del x
+    assert alive() is None

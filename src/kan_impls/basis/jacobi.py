@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from kan_impls.basis.base import register
 from kan_impls.basis.recurrence import RecurrentBasis, Step
 
@@ -50,7 +52,7 @@ class JacobiBasis(RecurrentBasis):
             "1/2: take backend='auto' or 'product', or such exponents"
         )
 
-    def steps(self) -> Sequence[Step]:
+    def steps(self, *params: Tensor) -> Sequence[Step]:
         a, b = self.a, self.b
         found = [Step((a + b + 2) / 2, (a - b) / 2, 0)]
         for n in range(2, self.degree + 1):

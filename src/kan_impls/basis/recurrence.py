@@ -9,16 +9,16 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from kan_impls.basis.base import Basis, Scratch, add_slopes
+from kan_impls.basis.base import Basis, Scratch, add_slopes, in_columns
 from kan_impls.basis.hyperbolic import tanh_sech
 
 
 class Step(NamedTuple):
-    """`P_k = (scale t + shift) P_(k-1) - back P_(k-2)`."""
+    """`P_k = (scale t + shift) P_(k-1) - back P_(k-2)`; a trained `back` is one for each input."""
 
     scale: float
     shift: float
-    back: float
+    back: float | Tensor
 
 
 class RecurrentBasis(Basis):
@@ -34,8 +34,12 @@ class RecurrentBasis(Basis):
     max_kernel_degree: ClassVar[int] = 9
 
     @abstractmethod
-    def steps(self) -> Sequence[Step]:
-        """To the polynomials of degree 1 to `degree`."""
+    def steps(self, *params: Tensor) -> Sequence[Step]:
+        """To the polynomials of degree 1 to `degree`.
+
+        Args:
+            params: with their numbers first, in shapes `(size, ...)` that broadcast with x.
+        """
 
     @property
     def num_basis(self) -> int:
@@ -58,7 +62,7 @@ class RecurrentBasis(Basis):
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
         t, _ = tanh_sech(x)
         values = [torch.ones_like(t)]
-        for scale, shift, back in self.steps():
+        for scale, shift, back in self.steps(*(param.to(x.dtype).t() for param in params)):
             following = (scale * t + shift) * values[-1]
             values.append(following - back * values[-2] if len(values) > 1 else following)
         return torch.stack(values, -1)
@@ -79,12 +83,13 @@ class RecurrentBasis(Basis):
             slopes = scratch.empty(x, values.shape)
             slopes[0] = 0
             results.append(slopes)
-        for k, (scale, shift, back) in enumerate(self.steps(), start=1):
+        steps = self.steps(*(in_columns(param, x) for param in params))
+        for k, (scale, shift, back) in enumerate(steps, start=1):
             factor = t.mul(scale).add_(shift)
             for result in results:
                 torch.mul(result[k - 1], factor, out=result[k])
                 if k > 1:
-                    result[k].sub_(result[k - 2], alpha=back)
+                    _subtract(result[k], result[k - 2], back)
             if with_slopes:
                 slopes[k].add_(values[k - 1], alpha=scale)
         if not with_slopes:
@@ -95,3 +100,10 @@ class RecurrentBasis(Basis):
         self, grad_x: Tensor, values: Tensor, slopes: Tensor | None, grad_phi: Tensor
     ) -> None:
         add_slopes(grad_x, slopes, grad_phi)
+
+
+def _subtract(total: Tensor, value: Tensor, factor: float | Tensor) -> None:
+    if isinstance(factor, Tensor):
+        total.addcmul_(value, factor, value=-1)
+    else:
+        total.sub_(value, alpha=factor)

@@ -343,6 +343,63 @@ struct Jacobi : Plain {
   }
 };
 
+// P_k(t) = t P_(k-1)(t) - c_k w_(k-1) P_(k-2)(t) for k = 0 to D, where t = tanh x; the weights w are
+// params0.
+template <int D>
+struct Gram : Plain {
+  static const int NUM_FUNCTIONS = D + 1;
+  static const int NUM_PARAMS = D + 1;
+
+  const float* weights;
+  float t, rate;             // tanh x, and its derivative
+  float value[2], slope[2];  // of the pair, slopes by t
+  float by_weight[2][D + 1];
+  int current;
+
+  __device__ __forceinline__ void start(float x, long long input, int pair,
+                                        const Problem& problem) {
+    weights = param_row<0, D + 1>(problem, input);
+    t = tanhf(x), rate = sech(x), rate *= rate;
+    value[0] = 1.f, slope[0] = 0.f, value[1] = t, slope[1] = 1.f;
+    KAN_UNROLL for (int m = 0; m <= D; m++) by_weight[0][m] = by_weight[1][m] = 0.f;
+    current = 0;
+    for (int h = 0; h < pair; h++) next();
+  }
+  __device__ __forceinline__ void next() {
+    current++;
+    step<0>(2 * current);
+    step<1>(2 * current + 1);
+  }
+  __device__ __forceinline__ float even() const { return value[0]; }
+  __device__ __forceinline__ float odd() const { return value[1]; }
+  __device__ __forceinline__ float even_slope() const { return slope[0] * rate; }
+  __device__ __forceinline__ float odd_slope() const { return slope[1] * rate; }
+
+  template <class Add>
+  __device__ __forceinline__ void param_grads(float even, float odd, Add add) const {
+    KAN_UNROLL for (int m = 1; m < D; m++) {
+      add(m, fmaf(even, by_weight[0][m], odd * by_weight[1][m]));
+    }
+  }
+
+ private:
+  // From degree n - 1 to degree n, which takes the place of n - 2.
+  template <int SIDE>
+  __device__ __forceinline__ void step(int n) {
+    if (n > D) return;
+    const int LAST = 1 - SIDE;
+    float m_squared = (n - 1.f) * (n - 1.f);
+    float factor = (2.f * n - 1.f) * m_squared * (4.f * m_squared - 1.f) / ((float)n * n);
+    float back = factor * weights[n - 1];
+    KAN_UNROLL for (int m = 1; m < D; m++) {
+      float own = m == n - 1 ? factor * value[SIDE] : 0.f;
+      by_weight[SIDE][m] = fmaf(t, by_weight[LAST][m], -fmaf(back, by_weight[SIDE][m], own));
+    }
+    slope[SIDE] = fmaf(t, slope[LAST], fmaf(-back, slope[SIDE], value[LAST]));
+    value[SIDE] = fmaf(t, value[LAST], -back * value[SIDE]);
+  }
+};
+
 // SiLU(x) = x sigmoid(x).
 struct Silu : Plain {
   static const int NUM_FUNCTIONS = 1;
