@@ -11,6 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 from scipy import special
 
@@ -135,6 +136,63 @@ def chebyshev_phi_ref(degree: int) -> PhiReference:
         return Phi(special.eval_chebyt(k, t), slopes)
 
     return phi_ref
+
+
+def jacobi_phi_ref(degree: int, a: float, b: float) -> PhiReference:
+    """P_k^(a,b)(t) and (k + a + b + 1) / 2 P_(k-1)^(a+1,b+1)(t) dt/dx, by SciPy, of t = tanh x."""
+
+    def phi_ref(x: Array) -> Phi:
+        k = np.arange(degree + 1)
+        t = np.tanh(x)[..., None]
+        by_t = (k + a + b + 1) / 2 * special.eval_jacobi(np.maximum(k - 1, 0), a + 1, b + 1, t)
+        by_t[..., 0] = 0
+        return Phi(special.eval_jacobi(k, a, b, t), by_t * sech_ref(x)[..., None] ** 2)
+
+    return phi_ref
+
+
+def gram_phi_ref(x: Array, weights: Array) -> Phi:
+    """P_k = t P_(k-1) - c_k w_(k-1) P_(k-2), by the coefficients of each polynomial in t = tanh x,
+    whose derivatives by the weights are polynomials, too."""
+    size = weights.shape[1]
+    values, slopes = np.empty((*x.shape, size)), np.empty((*x.shape, size))
+    by_weights = np.zeros((*x.shape, size, size))
+    for i, own in enumerate(weights):
+        t, rate = np.tanh(x[:, i]), sech_ref(x[:, i]) ** 2
+        found = [Polynomial([1]), Polynomial([0, 1])]
+        derived = [[Polynomial([0])] * size, [Polynomial([0])] * size]
+        for k in range(2, size):
+            n = k - 1
+            c = (k + n) * (k - n) * n**2 / (k**2 / (4 * n**2 - 1))
+            found.append(found[1] * found[-1] - c * own[n] * found[-2])
+            derived.append(
+                [
+                    found[1] * derived[-1][m]
+                    - c * own[n] * derived[-2][m]
+                    - (c * found[-3] if m == n else 0)
+                    for m in range(size)
+                ]
+            )
+        for k in range(size):
+            values[:, i, k], slopes[:, i, k] = found[k](t), found[k].deriv()(t) * rate
+            for m in range(size):
+                by_weights[:, i, k, m] = derived[k][m](t)
+    return Phi(values, slopes, (by_weights,))
+
+
+def gram_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+    """y_bo = sum_i u_oi silu(x_bi) + sum_ik c_iok P_k(x_bi), with one recurrence for all inputs."""
+    shared = parameters["beta_weights"]
+    layer_ref = basis_layer_ref(
+        lambda functions: gram_phi_ref,
+        weight="grams_basis_weights iok",
+        base_weight="base_weights oi",
+        params0="beta_weights ip",
+    )
+    each = np.tile(shared, (x.shape[1], 1))
+    passes = layer_ref(x, {**parameters, "beta_weights": each}, grad_y)
+    passes.grads["beta_weights"] = passes.grads["beta_weights"].sum(0)
+    return passes
 
 
 def silu_phi_ref(x: Array) -> Phi:

@@ -13,19 +13,19 @@ from kan_impls.basis import chebyshev
 from kan_impls.basis.base import Basis
 from kan_impls.basis.chebyshev import ChebyshevBasis
 from kan_impls.basis.fourier import FourierBasis
+from kan_impls.basis.jacobi import JacobiBasis
 from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import kernels, problem
 from kan_impls.fused.kernels import Device, Element, Functions, Launch, Layer, Precision
 from tests import emulated_layer
-from tests.cases import phi_refs
+from tests.cases import phi_ref_of, phi_refs
 from tests.emulated_layer import Buffer, Case, compiled, errors, with_kinds
 from tests.emulator import build
 from tests.emulator.build import EmulationError, Emulator
 from tests.reference import (
     bspline_derivative_ref,
     bspline_ref,
-    chebyshev_phi_ref,
     sigmoid_ref,
 )
 
@@ -194,14 +194,18 @@ __global__ void last_row(Problem problem) {
 }
 """
 SPLINES = [(5, 1), (5, 2), (5, 3), (300, 3)]
-DEGREES = [4, 9, chebyshev.MAX_KERNEL_DEGREE]
+POLYNOMIALS = [
+    *(ChebyshevBasis(degree) for degree in (4, 9, chebyshev.MAX_KERNEL_DEGREE)),
+    *(JacobiBasis(degree, 1.0, -0.5) for degree in (4, JacobiBasis.max_kernel_degree)),
+    JacobiBasis(JacobiBasis.max_kernel_degree, 0.0, 0.0),
+]
 
 
 @pytest.fixture(scope="module")
 def evaluator():
     names = ["Fourier<5>", "Fourier<300>", "Silu", "WithSilu<Fourier<5>>"]
     names += [f"WithSilu<BSpline<{g}, {k}>>" for g, k in SPLINES]
-    names += [f"Chebyshev<{degree}>" for degree in DEGREES]
+    names += [basis.cuda for basis in POLYNOMIALS]
     return Emulator(EVALUATE, [*(f"evaluate<{name}>" for name in names), "last_row<Fourier<300>>"])
 
 
@@ -246,22 +250,23 @@ def test_harmonics_of_no_number_are_not_numbers(evaluator):
     assert np.isnan(slopes).all()
 
 
-@pytest.mark.parametrize("degree", DEGREES)
+@pytest.mark.parametrize("basis", POLYNOMIALS, ids=lambda basis: basis.cuda)
 @pytest.mark.parametrize("largest", [1e-3, 1, 5, 40])
-def test_chebyshev_polynomials_are_accurate_anywhere(evaluator, degree, largest):
+def test_polynomials_are_accurate_anywhere(evaluator, basis, largest):
     rng = np.random.default_rng(0)
     x = np.append(rng.uniform(-largest, largest, 200), [0, 1e-30, -1e-30]).astype(np.float32)
-    values, slopes = evaluate(evaluator, ChebyshevBasis(degree), x)
-    expected = chebyshev_phi_ref(degree)(x.astype(np.float64)[:, None])
+    values, slopes = evaluate(evaluator, basis, x)
+    expected = phi_ref_of(basis)(x.astype(np.float64)[:, None])
     assert relative(values, expected.values[:, 0]) <= 1e-6
     assert relative(slopes, expected.slopes[:, 0]) <= 1e-6
 
 
-def test_chebyshev_polynomials_at_infinity_and_of_no_number(evaluator):
+@pytest.mark.parametrize("basis", POLYNOMIALS, ids=lambda basis: basis.cuda)
+def test_polynomials_at_infinity_and_of_no_number(evaluator, basis):
     x = np.array([np.inf, -np.inf, 1e30, np.nan], np.float32)
-    values, slopes = evaluate(evaluator, ChebyshevBasis(9), x)
-    sign = np.where(np.arange(10) % 2, -1, 1)
-    np.testing.assert_array_equal(values[:3], [np.ones(10), sign, np.ones(10)])
+    values, slopes = evaluate(evaluator, basis, x)
+    expected = phi_ref_of(basis)(x[:3].astype(np.float64)[:, None])
+    np.testing.assert_allclose(values[:3], expected.values[:, 0], rtol=1e-5)
     assert not slopes[:3].any()
     assert np.isnan(values[3, 1:]).all()
 

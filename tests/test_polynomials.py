@@ -1,15 +1,23 @@
 """Layers of polynomials of tanh(x): initial values, and published faults that they do not have."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 import kan_impls
-from tests.cases import ROWS
-from tests.helpers import published, randomize, run, run_ref, to_numpy
+from kan_impls.basis.chebyshev import ChebyshevBasis
+from kan_impls.basis.jacobi import JacobiBasis
+from tests.cases import ROWS, jacobi_layer_ref
+from tests.helpers import FLOAT64, assert_close, published, randomize, run, run_ref, to_numpy
 
 # The published key of the coefficients, shape (in, out, degree + 1).
-COEFFICIENTS = {"cheby_kan": "cheby_coeffs"}
+COEFFICIENTS = {
+    "cheby_kan": "cheby_coeffs",
+    "jacobi_kan": "jacobi_coeffs",
+    "legendre_kan": "jacobi_coeffs",
+}
 
 each_form = pytest.mark.parametrize(
     "name", [form + name for name in COEFFICIENTS for form in ("", "fused_")]
@@ -49,3 +57,50 @@ def test_derivatives_are_finite_at_any_x(device, name):
     assert first.isfinite().all()
     assert second.isfinite().all()
     assert not to_numpy(first[3:]).any()  # below the least float32
+
+
+@pytest.mark.parametrize("name", ["jacobi_kan", "fused_jacobi_kan"])
+@pytest.mark.parametrize(("a", "b"), [(0.5, -0.75), (-0.5, -0.5)])
+def test_any_exponents_have_their_polynomials_in_float64(device, name, a, b):
+    # The published jacobi_kan makes its polynomials in float32, whatever the dtype of x.
+    options = {"degree": 6, "a": a, "b": b, "dtype": torch.float64, "device": device}
+    layer = randomize(kan_impls.create_layer(name, 3, 2, **options))
+    x = torch.randn(5, 3, dtype=torch.float64).to(device)
+    grad_y = torch.randn(5, 2, dtype=torch.float64).to(device)
+    assert_close(run(layer, x, grad_y), run_ref(jacobi_layer_ref(a, b), layer, x, grad_y), FLOAT64)
+
+
+@pytest.mark.parametrize(("a", "b", "name"), [(-1.0, 0.0, "a"), (0.0, float("nan"), "b")])
+def test_exponents_without_a_weight_are_refused(a, b, name):
+    with pytest.raises(ValueError, match=rf"{name} is .*; expected a number above -1"):
+        kan_impls.create_layer("jacobi_kan", 3, 2, a=a, b=b)
+
+
+def test_the_kernels_say_what_they_do_not_know():
+    assert "multiples of 1/2" in JacobiBasis(3, 0.3, 0.0).obstacle
+    assert "the degree is 10" in JacobiBasis(10, 0.0, 0.0).obstacle
+    assert "the degree is 17" in ChebyshevBasis(17).obstacle
+    assert JacobiBasis(9, 0.5, 0.0).obstacle is None
+    assert ChebyshevBasis(16).obstacle is None
+
+
+@pytest.mark.parametrize("name", ["gram_kan", "fused_gram_kan"])
+def test_the_initial_values_of_gram_kan_are_the_published_ones(device, name):
+    values = published(kan_impls.create_layer(name, 40, 60, degree=3, device=device))
+    # Uniform values up to a bound: of n draws the largest is within 30 / n of it, but for 1e-13.
+    weights, base = values["grams_basis_weights"], values["base_weights"]
+    assert np.abs(weights).max() == pytest.approx((6 / (4 * 100)) ** 0.5, rel=30 / weights.size)
+    assert np.abs(base).max() == pytest.approx((6 / 100) ** 0.5, rel=30 / base.size)
+    assert 0 < np.abs(values["beta_weights"]).max() <= 6 / (40 * 4)  # six deviations
+
+
+@pytest.mark.parametrize("name", ["gram_kan", "fused_gram_kan"])
+def test_gram_kan_keeps_no_inputs_alive(device, name):
+    # The published layer caches the polynomials of the last 256 inputs.
+    layer = kan_impls.create_layer(name, 3, 2, device=device)
+    x = torch.ones(4, 3, device=device)
+    alive = weakref.ref(x)
+    with torch.no_grad():
+        layer(x)
+    del x
+    assert alive() is None

@@ -16,6 +16,13 @@ FOURIER = ("fourier_kan", "fused_fourier_kan")
 PUBLISHED = {
     "mlp": {"layer1.weight": (2, 3), "layer1.bias": (2,)},
     "cheby_kan": {"cheby_coeffs": (3, 2, 5), "arange": (5,)},
+    "gram_kan": {
+        "grams_basis_weights": (3, 2, 4),
+        "base_weights": (2, 3),
+        "beta_weights": (4,),
+    },
+    "jacobi_kan": {"jacobi_coeffs": (3, 2, 4)},
+    "legendre_kan": {"jacobi_coeffs": (3, 2, 4)},
     "sine_kan": {
         "amplitudes": (2, 3, 5),
         "freq": (1, 1, 1, 5),
