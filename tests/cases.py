@@ -39,6 +39,7 @@ from tests.reference import (
     sine_phi_ref,
     spline_phi_ref,
     switch_ref,
+    wav_kan_ref,
 )
 
 Config = Mapping[str, Any]
@@ -306,6 +307,26 @@ ROWS |= both_rows(
         phi_ref=lambda basis: relu_phi_ref(basis.grid_size, basis.order),
     ),
     saved_per_input=lambda config: 9 * config["grid_size"] + 40,
+)
+
+# One row for each wavelet would repeat the rest: see test_wav_kan.py.
+ROWS |= both_rows(
+    "wav_kan",
+    Row(
+        wav_kan_ref("mexican_hat"),
+        (
+            {"in_features": 3, "out_features": 2},
+            {"in_features": 7, "out_features": 5},
+        ),
+        parameters=8_012_002,
+        fit_widths=(2, 8, 1),
+        fit_error=0.06,  # 1% to 2.5% from any of three seeds
+        amplification=lambda config, largest: 20,
+        has_limits=True,
+        # A BatchNorm keeps its input.
+        saved_per_input=lambda config: -(-config["out_features"] // config["in_features"]),
+    ),
+    saved_per_input=lambda config: 9 * config["out_features"] + 9,
 )
 
 
