@@ -182,6 +182,8 @@ class _Values:
         self.wavelet = WAVELETS[name]
         self.count = 4 if slopes else 3
         self.memory: Tensor | None = None
+        self.shape: tuple[int, ...] = ()
+        self.views: list[Tensor] = []
 
     def chunks(self) -> Iterator[tuple[slice, slice]]:
         rows, inputs = self.x.shape
@@ -190,10 +192,12 @@ class _Values:
     def at(self, rows: slice, outputs: slice) -> list[Tensor]:
         """z, its envelope, which may be overwritten, the values, and the slopes, if wanted."""
         shape = (outputs.stop - outputs.start, rows.stop - rows.start, self.x.shape[1])
-        size = math.prod(shape)
         if self.memory is None:  # of the first chunk, which is the largest
-            self.memory = self.x.new_empty((self.count, size), dtype=self.dtype)
-        z, envelope, values, *slopes = (own[:size].view(shape) for own in self.memory)
+            self.memory = self.x.new_empty((self.count, math.prod(shape)), dtype=self.dtype)
+        if shape != self.shape:
+            self.shape = shape
+            self.views = [own[: math.prod(shape)].view(shape) for own in self.memory]
+        z, envelope, values, *slopes = self.views
         translation, scale = (
             own[outputs].to(self.dtype).unsqueeze(1) for own in (self.translation, self.scale)
         )
