@@ -31,7 +31,8 @@ def scaled(
     """The reference with other sizes; an MLP of as many parameters as a Fourier layer."""
     if variant.name == "mlp":
         return Case(name, variant, batch, (width, 2 * grid * width, 1))
-    return Case(name, variant, batch, (width, width, 1), {variant.size: grid})
+    config = {variant.size: grid} if variant.size else {}
+    return Case(name, variant, batch, (width, width, 1), config)
 
 
 # One size grows at a time, around the reference.

@@ -6,7 +6,7 @@ A new variant adds a row to `ROWS`, see `both_rows`; without one, test_contract.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import kan_impls
@@ -15,9 +15,11 @@ from kan_impls.basis.chebyshev import ChebyshevBasis
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.gram import GramBasis
 from kan_impls.basis.jacobi import JacobiBasis
+from kan_impls.basis.radial import GaussianBasis, SwitchBasis
 from kan_impls.basis.silu import SiluBasis
 from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
+from kan_impls.variants.relu_kan import ReluBasis
 from tests.reference import (
     PhiReference,
     Reference,
@@ -27,15 +29,22 @@ from tests.reference import (
     efficient_kan_ref,
     fourier_kan_ref,
     fourier_phi_ref,
+    gaussian_ref,
     gram_kan_ref,
     gram_phi_ref,
     jacobi_phi_ref,
     kan_ref,
     mlp_ref,
+    radial_layer_ref,
+    radial_phi_ref,
+    relu_kan_ref,
+    relu_phi_ref,
     silu_phi_ref,
     sine_kan_ref,
     sine_phi_ref,
     spline_phi_ref,
+    switch_ref,
+    wav_kan_ref,
 )
 
 Config = Mapping[str, Any]
@@ -58,8 +67,8 @@ class Row:
             element of x, besides x and the parameters.
         amplification: from the config and the largest |x|, by how much the basis
             enlarges a rounding error.
-        fit_widths, fit_error: a network, and the error relative to the target's deviation
-            below which it learns exp(sin(pi x0) + x1^2) on [-1, 1]^2.
+        fit_widths, fit_options, fit_error: a network, and the error relative to the target's
+            deviation below which it learns exp(sin(pi x0) + x1^2) on [-1, 1]^2.
         golden: the golden vectors of which implementation it must reproduce, if any.
         has_limits: whether the output has a limit where an input goes to infinity.
         bases: small ones, whose kernels are emulated, alone and with everything around them.
@@ -75,6 +84,7 @@ class Row:
     fit_widths: tuple[int, ...] = (2, 4, 1)
     # 250 steps of L-BFGS reach 0.3% to 1.2% from any of four seeds.
     fit_error: float = 0.03
+    fit_options: Config = field(default_factory=dict)
     golden: str | None = None
     has_limits: bool = False
     bases: tuple[Basis, ...] = ()
@@ -268,6 +278,120 @@ ROWS: dict[str, Row] = {
 }
 
 
+def gaussian_condition(config: Config, largest: float) -> float:
+    """By how much exp(-z^2) enlarges the rounding of z, in the tails; beyond z^2 = 88 it is 0."""
+    distance = (largest + 3) * (config["num_grids"] - 1) / 4  # in the widths of default ends
+    return 10 + 4 * min(distance**2, 88)
+
+
+# The width that default ends of the grid give.
+fast_kan_ref = radial_layer_ref(
+    gaussian_ref, lambda num_grids: 4 / (num_grids - 1), "rbf.grid", "spline_linear.weight", "o ik"
+)
+
+ROWS |= both_rows(
+    "fast_kan",
+    Row(
+        fast_kan_ref,
+        (
+            {"in_features": 3, "out_features": 6, "num_grids": 3, "use_layernorm": False},
+            {"in_features": 7, "out_features": 5, "num_grids": 8},
+        ),
+        parameters=10_015_019,
+        amplification=gaussian_condition,
+        golden="fast_kan",
+        bases=(GaussianBasis(3, 0.7),),
+        phi_ref=lambda basis: radial_phi_ref(gaussian_ref, basis.width),
+        # A LayerNorm in front keeps its input and what it gives.
+        saved_per_input=lambda config: 3 * config.get("use_layernorm", True),
+        fit_options={"use_layernorm": False},  # of two inputs one would leave a sign
+    ),
+    saved_per_input=lambda config: 9 * config["num_grids"] + 9,
+)
+
+faster_kan_ref = radial_layer_ref(
+    switch_ref, lambda num_grids: 1, "rbf.grid", "spline_linear.weight", "o ik"
+)
+
+ROWS |= both_rows(
+    "faster_kan",
+    Row(
+        faster_kan_ref,
+        (
+            {"in_features": 3, "out_features": 6, "num_grids": 3, "use_layernorm": False},
+            {"in_features": 7, "out_features": 5, "num_grids": 8},
+        ),
+        parameters=10_014_022,
+        # A distance, rounded once, is in an exponent twice; beyond 44 the switch is 0.
+        amplification=lambda config, largest: 10 + 4 * min(largest, 44),
+        golden="faster_kan",
+        has_limits=True,
+        bases=(SwitchBasis(3, 1.0),),
+        phi_ref=lambda basis: radial_phi_ref(switch_ref, basis.width),
+        saved_per_input=lambda config: 3 * config.get("use_layernorm", True),
+        fit_options={"use_layernorm": False},  # of two inputs one would leave a sign
+    ),
+    saved_per_input=lambda config: 9 * config["num_grids"] + 9,
+)
+
+rbf_kan_ref = radial_layer_ref(
+    gaussian_ref,
+    lambda num_grids: 4 / (num_grids - 1),
+    "rbf_linear.grid",
+    "rbf_linear.spline_weight",
+    "ik o",
+)
+
+ROWS |= both_rows(
+    "rbf_kan",
+    Row(
+        rbf_kan_ref,
+        ({"in_features": 3, "out_features": 2, "num_grids": 4},),
+        parameters=10_011_019,
+        amplification=gaussian_condition,
+        golden="rbf_kan",
+    ),
+    saved_per_input=lambda config: 9 * config["num_grids"] + 9,
+)
+
+ROWS |= both_rows(
+    "relu_kan",
+    Row(
+        relu_kan_ref,
+        (
+            {"in_features": 3, "out_features": 2, "grid_size": 3},
+            {"in_features": 13, "out_features": 7, "grid_size": 5},
+        ),
+        parameters=10_051_001,
+        amplification=lambda config, largest: 10,
+        golden="relu_kan",
+        bases=(ReluBasis(3, 2),),
+        phi_ref=lambda basis: relu_phi_ref(basis.grid_size, basis.order),
+    ),
+    saved_per_input=lambda config: 9 * config["grid_size"] + 40,
+)
+
+# One row for each wavelet would repeat the rest: see test_wav_kan.py.
+ROWS |= both_rows(
+    "wav_kan",
+    Row(
+        wav_kan_ref("mexican_hat"),
+        (
+            {"in_features": 3, "out_features": 2},
+            {"in_features": 7, "out_features": 5},
+        ),
+        parameters=8_012_002,
+        fit_widths=(2, 8, 1),
+        fit_error=0.06,  # 1% to 2.5% from any of three seeds
+        amplification=lambda config, largest: 20,
+        has_limits=True,
+        # A BatchNorm keeps its input.
+        saved_per_input=lambda config: -(-config["out_features"] // config["in_features"]),
+    ),
+    saved_per_input=lambda config: 9 * config["out_features"] + 9,
+)
+
+
 # Bases that are in no implementation.
 OTHER_BASES: dict[Basis, Callable[[Any], PhiReference]] = {
     SiluBasis(): lambda basis: silu_phi_ref,
@@ -275,12 +399,13 @@ OTHER_BASES: dict[Basis, Callable[[Any], PhiReference]] = {
 
 
 def other_fused(named: Iterable[Sequence[Any]]) -> list[tuple[str, Config]]:
-    """The first options, without sizes, of the fused implementations that are not named."""
+    """The first options, without sizes, of the fused implementations that are not named and have
+    a basis of their own."""
     known, sizes = {name for name, *_ in named}, ("in_features", "out_features")
     return [
         (name, {key: value for key, value in row.configs[0].items() if key not in sizes})
         for name, row in ROWS.items()
-        if name not in known and kan_impls.get_variant(name).is_fused
+        if name not in known and row.bases and kan_impls.get_variant(name).is_fused
     ]
 
 

@@ -134,8 +134,9 @@ class LayerRun:
             self._add("scale", (inputs, outputs), 1 + 0.3 * self._normal(rng))
         if case.bias:
             self._add("bias", (outputs,), rng.standard_normal(outputs))
-        for n, shape in enumerate(params_of(case)):
-            self._add(f"params{n}", shape, rng.standard_normal(shape), Element.FLOAT, shift=0)
+        params = case.basis.tested_params([rng.standard_normal(s) for s in params_of(case)])
+        for n, param in enumerate(params):
+            self._add(f"params{n}", param.shape, param, Element.FLOAT, shift=0)
         self._add("grad_y", (rows, outputs), rng.standard_normal((rows, outputs)))
         self._add("y", (rows, outputs))
         for name in ("weight", "base_weight", "scale"):
@@ -204,12 +205,15 @@ def errors(case: Case, emulator: Emulator, seed: int = 0) -> dict[str, float]:
 
 
 def errors_of(case: Case, actual: dict[str, Array]) -> dict[str, float]:
-    """The relative error of every result, in the norm; infinite where a value is not a number."""
+    """The relative error of every result, in the norm; infinite where a value is not a number, and
+    0 where all are as they are to be, as where functions are 0 everywhere."""
     expected = reference(case)
     assert actual.keys() <= expected.keys()
     result = {}
     for name, value in actual.items():
-        error = np.linalg.norm(value - expected[name]) / np.linalg.norm(expected[name])
+        error = np.linalg.norm(value - expected[name])
+        if error != 0:
+            error = error / np.linalg.norm(expected[name])
         result[name] = float(error) if np.isfinite(error) else np.inf
     return result
 

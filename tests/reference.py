@@ -151,6 +151,29 @@ def jacobi_phi_ref(degree: int, a: float, b: float) -> PhiReference:
     return phi_ref
 
 
+def gaussian_ref(z: Array) -> tuple[Array, Array]:
+    """exp(-z^2) and its derivative."""
+    return np.exp(-(z**2)), -2 * z * np.exp(-(z**2))
+
+
+def switch_ref(z: Array) -> tuple[Array, Array]:
+    """sech^2(z) and its derivative."""
+    decay = np.exp(-np.abs(z))
+    value = (2 * decay / (1 + decay**2)) ** 2
+    return value, -2 * np.tanh(z) * value
+
+
+def radial_phi_ref(bump: Callable, width: float) -> PhiReference:
+    """A bump around each centre, of so many units, which are parameters."""
+
+    def phi_ref(x: Array, centres: Array) -> Phi:
+        values, rates = bump((x[..., None] - centres) / width)
+        slopes = rates / width
+        return Phi(values, slopes, (-slopes[..., None] * np.eye(slopes.shape[-1]),))
+
+    return phi_ref
+
+
 def gram_phi_ref(x: Array, weights: Array) -> Phi:
     """P_k = t P_(k-1) - c_k w_(k-1) P_(k-2), by the coefficients of each polynomial in t = tanh x,
     whose derivatives by the weights are polynomials, too."""
@@ -193,6 +216,118 @@ def gram_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
     passes = layer_ref(x, {**parameters, "beta_weights": each}, grad_y)
     passes.grads["beta_weights"] = passes.grads["beta_weights"].sum(0)
     return passes
+
+
+def radial_layer_ref(
+    bump: Callable, width: Callable[[int], float], grid: str, weight: str, letters: str
+) -> Reference:
+    """The oracle of a layer of bumps around centres, which are the same for all inputs.
+
+    Args:
+        bump: as in `radial_phi_ref`.
+        width: of a bump, from the number of the centres.
+        grid, weight: the keys of the centres and of the weights.
+        letters: how the axes of the weights are merged, `"o ik"` or `"ik o"`.
+    """
+    reference = basis_layer_ref(
+        lambda functions: radial_phi_ref(bump, width(functions)),
+        weight=f"{weight} oik" if letters == "o ik" else f"{weight} iko",
+        base_weight="base_linear.weight oi",
+        bias="base_linear.bias o",
+        params0=f"{grid} ip",
+    )
+
+    def layer_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+        inputs, centres, own = x.shape[1], parameters[grid], parameters[weight]
+        split = (-1, inputs, len(centres)) if letters == "o ik" else (inputs, len(centres), -1)
+        each = {grid: np.tile(centres, (inputs, 1)), weight: own.reshape(split)}
+        passes = reference(x, {**parameters, **each}, grad_y)
+        passes.grads[grid] = passes.grads[grid].sum(0)
+        passes.grads[weight] = passes.grads[weight].reshape(own.shape)
+        return passes
+
+    return layer_ref
+
+
+def relu_phi_ref(grid_size: int, order: int) -> PhiReference:
+    """(r relu(end - x) relu(x - start))^2, r = 4 grid_size^2 / (order + 1)^2, and derivatives."""
+    squared = (4 * grid_size**2 / (order + 1) ** 2) ** 2
+
+    def phi_ref(x: Array, starts: Array, ends: Array) -> Phi:
+        since, left = x[..., None] - starts, ends - x[..., None]
+        inside = (since > 0) & (left > 0)
+        since, left = since * inside, left * inside
+        by_start = -2 * squared * since * left**2
+        by_end = 2 * squared * since**2 * left
+        each = np.eye(since.shape[-1])
+        jacobians = tuple(by[..., None] * each for by in (by_start, by_end))
+        return Phi(squared * since**2 * left**2, -by_start - by_end, jacobians)
+
+    return phi_ref
+
+
+def relu_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+    """The oracle of a layer of order 3; weights of shape (o, 1, k, i) are meant as (o, i, k)."""
+    key = "equal_size_conv.weight"
+    weight = parameters[key]
+    reference = basis_layer_ref(
+        lambda functions: relu_phi_ref(functions - 3, 3),
+        weight=f"{key} oik",
+        bias="equal_size_conv.bias o",
+        params0="phase_low ip",
+        params1="phase_height ip",
+    )
+    plain = weight.reshape(len(weight), x.shape[1], -1)
+    passes = reference(x, {**parameters, key: plain}, grad_y)
+    passes.grads[key] = passes.grads[key].reshape(weight.shape)
+    return passes
+
+
+def wavelet_ref(name: str, z: Array) -> tuple[Array, Array]:
+    """A wavelet and its derivative; 0 where the envelope is."""
+    z = np.clip(z, -50, 50)
+    envelope = np.exp(-(z**2) / 2)
+    if name == "mexican_hat":
+        norm = 2 / (np.sqrt(3) * np.pi**0.25)
+        return norm * (z**2 - 1) * envelope, norm * z * (3 - z**2) * envelope
+    if name == "morlet":
+        value = np.cos(5 * z) * envelope
+        return value, -5 * np.sin(5 * z) * envelope - z * value
+    return -z * envelope, (z**2 - 1) * envelope
+
+
+def wav_kan_ref(name: str, is_training: bool = False) -> Reference:
+    """y_bo = BatchNorm of sum_i w_oi psi((x_bi - t_oi) / s_oi), the mean and variance being those
+    of the batch in training, otherwise the stored ones."""
+
+    def layer_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+        weight, scale = parameters["wavelet_weights"], parameters["scale"]
+        z = (x[:, None] - parameters["translation"]) / scale
+        psi, slope = wavelet_ref(name, z)
+        total = np.einsum("boi,oi->bo", psi, weight)
+        mean, variance = parameters["bn.running_mean"], parameters["bn.running_var"]
+        if is_training:
+            mean, variance = total.mean(0), total.var(0)
+        deviation = np.sqrt(variance + 1e-5)
+        unit = (total - mean) / deviation
+        back = grad_y * parameters["bn.weight"]
+        if is_training:
+            back = back - back.mean(0) - unit * (back * unit).mean(0)
+        back = back / deviation
+        by_z = np.einsum("bo,boi->boi", back, slope * weight / scale)
+        return Passes(
+            unit * parameters["bn.weight"] + parameters["bn.bias"],
+            by_z.sum(1),
+            {
+                "scale": -(by_z * np.clip(z, -50, 50)).sum(0),
+                "translation": -by_z.sum(0),
+                "wavelet_weights": np.einsum("bo,boi->oi", back, psi),
+                "bn.weight": (grad_y * unit).sum(0),
+                "bn.bias": grad_y.sum(0),
+            },
+        )
+
+    return layer_ref
 
 
 def silu_phi_ref(x: Array) -> Phi:

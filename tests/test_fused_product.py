@@ -24,6 +24,7 @@ from tests.helpers import (
     run,
     run_ref,
     to_numpy,
+    used_parameters,
 )
 from tests.reference import efficient_kan_ref
 
@@ -237,7 +238,9 @@ def test_gradients_of_gradients_take_the_same_first_gradients(device, kind):
         random_like(layer, 9, OUT_FEATURES),
     )
     plain, graphed = (
-        torch.autograd.grad(layer(x), (x, *layer.parameters()), grad_y, create_graph=create_graph)
+        torch.autograd.grad(
+            layer(x), (x, *used_parameters(layer).values()), grad_y, create_graph=create_graph
+        )
         for create_graph in (False, True)
     )
     for fast, differentiable in zip(plain, graphed, strict=True):
@@ -262,7 +265,7 @@ def test_deterministic_algorithms_give_the_same(device, kind):
 @each_kind
 def test_gradients_per_sample(device, kind):
     layer = build(device, kind)
-    parameters = dict(layer.named_parameters())
+    parameters = used_parameters(layer)
     x = random_like(layer, 6, IN_FEATURES)
 
     def loss(parameters, x):

@@ -16,7 +16,9 @@ FOLDER = Path(__file__).parent / "data" / "golden"
 # What the vectors' README.md asks for.
 BOUND = 1e-10
 
-ENTRIES = json.loads((FOLDER / "manifest.json").read_text())
+MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
+# Those of wav_kan are in two modes: see test_wav_kan.py.
+ENTRIES = [entry for entry in MANIFEST if entry["variant"] != "wav_kan"]
 PAIRS = [
     pytest.param(name, entry, id=f"{name}-{entry['file']}")
     for entry in ENTRIES
@@ -33,8 +35,17 @@ def read(entry):
         folder: {key[len(folder) :]: v for key, v in arrays.items() if key.startswith(folder)}
         for folder in ("param/", "buffer/", "grad/")
     }
-    expected = Passes(arrays["y"], arrays["grad_x"], inside["grad/"])
+    expected = Passes(arrays["y"], arrays.get("grad_x"), inside["grad/"])
     return arrays["x"], arrays["grad_y"], inside["param/"] | inside["buffer/"], expected
+
+
+def assert_published(actual, expected):
+    """Where a published backward pass is wrong the vectors have no gradients; nor have they those
+    of parameters that start frozen."""
+    if expected.grad_x is None:
+        expected = actual._replace(y=expected.y)
+    grads = {key: grad for key, grad in actual.grads.items() if key in expected.grads}
+    assert_close(actual._replace(grads=grads), expected, BOUND)
 
 
 def build(name, entry, device):
@@ -49,7 +60,7 @@ def test_output_and_gradients_are_the_published_ones(name, entry, device):
     module = build(name, entry, device)
     kan_impls.upstream.load(module, {key: torch.from_numpy(v) for key, v in state.items()})
     actual = run(module, torch.from_numpy(x).to(device), torch.from_numpy(grad_y).to(device))
-    assert_close(actual, expected, BOUND)
+    assert_published(actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -72,9 +83,9 @@ def test_the_oracles_agree_too(entry):
     reference = ROWS[entry["variant"]].layer_ref
     if "layers" in entry["config"]:
         reference = kan_ref(reference, entry["config"]["layers"])
-    assert_close(reference(x, state, grad_y), expected, BOUND)
+    assert_published(reference(x, state, grad_y), expected)
 
 
 def test_every_file_is_compared():
-    assert {entry["file"] for entry in ENTRIES} == {path.name for path in FOLDER.glob("*.npz")}
+    assert {entry["file"] for entry in MANIFEST} == {path.name for path in FOLDER.glob("*.npz")}
     assert {entry["file"] for entry in ENTRIES} == {pair.values[1]["file"] for pair in PAIRS}

@@ -59,6 +59,19 @@ def check_interval(name: str, interval: object) -> tuple[float, float]:
     return low, high
 
 
+def check_norm(option: str, in_features: int) -> None:
+    """Check that a LayerNorm leaves something of its input.
+
+    Raises:
+        ValueError: there is one input, of which it makes a constant.
+    """
+    if in_features == 1:
+        raise ValueError(
+            f"in_features is 1 with {option}=True; expected 2 or more, because a LayerNorm makes a "
+            f"constant of a single input: pass {option}=False"
+        )
+
+
 def check_knots(
     grid_range: tuple[float, float], grid_size: int, spline_order: int, dtype: torch.dtype
 ) -> None:

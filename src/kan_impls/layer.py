@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kan_impls.basis.base import Basis
-from kan_impls.basis.silu import SiluBasis
-from kan_impls.checks import check_input, check_interval, check_size
+from kan_impls.basis.silu import SILU
+from kan_impls.checks import check_input, check_interval, check_norm, check_size
 from kan_impls.fused.dispatch import check_backend
 from kan_impls.fused.forms import watched
 from kan_impls.fused.op import basis_product
@@ -76,12 +76,14 @@ class KANLayer(nn.Module):
             if name in spec.params and name not in self.basis.trained:
                 self.register_buffer(stored.named(is_fused), value)
             else:
-                self.register_parameter(stored.named(is_fused), nn.Parameter(value))
+                parameter = nn.Parameter(value, requires_grad=not stored.frozen)
+                self.register_parameter(stored.named(is_fused), parameter)
         for missing in (spec.base, spec.weight, spec.scale, spec.bias):
             if missing is not None and missing not in self._stored.values():
                 self.register_parameter(missing.named(is_fused), None)
         self.layernorm: nn.LayerNorm | None = None
         if spec.norm and self.options[spec.norm]:
+            check_norm(spec.norm, in_features)
             self.layernorm = nn.LayerNorm(in_features, device=device, dtype=dtype)
         self.reset_parameters()
 
@@ -107,6 +109,13 @@ class KANLayer(nn.Module):
         values = value.new_empty(shape_of(stored.letters, self._sizes))
         draw(values)
         value.copy_(stored.layouts(self.is_fused, self._sizes)["out_in"].from_published(values))
+
+    def start_uniform(self, bound: float, *names: str) -> None:
+        """Give those of the tensors that there are uniform values between the bound and its
+        opposite; `nn.Linear` starts so with one over the root of the number of its inputs."""
+        for name in names:
+            if name in self._stored:
+                self.start(name, lambda value: nn.init.uniform_(value, -bound, bound))
 
     def as_formula(self, name: str) -> Tensor | None:
         """The same, outputs first; parameters of the basis as it takes them."""
@@ -192,7 +201,7 @@ def fused_form(layer: KANLayer, x: Tensor, basis: Basis) -> Tensor:
     if base_weight is None:
         return y
     # SiLU takes what LayerNorm has not seen: a product of its own.
-    return y + basis_product(Operands(x, base_weight.unsqueeze(0)), SiluBasis(), layer.backend)
+    return y + basis_product(Operands(x, base_weight.unsqueeze(0)), SILU, layer.backend)
 
 
 def _plain_letters(name: str, stored: Stored) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -21,12 +21,14 @@ class Layout:
     from_published: Callable[[Tensor], Tensor]
 
     @classmethod
-    def between(cls, own: str, published: str, sizes: Mapping[str, int]) -> Layout:
+    def between(cls, own: str, published: str, sizes: Mapping[str, int], shape: str = "") -> Layout:
         """Between two layouts in letters, see `Stored`."""
-        return cls(
-            Rearrangement.between(own, published, sizes),
-            Rearrangement.between(published, own, sizes),
-        )
+        there = Rearrangement.between(own, published, sizes)
+        back = Rearrangement.between(published, own, sizes)
+        if shape:
+            there = replace(there, merged=tuple(shape_of(shape, sizes)), is_nothing=False)
+            back = replace(back, is_nothing=False)
+        return cls(there, back)
 
 
 UNCHANGED = Layout(lambda value: value, lambda value: value)
@@ -46,6 +48,8 @@ class Stored:
         name: name in the fused form, the key if empty.
         also: further published layouts, by their names; that of `letters` is `"out_in"`.
         option: the boolean option that decides whether there is one; always if empty.
+        shape: published shape in letters, where it does not show in which order the numbers are.
+        frozen: whether a trained one, or one that is kept, starts without a gradient.
     """
 
     key: str
@@ -54,6 +58,8 @@ class Stored:
     name: str = ""
     also: Mapping[str, str] = field(default_factory=dict)
     option: str = ""
+    shape: str = ""
+    frozen: bool = False
 
     def named(self, is_fused: bool) -> str:
         """The name in a form of the layer."""
@@ -67,7 +73,9 @@ class Stored:
         """The published layouts, by name."""
         named = {"out_in": self.letters, **self.also}
         own = self.own(is_fused)
-        return {name: Layout.between(own, letters, sizes) for name, letters in named.items()}
+        return {
+            name: Layout.between(own, letters, sizes, self.shape) for name, letters in named.items()
+        }
 
 
 def axes_of(letters: str) -> list[list[str]]:

@@ -84,6 +84,7 @@ class Spec:
             train are buffers.
         derived: from the options, buffers that published checkpoints have and layers do not need,
             by their keys.
+        kept: what published checkpoints have, and the function does not need, by names of its own.
         norm: the option that puts a LayerNorm in front of the basis, but not of SiLU.
         direct: the direct form, if it is another than the basis times the weights.
         fused_basis: the basis that the fused form takes now, if it is another one.
@@ -103,6 +104,7 @@ class Spec:
     bias: Stored | None = None
     params: Mapping[str, Stored] = field(default_factory=dict)
     derived: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
+    kept: Mapping[str, Stored] = field(default_factory=dict)
     norm: str = ""
     direct: Callable[[Any, Tensor], Tensor] | None = None
     fused_basis: Callable[[Any], Basis] | None = None
@@ -125,6 +127,7 @@ class Spec:
             "scale": self.scale,
             "bias": self.bias,
             **self.params,
+            **self.kept,
         }
         return {
             name: each

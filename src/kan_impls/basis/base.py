@@ -114,6 +114,10 @@ class Basis(ABC):
         """The x from which a kernel is tested: where the functions vary, and a little beyond."""
         return (-3.0, 3.0)
 
+    def tested_params(self, normal: Sequence[Any]) -> Sequence[Any]:
+        """The parameters with which a kernel is tested, from normal numbers of their shapes."""
+        return normal
+
     @property
     def obstacle(self) -> str | None:
         """Why the CUDA kernels cannot compute this basis, with the remedy."""

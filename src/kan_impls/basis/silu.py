@@ -50,3 +50,7 @@ class SiluBasis(Basis):
         self, grad_x: Tensor, values: Tensor, slopes: Tensor | None, grad_phi: Tensor
     ) -> None:
         add_slopes(grad_x, slopes, grad_phi)
+
+
+# Made once: torch.compile cannot trace how a basis is made.
+SILU = SiluBasis()

@@ -7,6 +7,7 @@ kernels, and the mathematics, are in csrc/; see problem.cuh for the shapes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kan_impls.basis.base import BASES
 from kan_impls.fused.elementwise import basis_slopes, basis_values
@@ -23,6 +24,7 @@ from kan_impls.fused.splits import split_plans, splits_of
 from kan_impls.fused.tiles import (
     FORWARD_TILES,
     INPUT_GRAD_TILES,
+    PARAM_GRAD_TILES,
     SUGGESTED,
     RowTile,
     Tiling,
@@ -153,7 +155,10 @@ def param_grad(layer: Layer, size: int, tiling: Tiling = SUGGESTED) -> Plan:
     Raises:
         ValueError: as `forward`.
     """
-    tile = tiling.tile or row_tile(INPUT_GRAD_TILES, layer.rows)
+    layer = replace(layer, functions=_of_basis(layer.functions))
+    tile = row_tile(PARAM_GRAD_TILES, layer.rows)
+    if tiling.tile in PARAM_GRAD_TILES:
+        tile = tiling.tile
     part_bytes = layer.inputs * size * 4
     affordable = max(1, WORKSPACE_BYTES // (part_bytes * tile.warps))
     blocks = min(ceil_div(layer.rows, tile.rows), affordable)
@@ -176,6 +181,11 @@ def backward_tilings(layer: Layer) -> list[Tiling]:
 
 
 PASSES = ("forward", "weight_grad", "input_grad", "param_grad")
+
+
+def _of_basis(functions: Functions) -> Functions:
+    """Those that the parameters of the basis act on: SiLU would take products and registers."""
+    return replace(functions, has_base=False)
 
 
 def _surrounding(layer: Layer) -> tuple[str, ...]:
@@ -213,12 +223,13 @@ def kernels_of(
     functions: Functions, element: Element, precision: Precision, trained: bool = False
 ) -> list[str]:
     """Every kernel that a layer of these functions may launch, over all sizes."""
-    name = f"{functions.name}, {element.value}, {precision.value}"
-    on_rows = ("input_grad", "param_grad") if trained else ("input_grad",)
+    kind = f"{element.value}, {precision.value}"
+    name, of_basis = f"{functions.name}, {kind}", f"{_of_basis(functions).name}, {kind}"
     return [
         *(f"forward<{name}, {tile.warps}, {tile.tiles}>" for tile in FORWARD_TILES),
         f"weight_grad<{name}, {WEIGHT_GRAD_WARPS}>",
-        *(f"{kernel}<{name}, {tile.warps}>" for kernel in on_rows for tile in INPUT_GRAD_TILES),
+        *(f"input_grad<{name}, {tile.warps}>" for tile in INPUT_GRAD_TILES),
+        *(f"param_grad<{of_basis}, {tile.warps}>" for tile in PARAM_GRAD_TILES if trained),
         f"reduce<{element.value}>",
     ]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from kan_impls.basis.base import Basis, basis_of
 from kan_impls.fused import dispatch, formula
 from kan_impls.fused.operands import SCHEMA, Needs, Operands
+from kan_impls.fused.transforms import is_batched, needs_formula
 
 
 def basis_product(operands: Operands, basis: Basis, backend: str = "auto") -> Tensor:
@@ -38,9 +38,7 @@ def basis_product(operands: Operands, basis: Basis, backend: str = "auto") -> Te
             )
     operands = _autocast(operands)
     is_compiling = torch.compiler.is_compiling()
-    if torch._C._are_functorch_transforms_active():
-        return formula.forward(operands, basis)
-    if not is_compiling and (_is_dual(operands) or _is_traced()):
+    if needs_formula(operands.flat, is_compiling):
         return formula.forward(operands, basis)
     x = operands.x
     if x.ndim != 2:
@@ -53,20 +51,6 @@ def basis_product(operands: Operands, basis: Basis, backend: str = "auto") -> Te
         # An autograd.Function costs the host a fifth of what a custom operator does.
         y = _BasisProduct.apply(basis, backend, *operands.flat)
     return y if x.ndim == 2 else y.view(*x.shape[:-1], y.shape[-1])
-
-
-def _is_traced() -> bool:
-    """Whether `torch.jit.trace` records: it knows neither this package's function nor operator."""
-    return torch._C._is_tracing()
-
-
-def _is_dual(operands: Operands) -> bool:
-    """Whether a tensor carries a tangent of `torch.autograd.forward_ad`."""
-    if forward_ad._current_level < 0:
-        return False
-    return any(
-        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in operands.flat
-    )
 
 
 def _autocast(operands: Operands) -> Operands:
@@ -97,17 +81,11 @@ class _BasisProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         operands, needs = Operands.of(ctx.saved_tensors), Needs.of(ctx.needs_input_grad[2:])
-        if torch.is_grad_enabled() or _is_batched(grad_y):
+        if torch.is_grad_enabled() or is_batched(grad_y):
             grads = formula.backward(grad_y, operands, ctx.basis, needs)
         else:
             grads = dispatch.backward(grad_y, operands, ctx.basis, ctx.backend, needs)
         return (None, None, *grads)
-
-
-def _is_batched(grad_y: Tensor) -> bool:
-    """Whether it stands for several cotangents: `is_grads_batched`, a vectorised Jacobian, vmap."""
-    # By name: of the two kinds of batched tensors, only that of torch.func can be asked for.
-    return "Batched" in str(torch._C._dispatch_keys(grad_y))
 
 
 # What torch.compile sees: two opaque operators, because the blocks' buffers and their

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 MAX_PARAMS, MAX_CONSTANTS = 2, 4
 
@@ -87,6 +87,7 @@ class BasisFacts(Protocol):
     def domain(self) -> tuple[float, float]: ...
     @property
     def constants(self) -> tuple[float, ...]: ...
+    def tested_params(self, normal: Sequence[Any]) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ FORWARD_TILES = (
     RowTile(8, 2),
 )
 INPUT_GRAD_TILES = (RowTile(1, 1), RowTile(4, 1), RowTile(7, 1))
+# With more warps the accurate kernels of bases with many parameters would be short of registers.
+PARAM_GRAD_TILES = INPUT_GRAD_TILES[:2]
 
 READ_ROWS = 64  # reading the weights of a block once costs as much as so many rows (an estimate)
 

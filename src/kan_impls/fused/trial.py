@@ -223,7 +223,8 @@ def values(layer: Layer, is_bare: bool = False) -> tuple[Operands, Tensor]:
     base = normal(inputs, outputs).mul_(spread) if functions.has_base else None
     weights = [weight, scale, base, None if is_bare else normal(outputs)]
     sets = max(n for n in range(1, inputs) if inputs % n == 0) if is_bare else inputs
-    params = [normal(sets, size) for size in functions.basis.param_sizes]
+    basis = functions.basis
+    params = basis.tested_params([normal(sets, size) for size in basis.param_sizes])
     narrow = [None if t is None else t.to(dtype) for t in weights]
     operands = Operands.of([(low + (high - low) * x).float(), *narrow, *params])
     return operands, normal(rows, outputs).to(dtype)
