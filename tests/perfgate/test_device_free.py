@@ -238,10 +238,10 @@ def materialise(monkeypatch):
     """The fused layers' product form makes all products of basis and weights at once."""
     original = product.forward
 
-    def forward(x, terms, bias):
+    def forward(x, terms, *rest):
         weight = terms[0].weight
         everything = torch.empty(x.shape[0], weight.shape[2], x.shape[1], weight.shape[0])
-        y = original(x, terms, bias)
+        y = original(x, terms, *rest)
         del everything
         return y
 
