@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from kan_impls.basis.base import Basis
 from kan_impls.basis.silu import SiluBasis
-from kan_impls.fused import host_compiler, product, trial
+from kan_impls.fused import cells, host_compiler, product, trial
 from kan_impls.fused.compiled import CompiledBasis, addresses_of
 from kan_impls.fused.host_compiler import HostCompileError
 from kan_impls.fused.operands import Needs, Operands, terms_of
@@ -111,9 +111,12 @@ class Compiled:
 
 
 def _threads(operands: Operands) -> int:
-    """How many take part: to wake one takes as long as some work."""
-    enough = operands.x.shape[0] * operands.weight.numel() // WORK_OF_THREAD
-    return max(1, min(torch.get_num_threads(), operands.x.shape[1], enough))
+    """How many take part: to wake one takes as long as some work, and each but the first sums in
+    memory of its own."""
+    rows, inputs = operands.x.shape
+    enough = rows * operands.weight.numel() // WORK_OF_THREAD
+    fitting = 1 + cells.WORKSPACE_BYTES // (4 * rows * operands.weight.shape[2])
+    return max(1, min(torch.get_num_threads(), inputs, enough, fitting))
 
 
 def compiled(operands: Operands, basis: Basis) -> Compiled | None:
