@@ -174,6 +174,7 @@ def test_a_non_finite_input_spoils_its_row_and_no_other(case, value, device):
     if case.row.has_limits and not np.isnan(value):
         x[4, -1] = np.sign(value) * 1e30
         limit = run(module, x, grad_y)
+        assert np.isfinite(limit.y[4]).all()
         np.testing.assert_array_equal(spoilt.y[4], limit.y[4])
         np.testing.assert_array_equal(spoilt.grad_x[4], limit.grad_x[4])
     else:
