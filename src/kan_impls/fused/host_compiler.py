@@ -62,8 +62,8 @@ def target() -> str:
 def sources() -> Mapping[str, str]:
     """What is compiled, and what it includes: name to text."""
     folder = resources.files("kan_impls.fused") / "csrc"
-    names = (MAIN, "points.h", "bases.cuh", "problem.cuh", "primitives.cuh", "cpu.h")
-    return {name: (folder / name).read_text("utf-8") for name in names}
+    files = [file for file in folder.iterdir() if file.name.endswith((".cpp", ".h", ".cuh"))]
+    return {file.name: file.read_text("utf-8") for file in sorted(files, key=lambda f: f.name)}
 
 
 def load(basis: str, functions: int) -> ctypes.CDLL:
