@@ -87,6 +87,7 @@ lint: $(READY) ## format, lint, types, import contracts, workflows
 	$(BIN)/zizmor --offline --quiet --persona=auditor --strict-collection .github
 
 check: lint test selftest $(ON_LINUX) ## everything that must hold before a merge
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist loadfile -m field
 	$(BIN)/python -m pytest -m "compile or ptx or sanitizer or toy"
 
 selftest: $(READY) ## the gate tests itself: faults go red, identical code stays green

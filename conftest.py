@@ -1,5 +1,7 @@
 """Fixtures of this repository's own tests and benchmarks."""
 
+import re
+
 import pytest
 import torch
 
@@ -19,7 +21,22 @@ def pytest_addoption(parser):
     )
 
 
+# The layers of the published comparison. All others are the field: what is quick is tested of all of
+# them, and what takes long, of the field under -m field alone.
+COMPARED = ("mlp", "efficient_kan", "fourier_kan", "fused_efficient_kan", "fused_fourier_kan")
+FIELD = re.compile(
+    r"(?<![a-z])(cheby|fast|faster|gram|jacobi|legendre|rbf|relu|sine|wav)_kan"
+    r"|(Chebyshev|Gram|Jacobi|Radial|ReluBumps|Sines)(Basis)?\b"
+)
+QUICK_FILES = ("test_golden.py", "test_upstream.py", "test_registry.py", "test_bad_input.py")
+QUICK = ("test_contract.py", "test_figures_are_the_stored_ones")
+SLOW = ("test_compiles", "test_exports", "test_distributed")
+
+
 def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "field: what takes long, of layers that are not compared; -m field"
+    )
     config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped without one")
     config.addinivalue_line("markers", "sanitizer: kernels emulated under ASan, UBSan or TSan")
     config.addinivalue_line("markers", "ptx: every kernel executed as PTX; -m ptx")
@@ -31,7 +48,19 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "growth: a case beyond the default ones; -m growth")
 
 
+def _is_of_the_field(item):
+    parameters = getattr(item, "callspec", None)
+    if parameters is None or not FIELD.search(parameters.id):
+        return False
+    is_quick = item.path.name in QUICK_FILES or any(name in item.nodeid for name in QUICK)
+    return not is_quick or any(name in item.name for name in SLOW)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if _is_of_the_field(item):
+            item.add_marker("field")
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device, and torch finds none here")

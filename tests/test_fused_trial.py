@@ -88,7 +88,7 @@ def test_an_error_where_all_are_to_be_zero():
 def test_one_shape_has_no_bias_and_parameters_that_inputs_share(functions):
     plan = kernels.forward(Layer(functions, 20, 100, 100, *KINDS[0], Device(90, 132)))
     usual, bare = (
-        trial._values(plans[0].layer, is_bare)[0]
+        trial.values(plans[0].layer, is_bare)[0]
         for is_bare, plans in enumerate(trial.plans_of("forward", plan))
     )
     assert usual.bias is not None

@@ -89,8 +89,8 @@ def forward(operands: Operands, basis: Basis, backend: str, is_fixed: bool = Fal
         match form:
             case Kernels(tiling):
                 return cuda.forward(operands, cuda.functions_of(operands, basis), tiling)
-            case Product(workspace):
-                compiled = cpu.compiled(operands, basis)
+            case Product(workspace, is_evaluated):
+                compiled = None if is_evaluated else cpu.compiled(operands, basis)
                 if compiled is not None and compiled.is_direct(operands):
                     return compiled.forward(operands)
                 terms = _terms(form, operands, basis, compiled)
@@ -123,8 +123,8 @@ def backward(
             case Kernels(tiling):
                 functions = cuda.functions_of(operands, basis)
                 return cuda.backward(grad_y, operands, functions, needs, tiling)
-            case Product(workspace):
-                compiled = cpu.compiled(operands, basis)
+            case Product(workspace, is_evaluated):
+                compiled = None if is_evaluated else cpu.compiled(operands, basis)
                 if compiled is not None and compiled.is_direct(operands, needs):
                     return compiled.backward(grad_y, operands, needs)
                 terms = _terms(form, operands, basis, compiled)
