@@ -171,7 +171,8 @@ def test_a_non_finite_input_spoils_its_row_and_no_other(case, value, device):
     clean = run(module, x, grad_y)
     x[4, -1] = value
     spoilt = run(module, x, grad_y)
-    if case.row.has_limits and not np.isnan(value):
+    is_normed = getattr(module, "layernorm", None) is not None  # which has no limit
+    if case.row.has_limits and not is_normed and not np.isnan(value):
         x[4, -1] = np.sign(value) * 1e30
         limit = run(module, x, grad_y)
         assert np.isfinite(limit.y[4]).all()
