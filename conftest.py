@@ -21,16 +21,18 @@ def pytest_addoption(parser):
     )
 
 
-# The layers of the published comparison. All others are the field: what is quick is tested of all of
-# them, and what takes long, of the field under -m field alone.
-COMPARED = ("mlp", "efficient_kan", "fourier_kan", "fused_efficient_kan", "fused_fourier_kan")
+# Layers beyond the published comparison: what is quick is tested of all layers, and what takes long
+# of these under -m field alone.
 FIELD = re.compile(
     r"(?<![a-z])(cheby|fast|faster|gram|jacobi|legendre|rbf|relu|sine|wav)_kan"
     r"|(Chebyshev|Gram|Jacobi|Radial|ReluBumps|Sines)(Basis)?\b"
 )
 QUICK_FILES = ("test_golden.py", "test_upstream.py", "test_registry.py", "test_bad_input.py")
-QUICK = ("test_contract.py", "test_figures_are_the_stored_ones")
-SLOW = ("test_compiles", "test_exports", "test_distributed")
+QUICK = ("test_contract.py", "test_figures_are_the_stored_ones[reference")
+SLOW = (
+    *("test_compiles", "test_float32_agrees", "test_first_and_second_derivatives"),
+    *("test_a_layer_built_on_meta",),
+)
 
 
 def pytest_configure(config):

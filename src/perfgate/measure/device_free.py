@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from perfgate.measure.costs import Cost, CostCounter, Formula
+from perfgate.measure.saved import SavedStorages
 
 
 class Passes(NamedTuple):
@@ -92,21 +93,13 @@ def track_passes(
         passes = build()
         live.counter = counter
         start = live.begin_peak()
-        known = {id(tensor.untyped_storage()) for tensor in passes.not_counted}
-        saved: dict[int, int] = {}
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if id(storage) not in known:
-                saved[id(storage)] = storage.nbytes()
-            return tensor.detach()  # an output that holds itself would never be released
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        saved = SavedStorages(passes.not_counted)
+        with saved.watching():
             result = passes.forward()
-        forward_peak, forward = live.peak - start, counter.take()
+        forward_peak, forward, kept = live.peak - start, counter.take(), saved.nbytes()
         live.begin_peak()
         passes.backward(result)
-        found = PassBytes(forward_peak, live.peak - start, sum(saved.values()))
+        found = PassBytes(forward_peak, live.peak - start, kept)
         return PassFigures(found, forward, counter.take())
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from perfgate.measure.saved import SavedStorages
+
 
 @dataclass(frozen=True)
 class MemoryUse:
@@ -91,19 +93,12 @@ def measure_saved_bytes(forward: Callable[[], Any], not_counted: Iterable[Tensor
         forward: the forward pass.
         not_counted: tensors that live anyway, such as parameters and the input.
     """
-    known = {tensor.untyped_storage().data_ptr() for tensor in not_counted}
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    saved = SavedStorages(not_counted)
+    with saved.watching():
         result = forward()
-    del result
-    return sum(saved.values())
+    found = saved.nbytes()
+    del result  # which held it
+    return found
 
 
 def free_bytes(device: torch.device) -> int:
