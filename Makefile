@@ -13,7 +13,7 @@ BASE ?= main
 # What `check` does on Linux only.
 ON_LINUX := $(if $(filter Linux,$(shell uname)),instructions)
 
-.PHONY: help test memory instructions emulator compile bench compare accept calibrate ab gate \
+.PHONY: help test field memory instructions emulator compile bench compare accept calibrate ab gate \
 	gpu-test growth refresh lint check selftest wheel gpu-check clean
 
 help: ## this list
@@ -30,6 +30,9 @@ $(READY): pyproject.toml constraints.txt
 # compiled for them, and large benchmarks run one after another.
 test: $(READY) ## correctness tests, the device-free gate, and each benchmark once, untimed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist loadfile
+
+field: $(READY) ## what takes long, of the layers beyond the published comparison
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist loadfile -m field
 
 memory: $(READY) ## the device-free gate alone: bytes and costs of every implementation
 	$(BIN)/python -m pytest benchmarks/test_memory.py tests/perfgate/test_device_free.py \
@@ -86,8 +89,7 @@ lint: $(READY) ## format, lint, types, import contracts, workflows
 	$(BIN)/lint-imports
 	$(BIN)/zizmor --offline --quiet --persona=auditor --strict-collection .github
 
-check: lint test selftest $(ON_LINUX) ## everything that must hold before a merge
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist loadfile -m field
+check: lint test field selftest $(ON_LINUX) ## everything that must hold before a merge
 	$(BIN)/python -m pytest -m "compile or ptx or sanitizer or toy"
 
 selftest: $(READY) ## the gate tests itself: faults go red, identical code stays green
