@@ -74,14 +74,21 @@ def loss_scratch(case):
 NUMBERS = range(0, 4 * (8 + FLOAT))
 
 
+def _numbers(name):
+    """Those of the compared layers' forward passes are seen; a recurrence holds some each step."""
+    is_compared = name.removeprefix("fused_") in ("mlp", "efficient_kan", "fourier_kan")
+    return range(1) if is_compared else range(40 * (8 + FLOAT))
+
+
 @pytest.mark.parametrize("pass_name", PASSES)
 @pytest.mark.parametrize("name", list_variants())
 @pytest.mark.parametrize("shape", [(20, (30, 40, 2)), (7, (5, 4, 3)), (3, (70, 90))], ids=str)
 def test_the_bytes_are_those_of_the_profiler(name, shape, pass_name):
     case = small(name, *shape)
     unseen = unseen_bytes(case, pass_name)
-    assert unseen["forward_peak_bytes"] == unseen["saved_bytes"] == 0
-    assert unseen["backward_peak_bytes"] - loss_scratch(case) in NUMBERS
+    assert unseen["saved_bytes"] == 0
+    assert unseen["forward_peak_bytes"] in _numbers(name)
+    assert unseen["backward_peak_bytes"] - loss_scratch(case) in (*NUMBERS, *_numbers(name))
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
@@ -89,9 +96,10 @@ def test_the_bytes_are_those_of_the_profiler(name, shape, pass_name):
 def test_only_scratch_of_a_copy_is_not_seen_where_matrices_are_larger(name, pass_name):
     case = small(name, 64, (100, 50, 1))
     unseen = unseen_bytes(case, pass_name)
-    assert unseen["forward_peak_bytes"] == unseen["saved_bytes"] == 0
+    assert unseen["saved_bytes"] == 0
+    assert unseen["forward_peak_bytes"] in _numbers(name)
     scratch = unseen["backward_peak_bytes"] - loss_scratch(case)
-    assert scratch in (*NUMBERS, FLOAT * COPY_BUFFER)
+    assert scratch in (*NUMBERS, *_numbers(name), FLOAT * COPY_BUFFER)
 
 
 def published_fourier_layer():
