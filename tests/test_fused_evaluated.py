@@ -1,6 +1,7 @@
 """Bases that kernels evaluate for the product form: in emulation, against their definitions."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from kan_impls.fused.kernels import Device, Element, Functions, Layer, Precision
 from kan_impls.fused.workspace import Workspace
 from tests.cases import ROWS
 from tests.emulated_driver import _emulators, pretend_driver
+from tests.emulator import build as emulation
 from tests.emulator.build import Emulator, find_compiler
 from tests.helpers import assert_close, random_like, randomize, run, run_ref
 from tests.test_fused_product import BOUNDS, KINDS, build, reference_of
@@ -49,6 +51,40 @@ def driver(monkeypatch, tmp_path):
     monkeypatch.setenv(tuning.VARIABLE, "0")
     yield fake
     cuda._plan.cache_clear()
+
+
+BOUND = 1e-6  # as `problem.error_bound` of the accurate mode
+
+
+def trials(which, basis):
+    """A kernel's known-answer tests on fewer rows, two blocks and a part of one: of each the plan,
+    the tensors by name, which of them is the output, what it is to be, and the sets of each
+    parameter."""
+    planner = getattr(kernels, which)
+    planned = trial.plans_of(which, plan_of(which, basis))
+    for number, ((plan,), options) in enumerate(
+        zip(planned, ({}, {"is_shared": True}), strict=True)
+    ):
+        smaller = replace(plan.layer, rows=600 // plan.layer.inputs)
+        plan = planner(smaller, **(options if which == "basis_slopes" else {}))
+        given = trial._trial(which, [plan], number == 1)
+        tensors = {name: given.tensors[name] for name in plan.tensors if name in given.tensors}
+        ((output, expected),) = given.expected.items()
+        tensors[output] = torch.ones(expected.shape, dtype=torch.float32)
+        yield plan, tensors, output, expected, [p.shape[0] for p in given.operands.params]
+
+
+def check_under(sanitizer, texts):
+    """Check the kernels of some bases, in a process that has the sanitizer."""
+    kernels_of = [
+        (which, BASES[text]) for text in texts for which in ("basis_values", "basis_slopes")
+    ]
+    emulator = Emulator(None, [f"{which}<{b.cuda}>" for which, b in kernels_of], sanitizer)
+    for which, basis in kernels_of:
+        for plan, tensors, output, expected, sets in trials(which, basis):
+            for launch in plan.at({name: t.data_ptr() for name, t in tensors.items()}, sets):
+                emulator.run(launch)
+            assert trial.error_of(tensors[output].double(), expected) <= BOUND
 
 
 def plan_of(which, basis):
@@ -132,3 +168,12 @@ def test_an_evaluation_needs_a_proof(driver):
     with pytest.raises(KernelUnavailable, match="is not proven on this device yet"):
         dispatch.product.forward(operands.x, evaluated, None)
     assert not driver.launched
+
+
+@pytest.mark.sanitizer
+@pytest.mark.parametrize("sanitize", emulation.SANITIZERS)
+def test_sanitizers_are_quiet_about_the_kernels_that_evaluate(sanitize):
+    if emulation.find_runtime(sanitize) is None:
+        pytest.skip(f"{sanitize} sanitizer is not installed beside g++")
+    done = emulation.run_in_subprocess(check_under, sanitize, list(BASES), sanitize=sanitize)
+    assert done.returncode == 0, done.stdout

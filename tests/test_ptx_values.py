@@ -1,40 +1,25 @@
 """What NVRTC makes of the kernels that evaluate a basis: PTX, on their known-answer tests."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from kan_impls.fused import kernels, trial
-from kan_impls.fused.kernels import Device, Element, Functions, Layer, Precision
+from kan_impls.fused import trial
 from tests.fused_helpers import needs_nvrtc
 from tests.ptx import layer
 from tests.ptx.memory import Global
 from tests.ptx.parse import Fault, parse
-from tests.test_fused_evaluated import BASES
+from tests.test_fused_evaluated import BASES, BOUND, trials
 
 pytestmark = needs_nvrtc
-
-BOUND = 1e-6  # as `problem.error_bound` of the accurate mode
 
 # The shorter ones in each run; all of them in `make check`.
 FEW = {text: basis for text, basis in BASES.items() if basis.num_basis <= 10}
 
 
 def check(which, basis, edit=None):
-    """Run the PTX of a kernel on its trials, of fewer rows: two blocks and a part of one."""
-    planner = getattr(kernels, which)
-    own = Layer(Functions(basis), 20, 9, 1, Element.FLOAT, Precision.ACCURATE, Device(90, 4))
-    for number, ((planned,), options) in enumerate(
-        zip(trial.plans_of(which, planner(own)), ({}, {"is_shared": True}), strict=True)
-    ):
-        smaller = replace(planned.layer, rows=600 // planned.layer.inputs)
-        plan = planner(smaller, **(options if which == "basis_slopes" else {}))
-        given = trial._trial(which, [plan], number == 1)
-        tensors = {name: given.tensors[name] for name in plan.tensors if name in given.tensors}
-        ((output, expected),) = given.expected.items()
-        tensors[output] = torch.ones(expected.shape, dtype=torch.float32)
-        run(plan, tensors, output, [p.shape[0] for p in given.operands.params], edit)
+    """Run the PTX of a kernel on its trials."""
+    for plan, tensors, output, expected, sets in trials(which, basis):
+        run(plan, tensors, output, sets, edit)
         assert trial.error_of(tensors[output].double(), expected) <= BOUND
 
 

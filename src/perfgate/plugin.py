@@ -23,6 +23,7 @@ import torch
 
 from perfgate import compare
 from perfgate import session as measuring
+from perfgate.ab.trees import RevisionError, has_changes
 from perfgate.configure import OptionError, declare, is_distributed, is_timed, session_of
 from perfgate.fields import FieldError
 from perfgate.files import remove_folders
@@ -99,18 +100,37 @@ def pytest_benchmark_update_machine_info(
     machine_info["node"] = machine["id"] or ""  # a machine's name is not for publishing
 
 
+def pytest_benchmark_update_commit_info(
+    config: pytest.Config, commit_info: dict[str, Any]
+) -> None:
+    """Stored baselines are no code: what changed in them alone is measured again at its commit."""
+    if commit_info["dirty"]:
+        with contextlib.suppress(RevisionError):  # then it stays as it was found
+            commit_info["dirty"] = has_changes(config.rootpath, measuring.baselines_of(config))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     session = config.stash[SESSION]
     assert session.runner is not None
     if session.order is not None:
         _take_ordered(session, items)
+    elif config.option.benchmark_only:
+        _leave_out_tests(config, items)
     for item in items:
         if "measure" in getattr(item, "fixturenames", ()):
             own = item.get_closest_marker("benchmark")
             chosen = {**(own.kwargs if own else {}), "timer": session.runner.replay}
             # First, because pytest-benchmark reads the closest one only.
             item.add_marker(pytest.mark.benchmark(**chosen), append=False)
+
+
+def _leave_out_tests(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the benchmarks; pytest-benchmark would list each of a thousand tests as skipped."""
+    tests = [item for item in items if not _is_benchmark(item)]
+    if tests:
+        items[:] = [item for item in items if _is_benchmark(item)]
+        config.hook.pytest_deselected(items=tests)
 
 
 def _take_ordered(session: Session, items: list[pytest.Item]) -> None:

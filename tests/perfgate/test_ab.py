@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from perfgate.ab.trees import RevisionError, Tree, commit_of, merge_base, tree_o
 from perfgate.cli import main
 from perfgate.judge.sequential import Goal
 from perfgate.measure.rounds import OWN, Round
+from perfgate.plugin import pytest_benchmark_update_commit_info
 from perfgate.run.processes import Command, WorkerError, WorkerStoppedError
 from tests.forked import forked
 from tests.git import git
@@ -78,6 +80,30 @@ def test_a_project_may_be_a_part_of_its_repository(repository):
     with tree_of(inner, "HEAD") as tree:
         assert tree.folder.name == "inner"
         assert (tree.folder / "mine.py").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "inner"])
+def test_stored_baselines_are_no_uncommitted_work(repository, inside):
+    """Of a repository, and of a project that is a part of one."""
+    project = repository / inside
+    stored = project / "benchmarks" / "baselines" / "[cpu]" / "0001.json"
+    stored.parent.mkdir(parents=True)
+    stored.write_text("{}")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "a baseline")
+    config = SimpleNamespace(rootpath=project, getoption=lambda name: None)
+
+    def found():
+        commit_info = {"dirty": bool(git(repository, "status", "--porcelain"))}
+        pytest_benchmark_update_commit_info(config, commit_info)
+        return commit_info["dirty"]
+
+    assert not found()
+    stored.unlink()
+    assert git(repository, "status", "--porcelain")
+    assert not found()
+    (repository / "a.txt").write_text("third")
+    assert found()
 
 
 def test_what_an_interrupted_comparison_left_is_cleared(repository, tmp_path):

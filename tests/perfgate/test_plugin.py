@@ -219,7 +219,7 @@ def test_plain_pytest_runs_each_benchmark_once_untimed(project):
 def test_benchmark_only_measures_and_keeps_the_run(project):
     project.makepyfile(test_other="def test_other(): pass")
     result = project.runpytest("--benchmark-only")
-    result.assert_outcomes(passed=2, skipped=1)
+    result.assert_outcomes(passed=2, deselected=1)
     result.stdout.fnmatch_lines(["*[[]1/2] test_small*", "*| implementation *", "*| mlp *"])
     data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
     assert "| mlp " in (project.path / ".benchmarks" / "last_run.md").read_text()

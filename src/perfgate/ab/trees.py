@@ -141,6 +141,19 @@ def merge_base(root: Path, revision: str) -> str:
         ) from error
 
 
+def has_changes(root: Path, beside: Path) -> bool:
+    """Whether files that git knows differ from the commit, beside those of a folder.
+
+    Raises:
+        RevisionError: this is no git repository.
+    """
+    top, beside = Path(_git(root, "rev-parse", "--show-toplevel")).resolve(), beside.resolve()
+    others = [":/"]
+    if top in beside.parents:
+        others.append(f":(exclude,top,literal){beside.relative_to(top)}")
+    return bool(_git(root, "status", "--porcelain", "--untracked-files=no", "--", *others))
+
+
 class _GitError(Exception):
     """git's own words."""
 
