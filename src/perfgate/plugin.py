@@ -100,9 +100,7 @@ def pytest_benchmark_update_machine_info(
     machine_info["node"] = machine["id"] or ""  # a machine's name is not for publishing
 
 
-def pytest_benchmark_update_commit_info(
-    config: pytest.Config, commit_info: dict[str, Any]
-) -> None:
+def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict[str, Any]) -> None:
     """Stored baselines are no code: what changed in them alone is measured again at its commit."""
     if commit_info["dirty"]:
         with contextlib.suppress(RevisionError):  # then it stays as it was found
