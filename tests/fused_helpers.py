@@ -1,6 +1,7 @@
 """Tiny CUDA sources and stand-ins for a driver and a GPU, for the tests of `fused`."""
 
 import ctypes
+import os
 from collections import Counter
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -8,13 +9,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kan_impls.fused import compiler, cubin_cache, jit, proof, requirements
+from kan_impls.fused import compiler, cpu, cubin_cache, host_compiler, jit, proof, requirements
 from kan_impls.fused.compiler import MAIN
 
 needs_nvrtc = pytest.mark.skipif(
     requirements.compiler_obstacle() is not None,
     reason=f"cannot compile CUDA: {requirements.compiler_obstacle()}",
 )
+
+
+def has_host_compiler():
+    """Whether the product form is to be compiled here; that it then passes its known-answer test
+    is what the tests say."""
+    try:
+        host_compiler.find()
+    except host_compiler.HostCompileError:
+        return False
+    return os.environ.get(cpu.VARIABLE) != "0"
+
 
 # `scale` is clean. `crowded` holds 64 values in 24 registers, and so must spill; `framed` picks
 # from an array by a run-time index, which takes stack without a spill.

@@ -67,7 +67,7 @@ def assert_accurate(case, module, x, dtype):
 @pytest.mark.parametrize("magnitude", MAGNITUDES)
 def test_at_inputs_of_any_magnitude(case, dtype, magnitude, device):
     if device.type == "cuda" and case.name in ANGLES and magnitude > 1e6:
-        pytest.skip("the kernels reduce angles k x of at most 1e8 exactly, see bases.cuh")
+        pytest.skip("the kernels reduce angles k x of at most 1e8 exactly, see angles.cuh")
     module = build(case, device, dtype)
     sign = random_like(module, BATCH, case.config["in_features"]).sign()
     # Within a factor of two, so that no row hides the others' errors; of at most float32's digits,

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,8 @@ import kan_impls
 from kan_impls import upstream
 from tests.cases import MODEL_WIDTHS, ROWS
 from tests.helpers import assert_unchanged, random_like
+
+NAN, INF = float("nan"), float("inf")
 
 each_variant = pytest.mark.parametrize("name", ROWS)
 
@@ -108,6 +111,11 @@ def test_unknown_option(name):
                 (torch.float16, (-1e5, 1e5)),
             )
         ),
+        ("efficient_kan", {"grid_range": "12"}, ("grid_range is '12'; expected two finite",)),
+        ("efficient_kan", {"grid_eps": 1.5}, ("grid_eps is 1.5; expected a weight from 0 to 1",)),
+        ("fused_efficient_kan", {"grid_eps": -0.5}, ("grid_eps is -0.5; expected a weight",)),
+        ("efficient_kan", {"scale_noise": NAN}, ("scale_noise is nan; expected a finite number",)),
+        ("jacobi_kan", {"a": INF}, ("a is inf; expected a finite number",)),
         ("fourier_kan", {"grid_size": 0}, ("grid_size is 0; expected a positive",)),
         ("fused_fourier_kan", {"grid_size": -1}, ("grid_size is -1; expected a positive",)),
         ("fused_fourier_kan", {"grid_size": "5"}, ("grid_size is '5'; expected a positive",)),
@@ -115,10 +123,45 @@ def test_unknown_option(name):
     ids=str,
 )
 def test_options_out_of_range(name, options, parts):
-    error = ValueError
-    if any(type(value) in (str, float) for value in options.values()):
-        error = TypeError
+    has_type = all(
+        name in ("grid_range", "grid_eps", "scale_noise", "a") or type(value) not in (str, float)
+        for name, value in options.items()
+    )
+    error = ValueError if has_type else TypeError
     assert_raises(error, lambda: kan_impls.create_layer(name, 3, 2, **options), *parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "part"),
+    [
+        ("fused_fourier_kan", {"bias": "no"}, "bias is 'no'; expected True or False"),
+        ("fast_kan", {"use_layernorm": None}, "use_layernorm is None; expected True or False"),
+        ("rbf_kan", {"spline_weight_init_scale": "a"}, "is 'a'; expected a finite number"),
+        ("jacobi_kan", {"a": True}, "a is True; expected a finite number"),
+        ("fourier_kan", {"dtype": torch.int64}, "dtype is torch.int64; expected one of real"),
+        ("mlp", {"dtype": torch.complex64}, "dtype is torch.complex64; expected one of real"),
+        ("wav_kan", {"dtype": torch.int64}, "dtype is torch.int64; expected one of real"),
+    ],
+)
+def test_options_of_another_type(name, options, part):
+    assert_raises(TypeError, lambda: kan_impls.create_layer(name, 3, 2, **options), part)
+
+
+@each_variant
+def test_widths_that_are_no_sequence(name):
+    assert_raises(
+        TypeError, lambda: kan_impls.create_model(name, 5), "layers is 5; expected a sequence"
+    )
+
+
+@pytest.mark.parametrize("form", ["", "fused_"])
+def test_numbers_are_taken_whatever_their_type(form):
+    x = torch.rand(4, 3)
+    for a in (1, np.float64(1), 1.0):
+        layer = kan_impls.create_layer(f"{form}jacobi_kan", 3, 2, a=a, b=1)
+        assert layer.options["a"] == 1.0
+        assert layer.basis.text == "JacobiBasis(degree=3, a=1.0, b=1.0)"
+        assert layer(x).shape == (4, 2)
 
 
 @each_variant
@@ -226,6 +269,15 @@ def test_checkpoint_in_another_layout_than_stated(name, device):
             assert_raises(
                 ValueError, call, "'rows' does not exist", "expected one of out_in, in_out"
             )
+
+
+@pytest.mark.parametrize("margin", [-10, float("nan")])
+def test_update_of_a_grid_with_a_margin_that_disorders_it(device, margin):
+    layer = kan_impls.create_layer("efficient_kan", 3, 2, device=device)
+    with assert_unchanged(layer):
+        assert_raises(
+            ValueError, lambda: layer.update_grid(random_like(layer, 9, 3), margin), "margin is"
+        )
 
 
 def test_update_of_a_grid_by_samples_of_the_wrong_width(device):

@@ -1,10 +1,24 @@
-"""The initial values of the two Fourier layers."""
+"""The initial values of the two Fourier layers, and their angles far from zero."""
 
 import pytest
 import torch
 
 import kan_impls
-from tests.helpers import published
+from tests.helpers import (
+    assert_close,
+    norms_of_terms,
+    published,
+    random_like,
+    randomize,
+    relative_error,
+    run,
+    run_ref,
+    to_numpy,
+)
+from tests.reference import fourier_kan_ref
+
+# float32: four times the roundings of 2**-24 of a sum of 320 terms, and of a harmonic.
+BOUND = 4 * 2**-24 * (18 + 8)
 
 FOURIER = ("fourier_kan", "fused_fourier_kan")
 
@@ -47,3 +61,28 @@ def test_reset_draws_anew(device, name):
     layer.reset_parameters()
     assert (published(layer)["fouriercoeffs"] != before).all()
     assert not published(layer)["bias"].any()
+
+
+@pytest.mark.parametrize("magnitude", [1e3, 9e7])
+def test_angles_far_from_zero_are_exact(device, magnitude):
+    """In 9e7 times a harmonic an angle has more digits than float32 can reduce."""
+    if device.type == "cuda" and magnitude > 1e6:
+        pytest.skip("the kernels reduce angles k x of at most 1e8 exactly, see angles.cuh")
+    layer = randomize(kan_impls.create_layer("fused_fourier_kan", 4, 64, grid_size=40))
+    layer = layer.to(device)
+    x, grad_y = magnitude * random_like(layer, 64, 4), random_like(layer, 64, 64)
+    x = x.clamp(-magnitude, magnitude)
+    expected = run_ref(fourier_kan_ref, layer, x, grad_y)
+    norms = norms_of_terms(fourier_kan_ref, layer, x, grad_y)
+    assert_close(run(layer, x, grad_y), expected, BOUND, norms)
+
+
+def test_transforms_take_exact_angles(device):
+    layer = randomize(kan_impls.create_layer("fused_fourier_kan", 4, 5, grid_size=20)).to(device)
+    x = 1e4 * random_like(layer, 16, 4)
+    y = to_numpy(layer(x))
+    assert relative_error(to_numpy(torch.func.vmap(layer)(x)), y) <= BOUND
+    z = x.clone().requires_grad_()
+    (plain,) = torch.autograd.grad(layer(z).sum(), z)
+    (twice,) = torch.autograd.grad(layer(z).sum(), z, create_graph=True)
+    assert relative_error(to_numpy(twice), to_numpy(plain)) <= 20 * BOUND  # slopes of up to 20

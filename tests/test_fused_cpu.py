@@ -9,9 +9,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kan_impls
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import cpu, cubin_cache, host_compiler
+from kan_impls.fused import cpu, cubin_cache, host_compiler, kernels
 from kan_impls.fused.operands import Operands
 from tests.cases import ROWS
+from tests.fused_helpers import has_host_compiler
 from tests.helpers import (
     assert_close,
     norms_of_terms,
@@ -28,7 +29,7 @@ BOUND = 4 * 2**-24 * (20 + 30)
 SPLINES = UniformBSplineBasis.over(-1, 1, 5, 3)
 
 needs_compiler = pytest.mark.skipif(
-    cpu.obstacle(SPLINES) is not None, reason=f"nothing is compiled here: {cpu.obstacle(SPLINES)}"
+    not has_host_compiler(), reason="there is no C++ compiler, or it is switched off"
 )
 
 KINDS = {
@@ -119,6 +120,50 @@ def test_each_gradient_alone_is_that_of_all(rows):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
+def every_other(value):
+    memory = value.new_empty(2 * value.shape[0], *value.shape[1:])
+    memory[::2] = value
+    return memory[::2]
+
+
+def one_for_all(value):
+    return value[:1].expand_as(value)
+
+
+@needs_compiler
+@pytest.mark.parametrize("is_direct", [True, False])
+@pytest.mark.parametrize("given", [every_other, one_for_all])
+@pytest.mark.parametrize("rows", [3, 400])
+def test_weights_that_lie_apart_in_memory(monkeypatch, given, is_direct, rows):
+    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 * is_direct)
+    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
+    layer, weight = build("splines", 64, 64), "spline_weight"
+    apart = given(layer.spline_weight.detach())
+    x, grad_y = random_like(layer, rows, 64), random_like(layer, rows, 64)
+    found = []
+    for value in (apart, apart.contiguous()):
+        delattr(layer, weight)
+        setattr(layer, weight, value.requires_grad_())  # as a parametrization gives it
+        y = layer(x)
+        wanted = [value, layer.spline_scaler]
+        found.append([y, *torch.autograd.grad(y, wanted, grad_y)])
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+def test_with_few_rows_weights_whose_function_is_zero_are_not_read(monkeypatch):
+    """What docs/layers.md says of weights that are no numbers."""
+    layer = build("splines", 3, 4)
+    with torch.no_grad():
+        layer.spline_weight[0] = torch.nan  # of the first spline, which is 0 at 0.9
+    x = torch.full((2, 3), 0.9)
+    assert layer(x).isfinite().all()
+    monkeypatch.setattr(cpu, "SMALL_WORK", 0)
+    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
+    assert layer(x).isnan().all()
+
+
 @needs_compiler
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_direct", [True, False])
@@ -151,6 +196,12 @@ def test_it_shares_the_threads_of_torch():
     build("splines", 5, 7)(torch.rand(3, 5))
     names = {line.split()[-1] for line in maps.read_text().splitlines() if "omp" in line}
     assert len({name for name in names if "libgomp" in name or "libomp" in name}) <= 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("basis", [each.basis for each in kernels.standard_functions()], ids=str)
+def test_a_library_of_each_basis_passes_its_test(basis):
+    assert cpu.obstacle(basis) is None
 
 
 @needs_compiler

@@ -68,6 +68,22 @@ def obstacle(device="cuda"):
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["warmup", "--bspline", "0", "3"], "'0' came: the number is 0; expected a positive"),
+        (["warmup", "--fourier", "0"], "'0' came: the number is 0; expected a positive"),
+        (["warmup", "--fourier", "five"], "'five' came"),
+        (["warmup", "--device", "foo"], "'foo' is no device; expected one such as cuda:0"),
+        (["waves", "--rows", "0"], "'0' came: the number is 0; expected a positive"),
+    ],
+)
+def test_arguments_that_make_no_sense(capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
 def test_nothing_is_missing(machine):
     available("cuda:0")
     available(torch.device("cuda"))

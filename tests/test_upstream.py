@@ -90,6 +90,22 @@ def test_what_follows_from_the_options_must_be_theirs(device):
     assert (layer.cheby_coeffs == 1).all()
 
 
+@pytest.mark.parametrize("name", ["fast_kan", "fused_rbf_kan"])
+def test_a_checkpoint_of_another_grid_is_refused(device, name):
+    """It holds the centres, and not the width of the functions."""
+    wide = kan_impls.create_model(name, [3, 4, 2], grid_min=-6, grid_max=6, device=device)
+    layer = kan_impls.create_model(name, [3, 4, 2], device=device)
+    before = upstream.export(layer)
+    state = upstream.export(wide)
+    with pytest.raises(ValueError, match=r"of layers\.0 the centres from -6 to 6 are 1\.71 apart"):
+        upstream.load(layer, state)
+    assert all(torch.equal(value, before[key]) for key, value in upstream.export(layer).items())
+    # Trained centres are where training put them.
+    centres = next(key for key in state if key.endswith("grid"))
+    state |= {key: state[key] ** 3 for key in state if key.endswith(centres[-4:])}
+    upstream.load(layer, state)
+
+
 def test_gradients_are_left_out_where_there_are_none(device):
     layer = fourier("fused_fourier_kan", device)
     assert upstream.export(layer, grads=True) == {}

@@ -5,8 +5,9 @@ Each message says what came, what was expected and what to do.
 
 from __future__ import annotations
 
+import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,12 +27,55 @@ def check_size(name: str, value: object) -> int:
     return int(value)
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return `value` as a bool.
+
+    Raises:
+        TypeError: it is neither True nor False, nor 1 or 0.
+    """
+    if not isinstance(value, numbers.Integral) or value not in (0, 1):
+        raise TypeError(f"{name} is {value!r}; expected True or False: pass one of them")
+    return bool(value)
+
+
+def check_number(name: str, value: object) -> float:
+    """Return `value` as a float if it is a finite number.
+
+    Raises:
+        TypeError: it is no real number.
+        ValueError: it is not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}; expected a finite number: pass one such as 0.5")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}; expected a finite number: pass one such as 0.5")
+    return float(value)
+
+
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Check that parameters can have a dtype; None is torch's default.
+
+    Raises:
+        TypeError: it holds no real floating-point numbers.
+    """
+    if dtype is not None and not dtype.is_floating_point:
+        raise TypeError(
+            f"dtype is {dtype}; expected one of real floating-point numbers: pass, for example, "
+            "torch.float32"
+        )
+
+
 def check_widths(widths: Sequence[int]) -> list[int]:
     """Return the widths of a network as a list.
 
     Raises:
         TypeError, ValueError: fewer than two widths, or one that is no positive integer.
     """
+    if not isinstance(widths, Iterable):
+        raise TypeError(
+            f"layers is {widths!r}; expected a sequence of two widths or more: pass, for example, "
+            "[64, 32, 1]"
+        )
     checked = [check_size(f"layers[{index}]", width) for index, width in enumerate(widths)]
     if len(checked) < 2:
         raise ValueError(
@@ -48,7 +92,7 @@ def check_interval(name: str, interval: object) -> tuple[float, float]:
         ValueError: `interval` is not two finite numbers with low < high.
     """
     try:
-        low, high = (float(end) for end in interval)  # type: ignore[attr-defined]
+        low, high = (check_number(name, end) for end in interval)  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         low = high = float("nan")
     if not (low < high and abs(low) < float("inf") and abs(high) < float("inf")):

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from kan_impls.basis.base import Basis
 from kan_impls.basis.silu import SILU
-from kan_impls.checks import check_input, check_interval, check_norm, check_size
+from kan_impls.checks import (
+    check_dtype,
+    check_flag,
+    check_input,
+    check_interval,
+    check_norm,
+    check_number,
+    check_size,
+)
 from kan_impls.fused.dispatch import check_backend
 from kan_impls.fused.forms import watched
 from kan_impls.fused.op import basis_product
@@ -42,8 +50,10 @@ class KANLayer(nn.Module):
     Shapes: `(..., in_features)` to `(..., out_features)`.
 
     Raises:
-        ValueError: a size that is not positive, or an interval that is none.
-        TypeError: an option that the variant does not have.
+        ValueError: a size that is not positive, an interval that is none, or a number that is not
+            finite.
+        TypeError: an option that the variant does not have, or of another type; or a dtype that
+            holds no real floating-point numbers.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class KANLayer(nn.Module):
         self.in_features = check_size("in_features", in_features)
         self.out_features = check_size("out_features", out_features)
         self.backend = check_backend(backend)
+        check_dtype(dtype)
         self.options = _checked(spec.options, options)
         self.basis = spec.basis_of(self.options)
         self._sizes = spec.sizes(self.basis, in_features, out_features)
@@ -134,6 +145,14 @@ class KANLayer(nn.Module):
 
         return {stored.key: entry(stored) for stored in self._stored.values()}
 
+    def misfit(self, values: Mapping[str, Tensor]) -> str | None:
+        """Why a checkpoint, by published keys and in the layer's own layouts, has parameters of
+        the basis that belong to other options."""
+        names = self.basis.params
+        return self.basis.misfit(
+            *(self._plain[name](values[self._stored[name].key]) for name in names)
+        )
+
     @property
     def derived(self) -> dict[str, Tensor]:
         """What published checkpoints have besides, see `Spec.derived`."""
@@ -155,6 +174,15 @@ class KANLayer(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in {**sizes, **self.options}.items())
 
 
+# What an option may be, by the type of its default.
+_CHECKS: dict[type, Callable[[str, object], object]] = {
+    int: check_size,
+    float: check_number,
+    bool: check_flag,
+    tuple: check_interval,
+}
+
+
 def _checked(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := options.keys() - defaults.keys():
         raise TypeError(
@@ -163,10 +191,9 @@ def _checked(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[st
         )
     checked = {**defaults, **options}
     for name, default in defaults.items():
-        if type(default) is int:
-            checked[name] = check_size(name, checked[name])
-        elif type(default) is tuple:
-            checked[name] = check_interval(name, checked[name])
+        check = _CHECKS.get(type(default))
+        if check is not None:
+            checked[name] = check(name, checked[name])
     return checked
 
 

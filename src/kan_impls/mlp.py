@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kan_impls.checks import check_input, check_widths
+from kan_impls.checks import check_dtype, check_input, check_widths
 from kan_impls.variant import Variant
 
 
@@ -35,6 +35,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = check_widths(widths)
+        check_dtype(dtype)
         self.sigmoid = sigmoid
         for index, (width_in, width_out) in enumerate(itertools.pairwise(widths), start=1):
             layer = nn.Linear(width_in, width_out, device=device, dtype=dtype)

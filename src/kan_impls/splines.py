@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kan_impls.basis.bspline import BSplineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.checks import check_input, check_knots
+from kan_impls.checks import check_input, check_knots, check_number
 from kan_impls.layer import KANLayer
 from kan_impls.model import KAN
 
@@ -25,7 +25,7 @@ FIT_BYTES = 64 * 2**20
 
 # The local form takes the knots as equally spaced where they miss their places by at most so many
 # roundings of the spacing; a spline misses its value by about as many, its slope by about twice. So
-# it is as accurate as a sum of some hundred terms. Knots of a range with up to some fifty intervals
+# it is as accurate as a sum of some hundred terms. Knots of a range with up to 42 intervals
 # around zero are; those that lie far from zero for their spacing were rounded by more.
 KNOT_ROUNDINGS = 32
 # In float64 so many more for each knot: the local form takes positions in float64, too, and errs
@@ -68,8 +68,8 @@ class SplineLayer(KANLayer):
     spline_order)`. Buffer: `grid` of shape `(in_features, grid_size + 2 * spline_order + 1)`.
 
     Raises:
-        ValueError: a size that is not positive, or a `grid_range` whose knots the dtype cannot
-            hold or tell apart.
+        ValueError: a size that is not positive, a `grid_eps` outside [0, 1], or a `grid_range`
+            whose knots the dtype cannot hold or tell apart.
     """
 
     basis: BSplineBasis
@@ -84,6 +84,12 @@ class SplineLayer(KANLayer):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        blend = self.options["grid_eps"]
+        if not 0 <= blend <= 1:
+            raise ValueError(
+                f"grid_eps is {blend}; expected a weight from 0 to 1, since others disorder the "
+                "knots: pass, for example, 0.02"
+            )
         self.register_load_state_dict_post_hook(_after_load)
 
     @torch.no_grad()
@@ -101,8 +107,11 @@ class SplineLayer(KANLayer):
             margin: added to the samples' range, in units of x.
 
         Raises:
-            ValueError: no sample, one that is not finite, or knots beyond the grid's dtype.
+            ValueError: no sample, one that is not finite, knots beyond the grid's dtype, or a
+                margin below 0, which would disorder the knots.
         """
+        if check_number("margin", margin) < 0:
+            raise ValueError(f"margin is {margin}; expected 0 or more: pass, for example, 0.01")
         check_input(x, self.in_features, self.base_weight)
         samples = x.detach().reshape(-1, self.in_features).double()
         if not samples.shape[0] or not samples.isfinite().all():
@@ -133,8 +142,10 @@ class SplineLayer(KANLayer):
     def _adapted_knots(self, samples: Tensor, margin: float) -> Tensor:
         grid_size, order = self.basis.grid_size, self.basis.spline_order
         ordered = samples.sort(dim=0).values
-        quantile = torch.linspace(0, samples.shape[0] - 1, grid_size + 1, device=samples.device)
-        adaptive = ordered[quantile.long()]
+        at = torch.linspace(
+            0, samples.shape[0] - 1, grid_size + 1, dtype=torch.int64, device=samples.device
+        )
+        adaptive = ordered[at]
         step = (ordered[-1] - ordered[0] + 2 * margin) / grid_size
         index = torch.arange(-order, grid_size + order + 1, device=samples.device)[:, None]
         uniform = ordered[0] - margin + index[order : order + grid_size + 1] * step

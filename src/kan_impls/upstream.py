@@ -32,13 +32,15 @@ def load(module: nn.Module, state_dict: Mapping[str, Tensor], layout: str | None
 
     Raises:
         ValueError: a key is missing, unknown, or its tensor has the wrong shape or, where it
-            follows from the options, other values; or a layer is pruned or parametrized.
+            follows from the options or decides more than is stored, other values; or a layer is
+            pruned or parametrized.
     """
     module = _unwrapped(module)
     slots = dict(_slots(module))
     _check_keys(slots, state_dict)
     values = {key: _native(key, slots[key], state_dict[key], layout) for key in slots}
     _check_derived(slots, values)
+    _check_params(module, values)
     with torch.no_grad():
         for key, value in values.items():
             slots[key].tensor.copy_(value)
@@ -153,6 +155,16 @@ def _check_derived(slots: Mapping[str, _Slot], values: Mapping[str, Tensor]) -> 
                 f"the checkpoint's {key!r} is {value.tolist()}; expected {expected.tolist()}, as "
                 "follows from the options: build the module with those of the checkpoint"
             )
+
+
+def _check_params(module: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Of what the options say besides, as the width of functions, a checkpoint holds nothing."""
+    for prefix, child in module.named_modules():
+        if hasattr(child, "misfit"):
+            dot = f"{prefix}." if prefix else ""
+            own = {key.removeprefix(dot): v for key, v in values.items() if key.startswith(dot)}
+            if why := child.misfit(own):
+                raise ValueError(f"of {prefix or 'the checkpoint'} {why}")
 
 
 def _native(key: str, slot: _Slot, value: Tensor, layout: str | None) -> Tensor:

@@ -118,6 +118,10 @@ class Basis(ABC):
         """The parameters with which a kernel is tested, from normal numbers of their shapes."""
         return normal
 
+    def misfit(self, *params: Tensor) -> str | None:
+        """Why these parameters, of a checkpoint, belong to other options than those here."""
+        return None
+
     @property
     def obstacle(self) -> str | None:
         """Why the CUDA kernels cannot compute this basis, with the remedy."""

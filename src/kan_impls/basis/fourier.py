@@ -45,8 +45,9 @@ class FourierBasis(Basis):
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         """Values at x: shape `(..., in_features)` to `(..., in_features, num_basis)`."""
-        angle = x.unsqueeze(-1) * self._harmonics(x)
-        return torch.stack((angle.cos(), angle.sin()), dim=-1).flatten(-2)
+        # In the dtype of x an angle would be wrong by as many roundings as it has radians.
+        angle = x.double().unsqueeze(-1) * self._harmonics(x)
+        return torch.stack((angle.cos(), angle.sin()), dim=-1).to(x.dtype).flatten(-2)
 
     def _harmonics(self, x: Tensor) -> Tensor:
         return torch.arange(1, self.grid_size + 1, device=x.device, dtype=x.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kan_impls.basis.base import register
 from kan_impls.basis.recurrence import RecurrentBasis, Step
+from kan_impls.checks import check_number
 
 
 @register
@@ -31,13 +32,15 @@ class JacobiBasis(RecurrentBasis):
     standard = (({"degree": 3, "a": 1.0, "b": 1.0}, False, False),)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, exponent in (("a", self.a), ("b", self.b)):
+        for name in ("a", "b"):
+            exponent = check_number(name, getattr(self, name))
+            object.__setattr__(self, name, exponent)  # 1 and 1.0 are the same basis
             if not exponent > -1:
                 raise ValueError(
                     f"{name} is {exponent}; expected a number above -1: Jacobi polynomials are "
                     "orthogonal there only"
                 )
+        super().__post_init__()
 
     @property
     def cuda(self) -> str:

@@ -140,6 +140,22 @@ class GaussianBasis(RadialBasis):
         low, high = check_interval("(grid_min, grid_max)", (grid_min, grid_max))
         return cls(num_grids, (high - low) / (num_grids - 1))
 
+    def misfit(self, *params: Tensor) -> str | None:
+        """Equally spaced centres whose distance is not the width; those that were trained are not
+        equally spaced."""
+        for centres in params[0].double():
+            low, high = centres[0].item(), centres[-1].item()
+            step = (high - low) / (self.num_grids - 1)
+            places = torch.linspace(low, high, self.num_grids, dtype=torch.float64)
+            are_equal = (centres.cpu() - places).abs().max().item() <= abs(step) / 100
+            if are_equal and abs(step - self.width) > self.width / 100:
+                return (
+                    f"the centres from {low:.6g} to {high:.6g} are {step:.3g} apart; expected "
+                    f"{self.width:.3g}, the width of the functions by grid_min and grid_max: build "
+                    f"the module with the grid of the checkpoint"
+                )
+        return None
+
     def values_at(self, distance: Tensor) -> Tensor:
         return distance.square().neg().exp()
 

@@ -12,6 +12,7 @@ import torch
 
 from kan_impls.basis.fourier import FourierBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
+from kan_impls.checks import check_size
 from kan_impls.fused import choosing, cubin_cache, doctor, forms, jit, kernels, tuning
 from kan_impls.fused.kernels import Device, Element, Functions, Layer, Precision
 from kan_impls.registry import create_layer
@@ -42,11 +43,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("warmup", help="compile the kernels ahead, into the cache")
     where = command.add_mutually_exclusive_group()
-    where.add_argument("--device", default="cuda:0", help="for this GPU (default: cuda:0)")
+    where.add_argument(
+        "--device", type=_device, default="cuda:0", help="for this GPU (default: cuda:0)"
+    )
     where.add_argument("--arch", help="for this architecture, such as sm_90; needs no GPU")
     command.add_argument(
         "--fourier",
-        type=int,
+        type=_size,
         action="append",
         default=[],
         metavar="GRID_SIZE",
@@ -54,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--bspline",
-        type=int,
+        type=_size,
         nargs=2,
         action="append",
         default=[],
@@ -69,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--variant", required=True, help="such as fused_fourier_kan")
     command.add_argument(
         "--shape",
-        type=int,
+        type=_size,
         nargs=3,
         action="append",
         required=True,
@@ -85,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the variant, such as grid_size=8",
     )
     command.add_argument("--dtype", default="float32", choices=("float32", "float64", "bfloat16"))
-    command.add_argument("--device", default="cuda:0", help="default: cuda:0")
+    command.add_argument("--device", type=_device, default="cuda:0", help="default: cuda:0")
     command.set_defaults(run=_tune)
 
     command = commands.add_parser("registers", help="registers and spills of every kernel")
@@ -95,20 +98,22 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("waves", help="how whole the waves of the forward pass are")
     command.add_argument(
         "--sms",
-        type=int,
+        type=_size,
         nargs="+",
         default=_SMS,
         help=f"multiprocessors of the GPUs (default: {' '.join(map(str, _SMS))})",
     )
     command.add_argument(
         "--layer",
-        type=int,
+        type=_size,
         nargs=2,
         default=(1000, 1000),
         metavar=("INPUTS", "OUTPUTS"),
         help="default: 1000 1000",
     )
-    command.add_argument("--rows", type=int, default=512, help="batches up to this (default: 512)")
+    command.add_argument(
+        "--rows", type=_size, default=512, help="batches up to this (default: 512)"
+    )
     command.set_defaults(run=_waves)
     return parser
 
@@ -129,7 +134,7 @@ def _warmup(options: argparse.Namespace) -> int:
     if options.arch:
         jit.compile_kernels(names, options.arch)
     else:
-        jit.warmup(names, torch.device(options.device))
+        jit.warmup(names, options.device)
     if lost := cubin_cache.failures[failed:]:
         print(
             f"{len(lost)} of {len(names)} kernels are not stored ({lost[0]}), so that they will be "
@@ -144,6 +149,22 @@ def _warmup(options: argparse.Namespace) -> int:
     return 0
 
 
+def _size(text: str) -> int:
+    try:
+        return check_size("the number", int(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} came: {error}") from error
+
+
+def _device(text: str) -> torch.device:
+    try:
+        return torch.device(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no device; expected one such as cuda:0"
+        ) from error
+
+
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -156,7 +177,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 def _tune(options: argparse.Namespace) -> int:
     """Run a layer of each shape as the first one of a network and as a later one."""
-    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    device, dtype = options.device, getattr(torch, options.dtype)
     if tuning.mode() == "0" or not choosing.is_measured(device):
         raise ValueError(
             f"the device is {options.device} and {tuning.VARIABLE} is {tuning.mode()}; expected a "

@@ -37,18 +37,20 @@ class HostCompileError(RuntimeError):
 
 @lru_cache(maxsize=1)
 def find() -> str:
-    """The path of the compiler: that of `CXX`, or the first of c++, g++ and clang++.
+    """The path of the compiler: that of `CXX` if it is set, else the first of c++, g++ and clang++.
 
     Raises:
         HostCompileError: there is none.
     """
-    names = [name for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name]
+    own = os.environ.get("CXX")
+    names = [own] if own else ["c++", "g++", "clang++"]
     for name in names if os.name == "posix" else ():
         path = shutil.which(name)
         if path is not None:
             return path
     raise HostCompileError(
-        f"no C++ compiler was found, of {', '.join(names)}: install g++, or name one in CXX"
+        f"no C++ compiler was found, of {', '.join(names)}: install g++, or name one in CXX, "
+        "without options"
     )
 
 

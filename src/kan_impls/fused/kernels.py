@@ -56,7 +56,7 @@ REDUCE_THREADS = 256
 MAX_FORWARD_STAGES = 2**31 - 16
 
 
-# As in bases.cuh, and in the struct of each kernel.
+# As in basis.cuh, and in the struct of each kernel.
 MAX_PAIRS, WEIGHT_GRAD_MAX_PAIRS = 8, 6
 FORWARD_INPUTS, FORWARD_COLUMNS, FORWARD_STAGES = 4, 64, 4
 WEIGHT_GRAD_WARPS, WEIGHT_GRAD_COLUMNS, WEIGHT_GRAD_ROWS, WEIGHT_GRAD_STAGES = 4, 32, 32, 3

@@ -114,7 +114,7 @@ class Functions:
         return self.basis.num_basis + self.has_base
 
     def num_chunks(self, max_pairs: int) -> int:
-        """As `Chunks` in bases.cuh."""
+        """As `Chunks` in basis.cuh."""
         return ceil_div(ceil_div(self.count, 2), max_pairs)
 
     def chunk_size(self, max_pairs: int) -> int:

@@ -61,7 +61,9 @@ class Term:
         is used."""
         if isinstance(self.basis, CompiledBasis) and self.scale is not None:
             given = (self.weight, self.scale, grad.weight, grad.scale)
-            if all(t is None or t.stride()[-2:] == (t.shape[-1], 1) for t in given):
+            # It steps through a gradient as through the weights, which may have strides of a user.
+            are_alike = grad.weight is None or grad.weight.stride() == self.weight.stride()
+            if are_alike and all(t is None or t.stride()[-2:] == (t.shape[-1], 1) for t in given):
                 self.basis.write_grads(total, *given)
                 return
         if grad.weight is not None:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kan_impls.checks import check_input, check_size
+from kan_impls.checks import check_dtype, check_input, check_size
 from kan_impls.model import KAN
 from kan_impls.variant import Variant
 from kan_impls.wavelets import WAVELETS, bounded, materialised
@@ -40,6 +40,7 @@ class WavKANLayer(nn.Module):
 
     Raises:
         TypeError, ValueError: a size that is no positive integer.
+        TypeError: a dtype that holds no real floating-point numbers.
         ValueError: an unknown wavelet.
     """
 
@@ -60,6 +61,7 @@ class WavKANLayer(nn.Module):
         super().__init__()
         self.in_features = check_size("in_features", in_features)
         self.out_features = check_size("out_features", out_features)
+        check_dtype(dtype)
         if wavelet_type not in WAVELETS:
             raise ValueError(
                 f"wavelet_type is {wavelet_type!r}; expected one of {', '.join(WAVELETS)}: choose "

@@ -82,7 +82,7 @@ struct Far {
 };
 template <int G>
 struct Far<Fourier<G>> {
-  static bool is(float x) { return fabsf(x) > 1e8f && fabsf(x) < INFINITY; }
+  static bool is(float x) { return fabsf(x) > 1e8f / G && fabsf(x) < INFINITY; }
   static void at(const Problem&, float x, i64, int function, float& value, float& slope) {
     const double k = function / 2 + 1, cosine = cos(k * x), sine = sin(k * x);
     value = (float)(function % 2 ? sine : cosine);
