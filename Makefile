@@ -113,7 +113,7 @@ docs: $(READY) ## the pages as a site, in build/site
 	rm -rf build/pages
 	mkdir -p build/pages
 	tar -cf - README.md README.zh-CN.md CHANGELOG.md .github/CONTRIBUTING.md docs examples | tar -xf - -C build/pages
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 axe: $(READY) ## axe-core looks at the report page (needs npm and a Chromium)
 	mkdir -p build/axe

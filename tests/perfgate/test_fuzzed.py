@@ -42,11 +42,14 @@ expires = 2999-06-30
 ENVIRONMENT = {"gpu": "x", "driver": "1"}
 
 
-def first_entries(file, key):
-    """A stored file with its first two entries, which is as good to damage as a whole one."""
+def stored_figures(file):
+    """A stored file; of many cases and implementations one and two are enough to damage."""
     root = Path(__file__).resolve().parents[2]
     data = json.loads((root / "benchmarks" / "baselines" / file).read_text())
-    return data if key is None else {**data, key: dict(list(data[key].items())[:2])}
+    if "cases" in data:
+        name, implementations = next(iter(data["cases"].items()))
+        data["cases"] = {name: dict(list(implementations.items())[:2])}
+    return data
 
 
 @pytest.fixture
@@ -92,8 +95,8 @@ def test_a_folder_of_baselines(tmp_path, examples):
 @pytest.mark.parametrize(
     ("store", "valid"),
     [
-        (device_free_baseline, first_entries("device_free.json", "cases")),
-        (instructions_baseline, first_entries("instructions.json", None)),
+        (device_free_baseline, stored_figures("device_free.json")),
+        (instructions_baseline, stored_figures("instructions.json")),
     ],
     ids=["device_free", "instructions"],
 )
@@ -165,7 +168,7 @@ def test_decisions_and_compiled_kernels_of_a_cache(tmp_path, monkeypatch, exampl
         # Of whoever can compute a digest.
         head = whole[: whole.index(b"\n") + 1]
         kernel.write_bytes(head + hashlib.sha256(body).digest() + body)
-        assert cubin_cache.read(entry) is None or body[4:].startswith(b"{")
+        assert isinstance(cubin_cache.read(entry), (tuple, type(None)))
 
     kernels = contents(whole[start:], is_json=False)
     fuzz(st.tuples(contents(decided.read_bytes()), kernels), examples, run)
