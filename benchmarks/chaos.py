@@ -200,10 +200,11 @@ class Project:
         yield from self.run("accept", ACCEPT, allowed="was not kept")
         yield from self.faults_of_files()
 
-    def round(self) -> Iterator[str]:
-        """All commands, and what is left after them."""
-        for name, arguments in {"measure": MEASURE, **COMMANDS}.items():
-            yield from self.run(name, arguments)
+    def round(self, commands: Sequence[str]) -> Iterator[str]:
+        """A run, these commands, and what is left after them."""
+        yield from self.run("measure", MEASURE)
+        for name in commands:
+            yield from self.run(name, COMMANDS[name])
         yield from self.faults_of_files()
         yield from self.leftovers()
 
@@ -211,6 +212,9 @@ class Project:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--commands", nargs="+", choices=COMMANDS, default=[*COMMANDS], help="default: all"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
     options = parser.parse_args()
     chance, killed, faults = random.Random(options.seed), Counter[str](), 0
@@ -226,19 +230,20 @@ def main() -> int:
         temporary.mkdir()
         project = Project(root, temporary)
         seconds = {}
-        for name, arguments in {"measure": MEASURE, **COMMANDS}.items():
+        report(project.run("measure", MEASURE), "before any kill")
+        for name in options.commands:
             began = time.monotonic()
-            report(project.run(name, arguments), "before any kill")
+            report(project.run(name, COMMANDS[name]), "before any kill")
             seconds[name] = time.monotonic() - began
         for number in range(1, options.kills + 1):
-            name = list(COMMANDS)[number % len(COMMANDS)]
+            name = options.commands[number % len(options.commands)]
             moment = chance.uniform(0, seconds[name])
             killed[name] += project.kill(COMMANDS[name], moment)
             when = f"kill {number}, {name} after {moment:.2f} of {seconds[name]:.1f} s"
             report(project.after_a_kill(), when)
             print(when, flush=True)
             if number % BETWEEN_ROUNDS == 0 or number == options.kills:
-                report(project.round(), f"after {number} kills")
+                report(project.round(options.commands), f"after {number} kills")
     shares = ", ".join(f"{name} {count}" for name, count in killed.items())
     print(f"killed {killed.total()} of {options.kills} commands ({shares}): {faults} faults")
     return 1 if faults else 0
