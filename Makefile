@@ -10,11 +10,13 @@ ON_DEVICE := $(if $(DEVICE),--device=$(DEVICE))
 # The revision that `gate` compares with what the stored baseline flags, and `instructions` with
 # where nothing is stored.
 BASE ?= main
+# How many commands `chaos` kills; empty for 200.
+KILLS ?=
 # What `check` does on Linux only.
 ON_LINUX := $(if $(filter Linux,$(shell uname)),instructions)
 
 .PHONY: help test field memory instructions emulator compile bench compare accept calibrate ab gate \
-	gpu-test growth refresh lint check selftest wheel gpu-check clean
+	gpu-test growth refresh lint check selftest wheel docs axe chaos gpu-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -82,15 +84,16 @@ refresh: $(READY) ## propose a new baseline of this machine, with its evidence i
 growth: $(READY) ## growth with batch, width and grid, and [784,256,10] at batch 36,864
 	$(BIN)/python -m pytest --benchmark-only -m growth
 
-lint: $(READY) ## format, lint, types, import contracts, workflows
+lint: $(READY) ## format, lint, spelling, types, import contracts, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/zizmor --offline --quiet --persona=auditor --strict-collection .github
 
 check: lint test field selftest $(ON_LINUX) ## everything that must hold before a merge
-	$(BIN)/python -m pytest -m "compile or ptx or sanitizer or toy"
+	$(BIN)/python -m pytest -m "compile or ptx or sanitizer or toy or fuzz"
 
 selftest: $(READY) ## the gate tests itself: faults go red, identical code stays green
 	$(BIN)/python benchmarks/selftest.py
@@ -103,6 +106,22 @@ wheel: $(READY) ## build the wheel, and import it in an empty environment
 	build/wheel-env/bin/python -m pip install --quiet -c constraints.txt "$$(ls dist/*.whl)[bench,report]"
 	cd build && wheel-env/bin/python -c 'import kan_impls; print(kan_impls.list_variants())'
 	build/wheel-env/bin/kan-bench --help > build/kan-bench-help.txt
+
+# A link or an anchor that leads nowhere is an error; with --quiet it would not be counted.
+docs: $(READY) ## the pages as a site, in build/site
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	rm -rf build/pages
+	mkdir -p build/pages
+	tar -cf - README.md README.zh-CN.md CHANGELOG.md .github/CONTRIBUTING.md docs examples | tar -xf - -C build/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+axe: $(READY) ## axe-core looks at the report page (needs npm and a Chromium)
+	mkdir -p build/axe
+	cd build/axe && tar -xzf "$$(npm pack --silent axe-core@4.14.1)"
+	$(BIN)/python -m pytest tests/perfgate/test_report_browser.py -k axe
+
+chaos: $(READY) ## commands killed at random moments: nothing is lost, and nothing stops the next one
+	$(BIN)/python benchmarks/chaos.py $(if $(KILLS),--kills=$(KILLS))
 
 gpu-check: ## on a GPU: its tests, sanitizers and times, within 8 minutes; no network, no .venv
 	@PYTHONPATH=src:benchmarks timeout --foreground -k 5 478 $(PYTHON) -m pytest benchmarks/test_gpu_check.py -m gpu_check \

@@ -44,6 +44,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "ptx: every kernel executed as PTX; -m ptx")
     config.addinivalue_line("markers", "compile: every kernel for one more GPU; -m compile")
     config.addinivalue_line("markers", "toy: in a copy of the project with a new basis; -m toy")
+    config.addinivalue_line("markers", "fuzz: every loader, for some minutes; -m fuzz")
     config.addinivalue_line("markers", "gate: the gate job itself, in a small project; -m gate")
     config.addinivalue_line("markers", "instructions: counted by callgrind; -m instructions")
     config.addinivalue_line("markers", "gpu_check: what only a GPU can tell; make gpu-check")

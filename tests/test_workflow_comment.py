@@ -7,7 +7,9 @@ import re
 import zipfile
 
 import pytest
+from hypothesis import strategies as st
 
+from tests.perfgate.fuzzing import fuzz
 from tests.workflow_rules import REQUIRED
 from tests.workflows import MAIN, OTHER, QUEUE, SHA, TEXTS, parsed, steps
 
@@ -254,3 +256,38 @@ def test_the_comment_is_renewed(runner):
 def test_the_first_comment_is_made(runner):
     first = ["POST", "repos/us/kan/issues/7/comments", {"body": "new"}]
     assert comment_on(runner, []) == [first]
+
+
+TAKES_OVER = [
+    f"gpu-gate {SHA}\nnumber=6",
+    "x\nnumber=6",
+    "$(touch taken)",
+    "`touch taken`",
+    "'; touch taken; '",
+    '"; touch taken; "',
+    "-n",
+    "*",
+]
+# What an environment can hold.
+NAMES = st.sampled_from([*TAKES_OVER, f"gpu-gate {SHA}", f"gpu-gate {OTHER}", QUEUE, ""]) | st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30
+)
+WORKFLOWS = st.sampled_from(["ci", "gpu-gate"]) | NAMES
+EVENTS = st.sampled_from(["pull_request", "push", "workflow_dispatch", "merge_group"]) | NAMES
+
+
+@pytest.mark.parametrize("examples", [5, pytest.param(300, marks=pytest.mark.fuzz)])
+def test_only_the_run_s_own_pull_request_is_told(runner, examples):
+    outputs = runner.programs / "output"
+
+    def run(found):
+        outputs.unlink(missing_ok=True)
+        runner.outputs = {}
+        workflow, event, branch, title, repository = found
+        number, _ = which_pull(runner, workflow, event, branch, SHA, title, repository)
+        own = ("123",) if (event, branch) == ("merge_group", QUEUE) else ("7", "9")
+        assert number is None or number in own
+        assert not (runner.folder / "taken").exists()
+        assert runner.outputs.keys() <= {"number"}
+
+    fuzz(st.tuples(WORKFLOWS, EVENTS, NAMES, NAMES, NAMES), examples, run)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -13,6 +15,17 @@ from perfgate.options import declare
 from perfgate.paths import BASELINES, LAST_RUN, REPORTS
 from perfgate.run.processes import TIMEOUT_SECONDS
 from perfgate.store.calibrate import RUNS
+
+# Of each subcommand, at the end of its help.
+EXAMPLES = {
+    "init": "kan-bench init",
+    "doctor": "kan-bench doctor",
+    "accept": 'kan-bench accept --merge --name "wider kernel"',
+    "calibrate": "kan-bench calibrate --runs 5 -- benchmarks -k forward",
+    "ab": "kan-bench ab main -- benchmarks/test_speed.py",
+    "gate": "kan-bench gate main --report gate --fail-on-inconclusive -- benchmarks",
+    "report": "kan-bench report gate/report.json --out page",
+}
 
 AFTER = "; options of pytest, such as -k, follow after --"
 
@@ -36,7 +49,18 @@ def parser() -> argparse.ArgumentParser:
         _add_report,
     ):
         add(commands)
+    for name, command in commands.choices.items():
+        command.epilog = f"example: {EXAMPLES[name]}"
     return whole
+
+
+def _complete(whole: argparse.ArgumentParser) -> None:
+    """Answer a shell that asks how a line goes on (the extra `complete`), and end."""
+    if "_ARGCOMPLETE" in os.environ:
+        with contextlib.suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(whole)
 
 
 def _version() -> str:
@@ -152,7 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0 when it did what was asked and found nothing."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     split = given.index("--") if "--" in given else len(given)
-    chosen = parser().parse_args(given[:split])
+    whole = parser()
+    _complete(whole)
+    chosen = whole.parse_args(given[:split])
     chosen.pytest = given[split + 1 :]
     from perfgate import commands
 

@@ -92,15 +92,36 @@ def workload_from(
         return pass_of(work, wanted, device, beside, peaks, timer)  # type: ignore[arg-type]
     if isinstance(work, nn.Module):
         if not isinstance(argument, Tensor):
+            wanted = argument if argument in PASSES else "backward"
             raise TypeError(
-                f"measure got a module and {argument!r}; expected its input, a tensor: "
-                "measure(module, x), or measure(module, x, 'backward')"
+                f"measure got a module and {_named(argument)}; expected its input, a tensor: "
+                f"measure(module, x), or measure(module, x, {wanted!r})"
             )
         options = {} if loss is None else {"loss": loss}
         module = work.to(device)
         return ModulePass(module, argument.to(device), pass_name or "forward", **options)  # type: ignore[arg-type]
+    if isinstance(work, type):
+        raise TypeError(
+            f"measure got the class {work.__name__}; expected one of its instances: "
+            f"measure({work.__name__}(...), x)"
+        )
+    if argument is None and pass_name is None and loss is None and beside is None:
+        if isinstance(work, Workload):
+            return work
+        if callable(work):
+            return Function(work, device)
     if isinstance(work, Workload):
-        return work
-    if callable(work) and argument is None:
-        return Function(work, device)
-    raise TypeError(f"measure got {type(work).__name__} and {argument!r}; {EXPECTED}")
+        raise TypeError("measure got a workload and more; expected measure(workload): it knows all")
+    if callable(work):
+        raise TypeError(
+            "measure got a function and what belongs to a module; expected a call without "
+            "arguments: measure(lambda: function(x))"
+        )
+    raise TypeError(f"measure got {_named(work)} and {_named(argument)}; {EXPECTED}")
+
+
+def _named(value: object) -> str:
+    """A value in a sentence: a tensor by its shape, since its numbers fill lines."""
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    return repr(value) if isinstance(value, (str, int, float, type(None))) else type(value).__name__

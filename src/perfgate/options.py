@@ -85,12 +85,19 @@ def wanted_baseline(value: object) -> str | None:
             "--benchmark-compare= came with an empty value; expected the number or the file of a "
             "baseline, or no equals sign for the newest: correct it"
         )
-    if "::" in value or value.endswith(".py") or Path(value).is_dir():
+    if "::" in value or value.endswith(".py") or _is_folder(value):
         raise ValueError(
             f"--benchmark-compare took {value!r} for the baseline; expected a number or a JSON "
             f"file: put what is to be run before it (pytest {value} --benchmark-compare)"
         )
     return value
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # no name that a folder can have
+        return False
 
 
 # Settings of each option that both have, as argparse takes them.

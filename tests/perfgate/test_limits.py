@@ -55,12 +55,22 @@ def test_an_entry_counts_until_the_day_before_it_expires(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["tool = 1", "[tool]\nperfgate = []", "[tool.perfgate]\nlimits = 1", "x = " + "[" * 9999],
+)
+def test_a_table_of_another_kind_is_an_error(tmp_path, text):
+    with pytest.raises(LimitsError, match="expected"):
+        rules(tmp_path, text)
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"visible": 0.3}, "reason is None; expected a sentence"),
         ({"visible": 0.3, "reason": '"  "'}, "reason is '  '"),
         ({"visable": 0.3, "reason": '"x"'}, "visable is no key of a limit; expected some of"),
         ({"visible": -1, "reason": '"x"'}, "visible is -1; expected a fraction"),
+        ({"visible": "1" + "0" * 400, "reason": '"x"'}, "expected a fraction"),
         ({"visible": "true", "reason": '"x"'}, "visible is True"),
         ({"memory_bytes": 1.5, "reason": '"x"'}, "expected a whole number of bytes"),
         ({"reason": '"x"'}, "limits nothing"),

@@ -1,10 +1,12 @@
 """The page in a real browser, which has no network."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -69,7 +71,7 @@ class Loaded(HTMLParser):
             self.texts[key] = self.texts.get(key, "") + data
 
 
-def load(browser, tmp_path, text, hash_=""):
+def load(browser, tmp_path, text, hash_="", flags=()):
     file, net_log = tmp_path / "report.html", tmp_path / "net.json"
     file.write_text(text, encoding="utf-8")
     command = [
@@ -87,6 +89,7 @@ def load(browser, tmp_path, text, hash_=""):
         "--enable-logging=stderr",
         f"--log-net-log={net_log}",
         "--virtual-time-budget=10000",
+        *flags,
         "--dump-dom",
         f"{file.as_uri()}{hash_}",
     ]
@@ -206,3 +209,59 @@ def test_a_fault_of_the_page_would_be_seen(browser, tmp_path):
     assert loaded.requested == []
     assert sum("Content Security Policy" in error for error in loaded.errors) == 2
     assert policy("a") != policy("b")
+
+
+# `make axe` fetches it.
+AXE = Path(__file__).resolve().parents[2] / "build" / "axe" / "package" / "axe.min.js"
+
+# Runs axe-core once the plots are drawn, and writes down what it finds.
+RUN_AXE = """
+addEventListener("load", async () => {
+  const { violations, passes } = await axe.run(document);
+  const said = document.body.appendChild(document.createElement("pre"));
+  said.id = "axe";
+  said.textContent = JSON.stringify({
+    passed: passes.map((rule) => rule.id),
+    width: innerWidth,
+    dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    wrong: violations.map((rule) => [rule.impact, rule.id, rule.nodes.map((node) => node.html)]),
+  });
+});
+"""
+
+LOOKS = {
+    "desktop": ["--window-size=1400,1000"],
+    "phone": ["--window-size=390,844"],
+    "dark": ["--window-size=1400,1000", "--blink-settings=preferredColorScheme=0"],
+}
+
+
+@pytest.fixture(scope="module")
+def axe():
+    file = Path(os.environ.get("AXE_CORE", AXE))
+    if not file.is_file():
+        pytest.skip(f"axe-core is not at {file}: run make axe, which needs npm")
+    return file.read_text(encoding="utf-8")
+
+
+def look_at(browser, axe, tmp_path, text, look):
+    """What axe-core says of a page; the policy that forbids other scripts is taken off."""
+    scripts = f"<script>{axe}</script><script>{RUN_AXE}</script></body>"
+    text = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", scripts)
+    return json.loads(load(browser, tmp_path, text, flags=LOOKS[look]).texts["axe"])
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_axe_finds_nothing_serious(browser, axe, tmp_path, look):
+    said = look_at(browser, axe, tmp_path, whole_page(), look)
+    assert said["dark"] == (look == "dark")
+    assert (said["width"] <= 640) == (look == "phone")  # where the page's narrow form begins
+    assert {"color-contrast", "button-name", "label", "landmark-one-main"} <= {*said["passed"]}
+    assert [found for found in said["wrong"] if found[0] in ("serious", "critical")] == []
+
+
+def test_axe_would_see_a_fault(browser, axe, tmp_path):
+    planted = '<p style="color: #bbb; background: #ccc">faint</p><button></button>'
+    text = page(judged_document()).replace("<main>", f"<main>{planted}")
+    said = look_at(browser, axe, tmp_path, text, "desktop")
+    assert {"color-contrast", "button-name"} <= {rule for _, rule, _ in said["wrong"]}

@@ -1,6 +1,8 @@
 """`kan-bench init` and `kan-bench doctor`: a repository's first minutes."""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perfgate.cli import main
+from perfgate.cli import main, parser
 from perfgate.start.doctor import report
 from perfgate.start.init import init
 from tests.git import git
@@ -133,6 +135,26 @@ def test_help_does_not_wait_for_torch():
     code = "import sys; from perfgate.cli import parser; parser(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_every_subcommand_has_an_example_in_its_help():
+    (subparsers,) = parser()._subparsers._group_actions
+    for name, command in subparsers.choices.items():
+        words = shlex.split(command.epilog.removeprefix("example: "))
+        assert words[:2] == ["kan-bench", name]
+        parser().parse_args(words[1 : words.index("--")] if "--" in words else words[1:])
+
+
+def test_a_shell_completes_options(tmp_path):
+    pytest.importorskip("argcomplete", reason="argcomplete is not installed: the extra complete")
+    answer, line = tmp_path / "answer", "kan-bench gate --rep"
+    asked = {
+        **{"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)},
+        **{"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_SUPPRESS_SPACE": "1"},
+    }
+    code = "from perfgate.cli import main; main()"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **asked}, check=True)
+    assert answer.read_text() == "--report"
 
 
 def test_the_version_is_that_of_the_package(capsys):

@@ -26,7 +26,7 @@ _SMS = (108, 114, 132, 144)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command of the command line; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return options.run(options)
     except (jit.KernelUnavailable, jit.CompileError, ValueError) as error:
@@ -34,9 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m kan_impls.fused", description=__doc__)
-    commands = parser.add_subparsers(required=True)
+def parser() -> argparse.ArgumentParser:
+    """The command line of `python -m kan_impls.fused`."""
+    whole = argparse.ArgumentParser(prog="python -m kan_impls.fused", description=__doc__)
+    commands = whole.add_subparsers(required=True)
 
     command = commands.add_parser("doctor", help="what is there, what is missing, what to do")
     command.set_defaults(run=_doctor)
@@ -115,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", type=_size, default=512, help="batches up to this (default: 512)"
     )
     command.set_defaults(run=_waves)
-    return parser
+    return whole
 
 
 def _doctor(options: argparse.Namespace) -> int:

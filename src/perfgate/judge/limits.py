@@ -18,7 +18,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from perfgate.fields import GREATEST_COUNT
 from perfgate.judge.record import Measurement
+from perfgate.plain_text import one_line
 
 SELECTORS = ("benchmark", "group", "implementation", "device")
 
@@ -113,14 +115,14 @@ def read_rules(pyproject: Path, today: datetime.date | None = None) -> list[Rule
         import tomli as tomllib
     try:
         content = tomllib.loads(pyproject.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LimitsError(
-            f"{pyproject} cannot be read ({error}); expected TOML: mend the file"
+            f"{pyproject} cannot be read ({one_line(str(error))}); expected TOML: mend the file"
         ) from error
-    tools = content.get("tool", {})
+    tools = _table(content, "tool", pyproject)
     # `kan_impls` is what the table was called while the gate was a part of it.
-    name = "perfgate" if "limits" in tools.get("perfgate", {}) else "kan_impls"
-    entries = tools.get(name, {}).get("limits", [])
+    name = "perfgate" if "limits" in _table(tools, "perfgate", pyproject) else "kan_impls"
+    entries = _table(tools, name, pyproject).get("limits", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise LimitsError(
             f"tool.{name}.limits of {pyproject} is no array of tables; expected "
@@ -130,6 +132,13 @@ def read_rules(pyproject: Path, today: datetime.date | None = None) -> list[Rule
         _rule(entry, f"{pyproject}, limits {number}", today or datetime.date.today())
         for number, entry in enumerate(entries, start=1)
     ]
+
+
+def _table(whole: dict[str, Any], key: str, pyproject: Path) -> dict[str, Any]:
+    found = whole.get(key, {})
+    if not isinstance(found, dict):
+        raise LimitsError(f"{key} of {pyproject} is no table; expected one: mend the file")
+    return found
 
 
 def _rule(entry: dict[str, Any], where: str, today: datetime.date) -> Rule:
@@ -165,7 +174,7 @@ def _rule(entry: dict[str, Any], where: str, today: datetime.date) -> Rule:
 def _value(key: str, value: Any, where: str) -> float | int:
     whole = key == "memory_bytes"
     good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not good or not 0 <= value < float("inf"):
+    if not good or not 0 <= value <= GREATEST_COUNT:
         kind = "a whole number of bytes" if whole else "a fraction such as 0.1"
         raise LimitsError(f"{where}: {key} is {value!r}; expected {kind}, not negative: correct it")
     return value

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from perfgate.files import file_about, write_atomically
+from perfgate.plain_text import one_line
 from perfgate.store import baseline
 
 _SUFFIX = ".unkept"
@@ -50,13 +51,13 @@ def read(path: Path, is_named: bool = False) -> dict[str, Any]:
     """
     word = file_about(path, _SUFFIX)
     if not is_named and word.exists():
-        with contextlib.suppress(OSError, ValueError):
-            began = word.read_text(encoding="utf-8")[:40]
-            raise baseline.BaselineError(
-                f"the run that began at {began} was not kept, and {path} is of an older one, if it "
-                "is there; expected the last run: measure again, or store the older one with "
-                f"--run {path}"
-            )
+        began = "a time that cannot be read"
+        with contextlib.suppress(OSError):
+            began = one_line(word.read_text(encoding="utf-8", errors="replace")[:40])
+        raise baseline.BaselineError(
+            f"the run that began at {began} was not kept, and {path} is of an older one, if it is "
+            f"there; expected the last run: measure again, or store the older one with --run {path}"
+        )
     try:
         return baseline.read_json(path)
     except baseline.BaselineError as error:
