@@ -198,7 +198,8 @@ def _import(name: str) -> Any:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # a module that it needs
         raise BroughtError(
-            f"the module {name!r} is not found; expected {FORMS}: correct it, or install the package"
+            f"the module {name!r} is not found; expected {FORMS}: correct it, or install its "
+            "package"
         ) from error
 
 

@@ -15,9 +15,8 @@ def pytest_addoption(parser: Any) -> None:
         action="append",
         default=[],
         metavar="REFERENCE",
-        help="bring an implementation for this run: path/file.py:factory or package.module:factory, "
-        "where factory(in_features, out_features, **options) builds a layer; more than once for "
-        "several",
+        help="bring a layer for this run: path/file.py:factory or package.module:factory, where "
+        "factory(in_features, out_features, **options) builds one; more than once for several",
     )
 
 

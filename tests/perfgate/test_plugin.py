@@ -241,8 +241,10 @@ def test_what_fails_is_a_row_with_the_reason_and_spoils_no_other(project):
     result.stdout.fnmatch_lines(
         [
             "*| mlp *",
-            "*| broken (forward failed: RuntimeError: out of luck) *",
-            "*| excused (forward failed: as expected, out of luck) *",
+            "*| broken (failed) *",
+            "*| excused (failed) *",
+            "- broken failed, forward: RuntimeError: out of luck",
+            "- excused failed, forward: as expected, out of luck",
             "broken at small failed (RuntimeError: out of luck): forward",
         ]
     )

@@ -63,8 +63,8 @@ def _subject(
 ) -> Subject:
     if not isinstance(layer, nn.Module):
         raise TypeError(
-            f"check_layer got a {type(layer).__name__}; expected a torch.nn.Module: pass the layer, "
-            "not its class or factory"
+            f"check_layer got a {type(layer).__name__}; expected a torch.nn.Module: pass the "
+            "layer, not its class or factory"
         )
     given = {"in_features": in_features, "out_features": out_features}
     sizes = {name: getattr(layer, name, None) if n is None else n for name, n in given.items()}

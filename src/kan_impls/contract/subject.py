@@ -26,9 +26,9 @@ REORDERED = 1e-13
 # Sums of some hundred terms of 1.1e-16 each, with room to spare.
 FLOAT64 = 1e-10
 
-# More inputs than outputs, so that no mix-up of the two has a fitting shape, and sizes that no
-# block of a kernel divides.
-SIZES = ((3, 2), (13, 7))
+# Sizes that no block of a kernel divides; in the second one a tensor of shape (batch, out, in) is
+# three times what a function of an input may keep.
+SIZES = ((3, 2), (13, 37))
 
 Grads = Callable[[nn.Module], dict[str, Tensor]]
 Build = Callable[..., nn.Module]

@@ -16,7 +16,7 @@ from kan_impls.contract.subject import Subject, subjects_of
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = metafunc.config.getoption("variants_brought", None) or registry.brought()
     if not names:
-        raise pytest.UsageError(
+        raise pytest.Collector.CollectError(
             "the contract came without an implementation; expected "
             "--variant path/file.py:factory, package.module:factory, or the name of one of "
             f"{', '.join(registry.list_variants())}: name one"

@@ -70,10 +70,10 @@ def results_markdown(run: Run, failures: Sequence[Failure] = ()) -> str:
         beside = list(dict.fromkeys(name for m in all_of for name in m.beside()))
         has_errors = any("float64_error" in m.info for m in all_of)
         rows = [_result_row(passes, beside, has_errors) for passes in found.values()]
-        _add_failed(rows, failed.get(title, {}))
+        reasons = _add_failed(rows, failed.get(title, {}))
         columns = list(rows[0])
         table = markdown_table(columns, [[row.get(name, "") for name in columns] for row in rows])
-        parts.append(f"### {title}\n\n{table}")
+        parts.append("\n\n".join([f"### {title}", table, *filter(None, ["\n".join(reasons)])]))
     if any("float64_error" in m.info for m in run.measurements.values()):
         parts.append(ERROR_LEGEND)
     parts.append(LEGEND)
@@ -91,18 +91,20 @@ def _failed_passes(failures: Sequence[Failure]) -> dict[str, dict[str, dict[str,
     return found
 
 
-def _add_failed(rows: list[dict[str, str]], failed: Mapping[str, Mapping[str, list[str]]]) -> None:
-    """Say in the row of each implementation what failed; in one of its own where nothing else is
-    known of it."""
+def _add_failed(
+    rows: list[dict[str, str]], failed: Mapping[str, Mapping[str, list[str]]]
+) -> list[str]:
+    """Mark the row of each implementation that failed; one of its own where nothing else is known
+    of it. The reasons, a line each."""
+    said = []
     for name, reasons in failed.items():
-        said = "; ".join(
-            f"{', '.join(passes)} failed: {reason}" for reason, passes in reasons.items()
-        )
         own = [row for row in rows if row["implementation"].split(" (")[0] == name]
+        passes = "" if not own else ", ".join(p for found in reasons.values() for p in found) + " "
         if not own:
             rows.append({"implementation": name})
-            own = rows[-1:]
-        own[0]["implementation"] += f" ({said.replace('|', '/')})"
+        (own or rows)[-1]["implementation"] += f" ({passes}failed)"
+        said += [f"- {name} failed, {', '.join(of)}: {reason}" for reason, of in reasons.items()]
+    return said
 
 
 def is_results_table(text: str) -> bool:
