@@ -2,7 +2,7 @@
 
 import peers
 
-from kan_impls import Variant, get_variant, list_variants
+from kan_impls import Variant, get_variant, list_variants, registry
 from perfgate.network.case import Case
 
 BATCH = 100
@@ -46,6 +46,11 @@ def implementations() -> list[str]:
 def variant_called(name: str) -> Variant:
     """The implementation to measure."""
     return peers.PEERS[name].variant() if name in peers.PEERS else get_variant(name)
+
+
+def is_from_elsewhere(name: str) -> bool:
+    """Whether somebody brought an implementation, so that no test here is of it."""
+    return name not in {variant.name for variant in registry.BUILT_IN}
 
 
 def package_version(name: str) -> str | None:

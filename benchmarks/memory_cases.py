@@ -1,7 +1,7 @@
 """What the device-free gate measures: cases whose figures are exact, and growth laws."""
 
 import torch
-from cases import mnist, reference
+from cases import is_from_elsewhere, mnist, reference
 
 from kan_impls import Variant, get_variant, list_variants, registry
 from kan_impls.fused.cost import DECLARED
@@ -40,7 +40,7 @@ def costs(at: Sizes, flops: Exponents | None, traffic: Exponents) -> Law:
 
 OWN = {variant.name: variant for variant in registry.BUILT_IN if variant.name in list_variants()}
 # Those that others bring have figures, and no law.
-BROUGHT = {name: get_variant(name) for name in registry.brought()}
+BROUGHT = {name: get_variant(name) for name in list_variants() if is_from_elsewhere(name)}
 
 # Where all is held at once: batches at which the activations outweigh the weights. In blocks:
 # outputs at which they outweigh the workspace, which is bounded; what backward needs is the input,

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from kan_impls import Variant
-from kan_impls.brought import as_variant
 
 
 def inkan(in_features, out_features, grid_size=6):
@@ -83,6 +82,9 @@ class Peer:
         return self.factory.__name__
 
     def variant(self) -> Variant:
+        # Not above: an older code that is measured beside this one has no such module.
+        from kan_impls.brought import as_variant
+
         found = as_variant(self.name, self.factory)
         if self.functions is None:
             return found

@@ -1,11 +1,9 @@
 """Every implementation and pass at the reference configuration: the original table."""
 
-import correctness
 import peers
 import pytest
-from cases import implementations, package_version, reference, variant_called
+from cases import implementations, is_from_elsewhere, package_version, reference, variant_called
 
-from kan_impls import registry
 from perfgate.network.case import PASSES
 
 
@@ -17,7 +15,9 @@ def test_reference(measure, benchmark, device, implementation, pass_name):
         benchmark.extra_info["package_version"] = version
     try:
         measure(case, pass_name, beside=reference(variant_called("mlp")))
-        if benchmark.enabled and (implementation in (*peers.PEERS, *registry.brought())):
+        if benchmark.enabled and is_from_elsewhere(implementation):
+            import correctness  # not above, as in peers.py
+
             benchmark.extra_info["float64_error"] = correctness.check(case, device)
     except Exception as error:
         if implementation not in peers.PEERS:
