@@ -30,11 +30,16 @@ def flashkan(in_features, out_features, grid_size=6):
 
 
 def kanditioned(in_features, out_features, num_control_points=10):
-    """Linear interpolation between control points, as a sparse product."""
+    """Linear interpolation between control points."""
     from KANditioned.kan_layer import KANLayer
 
+    # Not its default way, a sparse product that 1.0.4 gives a weight of three dimensions.
     return KANLayer(
-        in_features, out_features, init="random_normal", num_control_points=num_control_points
+        in_features,
+        out_features,
+        init="random_normal",
+        num_control_points=num_control_points,
+        impl="embedding_bag",
     )
 
 

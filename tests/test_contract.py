@@ -9,7 +9,8 @@ from torch._functorch import config as functorch_config
 
 import kan_impls
 from kan_impls import registry
-from kan_impls.contract import clauses
+from kan_impls.contract import habits, numerics
+from kan_impls.contract.clauses import CLAUSES
 from tests.cases import MODEL_WIDTHS, ROWS, cases, first_cases, largest_cases
 from tests.helpers import (
     FLOAT64,
@@ -32,28 +33,28 @@ every_case = pytest.mark.parametrize("case", cases(), ids=str)
 each_once = pytest.mark.parametrize("case", first_cases(), ids=str)
 
 # Relative errors in 16 bits mean little where there are few outputs.
-OF_THE_LARGEST = (clauses.bfloat16_agrees, clauses.autocast_keeps_dtypes)
+OF_THE_LARGEST = (numerics.bfloat16_agrees, habits.autocast_keeps_dtypes)
 # What takes long, or does not depend on the configuration.
 ONCE = (
-    clauses.derivatives_are_finite_differences,
-    clauses.gradients_add_up_over_rows,
-    clauses.any_leading_shape_is_a_batch,
-    clauses.strides_do_not_matter,
-    clauses.is_finite_far_outside,
-    clauses.unwanted_gradients_change_nothing,
-    clauses.forward_mode,
-    clauses.trace_is_the_layer,
-    clauses.compiles_for_any_batch,
+    numerics.derivatives_are_finite_differences,
+    numerics.gradients_add_up_over_rows,
+    numerics.any_leading_shape_is_a_batch,
+    numerics.strides_do_not_matter,
+    numerics.is_finite_far_outside,
+    habits.unwanted_gradients_change_nothing,
+    habits.forward_mode,
+    habits.trace_is_the_layer,
+    habits.compiles_for_any_batch,
 )
 
 
 def cases_of(clause):
-    if clause.check in OF_THE_LARGEST:
+    if clause in OF_THE_LARGEST:
         return largest_cases()
-    return first_cases() if clause.check in ONCE else cases()
+    return first_cases() if clause in ONCE else cases()
 
 
-CONTRACT = [(case, clause) for clause in clauses.CLAUSES for case in cases_of(clause)]
+CONTRACT = [(case, clause) for clause in CLAUSES for case in cases_of(clause)]
 
 
 @pytest.mark.parametrize(

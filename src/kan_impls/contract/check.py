@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kan_impls.contract.clauses import CLAUSES, Clause
+from kan_impls.contract.clause import Clause
+from kan_impls.contract.clauses import CLAUSES
 from kan_impls.contract.passes import Passes, assert_close, own_grads, to_numpy
 from kan_impls.contract.subject import FLOAT64, KEPT_PER_FUNCTION, Subject
 
@@ -45,7 +46,7 @@ def check_layer(
         TypeError, ValueError: the layer is no module, or its sizes are not known.
     """
     subject = _subject(layer, reference, in_features, out_features, saved_per_input)
-    clauses = CLAUSES if reference is None else [_against(reference), *CLAUSES]
+    clauses = CLAUSES if reference is None else (_against(reference), *CLAUSES)
     problems = [clause.problem(subject, torch.device(device)) for clause in clauses]
     found = [problem for problem in problems if problem]
     if found:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from kan_impls import registry
-from kan_impls.contract.clauses import CLAUSES, Clause
+from kan_impls.contract.clause import Clause
+from kan_impls.contract.clauses import CLAUSES
 from kan_impls.contract.subject import Subject, subjects_of
 
 
@@ -23,7 +24,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
     subjects = [each for name in names for each in subjects_of(registry.get_variant(name))]
     metafunc.parametrize("subject", subjects, ids=str)
-    metafunc.parametrize("clause", CLAUSES, ids=lambda clause: clause.name)
+    metafunc.parametrize("clause", CLAUSES, ids=str)
 
 
 @pytest.fixture
