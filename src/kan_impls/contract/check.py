@@ -67,14 +67,11 @@ def _subject(
             f"check_layer got a {type(layer).__name__}; expected a torch.nn.Module: pass the "
             "layer, not its class or factory"
         )
-    given = {"in_features": in_features, "out_features": out_features}
-    sizes = {name: getattr(layer, name, None) if n is None else n for name, n in given.items()}
-    for name, size in sizes.items():
-        if not isinstance(size, int):
-            raise ValueError(
-                f"{type(layer).__name__} has no {name}; expected the size: pass {name}=..."
-            )
-    edges = sizes["in_features"] * sizes["out_features"]
+    sizes = (
+        _size(layer, "in_features", in_features),
+        _size(layer, "out_features", out_features),
+    )
+    edges = sizes[0] * sizes[1]
     functions = max(1, round(sum(p.numel() for p in layer.parameters()) / edges))
     kept = KEPT_PER_FUNCTION * functions if saved_per_input is None else saved_per_input
 
@@ -84,10 +81,19 @@ def _subject(
     return Subject(
         type(layer).__name__,
         build,
-        **sizes,
+        *sizes,
         saved_per_input=lambda: kept,
         prepare=nn.Module.eval,
     )
+
+
+def _size(layer: nn.Module, name: str, given: int | None) -> int:
+    size = getattr(layer, name, None) if given is None else given
+    if not isinstance(size, int):
+        raise ValueError(
+            f"{type(layer).__name__} has no {name}; expected the size: pass {name}=..."
+        )
+    return size
 
 
 def _against(reference: Reference) -> Clause:
@@ -99,7 +105,7 @@ def _against(reference: Reference) -> Clause:
         actual = subject.run(module, x, grad_y)
         expected = _passes_of(reference, x, grad_y)
         shared = actual.grads.keys() & expected.grads.keys()
-        assert_close(*(_only(shared, passes) for passes in (actual, expected)), FLOAT64)
+        assert_close(_only(shared, actual), _only(shared, expected), FLOAT64)
 
     return Clause(
         "output and gradients are those of the reference",
