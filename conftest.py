@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 
-pytest_plugins = ["perfgate.plugin", "pytester"]
+# The last one is installed with the package; named here, it is there in any copy of the sources.
+pytest_plugins = ["perfgate.plugin", "pytester", "kan_impls_pytest"]
 
 
 def pytest_addoption(parser):
@@ -30,7 +31,7 @@ FIELD = re.compile(
 QUICK_FILES = ("test_golden.py", "test_upstream.py", "test_registry.py", "test_bad_input.py")
 QUICK = ("test_contract.py", "test_figures_are_the_stored_ones[reference")
 SLOW = (
-    *("test_compiles", "test_float32_agrees", "test_first_and_second_derivatives"),
+    *("compiles", "in float32 are those in float64", "first and second derivatives"),
     *("test_a_layer_built_on_meta",),
 )
 

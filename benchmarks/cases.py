@@ -1,18 +1,13 @@
 """The shapes that are measured, and the implementations that are measured at them."""
 
-import importlib.metadata
-import importlib.util
+import peers
 
-import pytest
-
-from kan_impls import Variant, get_variant, list_variants
+from kan_impls import Variant, get_variant, list_variants, registry
 from perfgate.network.case import Case
 
 BATCH = 100
 WIDTH = 1000
 GRID = 5
-
-PUBLISHED = "efficient_kan_upstream"
 
 
 def reference(variant: Variant) -> Case:
@@ -44,45 +39,20 @@ GROWTH = {
 
 
 def implementations() -> list[str]:
-    """The registered ones, and the published efficient-kan beside ours."""
-    names = list_variants()
-    names.insert(names.index("efficient_kan") + 1, PUBLISHED)
-    return names
+    """The registered ones, and the packages of others that are installed."""
+    return list(dict.fromkeys([*list_variants(), *peers.installed()]))
 
 
 def variant_called(name: str) -> Variant:
-    """The implementation to measure; skips the benchmark where it is not installed."""
-    return _published_efficient_kan() if name == PUBLISHED else get_variant(name)
+    """The implementation to measure."""
+    return peers.PEERS[name].variant() if name in peers.PEERS else get_variant(name)
+
+
+def is_from_elsewhere(name: str) -> bool:
+    """Whether somebody brought an implementation, so that no test here is of it."""
+    return name not in {variant.name for variant in registry.BUILT_IN}
 
 
 def package_version(name: str) -> str | None:
     """Version of the package that an implementation comes from, where it is not this one."""
-    return importlib.metadata.version("efficient_kan") if name == PUBLISHED else None
-
-
-def _published_efficient_kan() -> Variant:
-    if importlib.util.find_spec("efficient_kan") is None:
-        pytest.skip(
-            "the published efficient_kan is not installed: pip install -e '.[upstream]' brings it"
-        )
-    import efficient_kan
-
-    ours = get_variant("efficient_kan")
-
-    def layer(in_features, out_features, device=None, **config):
-        return efficient_kan.KANLinear(in_features, out_features, **config).to(device)
-
-    def model(widths, device=None, **config):
-        return efficient_kan.KAN(list(widths), **config).to(device)
-
-    return Variant(
-        name=PUBLISHED,
-        formula=ours.formula,
-        paper="https://github.com/Blealtan/efficient-kan",
-        layer=layer,
-        model=model,
-        functions_per_input=ours.functions_per_input,
-        reference_widths=ours.reference_widths,
-        reference_config=ours.reference_config,
-        size=ours.size,
-    )
+    return peers.PEERS[name].version() if name in peers.PEERS else None

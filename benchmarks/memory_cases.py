@@ -1,9 +1,9 @@
 """What the device-free gate measures: cases whose figures are exact, and growth laws."""
 
 import torch
-from cases import mnist, reference
+from cases import is_from_elsewhere, mnist, reference
 
-from kan_impls import Variant, list_variants, registry
+from kan_impls import Variant, get_variant, list_variants, registry
 from kan_impls.fused.cost import DECLARED
 from perfgate.judge.growth_law import Exponents, Law, Sizes
 from perfgate.measure.device_free import track_passes
@@ -38,8 +38,9 @@ def costs(at: Sizes, flops: Exponents | None, traffic: Exponents) -> Law:
     return Law(at, forward | {"backward FLOPs": flops, "backward traffic": traffic})
 
 
-# Implementations that an installed package registers are measured by nobody here.
 OWN = {variant.name: variant for variant in registry.BUILT_IN if variant.name in list_variants()}
+# Those that others bring have figures, and no law.
+BROUGHT = {name: get_variant(name) for name in list_variants() if is_from_elsewhere(name)}
 
 # Where all is held at once: batches at which the activations outweigh the weights. In blocks:
 # outputs at which they outweigh the workspace, which is bounded; what backward needs is the input,
@@ -83,6 +84,8 @@ COST_LAWS = {
 
 def exact_cases(variant: Variant) -> list[Case]:
     """At what an implementation is held to its figures."""
+    if variant.name in BROUGHT:
+        return [reference(variant)]
     if not LAWS[variant.name].in_blocks:
         return [reference(variant), mnist(variant), _case("huge", variant, 65_536, 8192, 8192, 1)]
     # Several blocks of rows and of inputs at the widths of mnist, and many blocks of rows. The
@@ -99,7 +102,9 @@ def _case(name: str, variant: Variant, batch: int, *widths: int) -> Case:
 
 
 CASES = {
-    Key(case.name, name): case for name, variant in OWN.items() for case in exact_cases(variant)
+    Key(case.name, name): case
+    for name, variant in (OWN | BROUGHT).items()
+    for case in exact_cases(variant)
 }
 
 

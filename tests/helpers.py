@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kan_impls import get_variant, upstream
+from kan_impls.contract.passes import assert_close as assert_close
+from kan_impls.contract.passes import relative_error as relative_error
+from kan_impls.contract.passes import run as contract_run
+from kan_impls.contract.passes import to_numpy as to_numpy
+from kan_impls.contract.subject import FLOAT64 as FLOAT64
+from kan_impls.contract.subject import REORDERED as REORDERED
+from kan_impls.contract.subject import Subject
+from kan_impls.contract.subject import random_like as random_like
 from tests.reference import Array, Passes, Reference
 
-# The issue's figure: sums of some hundred terms of 1.1e-16 each, with room to spare.
-FLOAT64 = 1e-10
+published_grads = partial(upstream.export, grads=True)
 
 
 def randomize(module: nn.Module) -> nn.Module:
@@ -70,8 +77,24 @@ def inputs(case, module, *leading, scale=0.8):
     return x, random_like(module, *leading, case.config["out_features"])
 
 
-def to_numpy(tensor: Tensor) -> Array:
-    return tensor.detach().double().cpu().numpy()
+def subject_of(case) -> Subject:
+    """The case as the contract knows it: with its oracle, and what its row states."""
+    # Which no limit passes, because it divides by the deviation of the row.
+    is_normed = getattr(case.create(device="meta"), "layernorm", None) is not None
+    return Subject(
+        case.name,
+        case.create,
+        case.config["in_features"],
+        case.config["out_features"],
+        saved_per_input=lambda: case.row.saved_per_input(case.config),
+        reference=partial(run_ref, case.row.layer_ref),
+        prepare=randomize,
+        grads_of=published_grads,
+        bound=lambda dtype, x: rounding_bound(case, x, dtype),
+        norms=partial(norms_of_terms, case.row.layer_ref),
+        has_limits=case.row.has_limits and not is_normed,
+        unused=UNUSED,
+    )
 
 
 def published(module: nn.Module) -> dict[str, Array]:
@@ -79,21 +102,10 @@ def published(module: nn.Module) -> dict[str, Array]:
     return {key: to_numpy(value) for key, value in upstream.export(module).items()}
 
 
-def random_like(module: nn.Module, *shape: int) -> Tensor:
-    """Normal values in the module's dtype and on its device."""
-    like = next(module.parameters())
-    return torch.randn(*shape, dtype=torch.float64).to(like)
-
-
 def run(module: nn.Module, x: Tensor, grad_y: Tensor, forward=None) -> Passes:
     """Forward (by another callable than the module if given) and backward, as float64
     arrays under published keys."""
-    x = x.detach().requires_grad_()
-    module.zero_grad()
-    y = (module if forward is None else forward)(x)
-    y.backward(grad_y.to(y.dtype))
-    grads = upstream.export(module, grads=True)
-    return Passes(to_numpy(y), to_numpy(x.grad), {key: to_numpy(g) for key, g in grads.items()})
+    return contract_run(module, x, grad_y, forward, published_grads)
 
 
 def run_ref(reference: Reference, module: nn.Module, x: Tensor, grad_y: Tensor) -> Passes:
@@ -112,39 +124,6 @@ def norms_of_terms(
         grads = run_ref(reference, module, x[row : row + 1], grad_y[row : row + 1]).grads
         squares.update({key: float((grad**2).sum()) for key, grad in grads.items()})
     return {key: square**0.5 for key, square in squares.items()}
-
-
-def relative_error(actual: Array, expected: Array, at_least: float = 0) -> float:
-    """Norm of the difference over the norm, or over `at_least` if that is more; 0 where
-    both are empty or zero."""
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    assert actual.shape == expected.shape
-    difference = np.linalg.norm(actual - expected)
-    return float(difference / max(np.linalg.norm(expected), at_least)) if difference else 0.0
-
-
-LEAST_NORM = 1e-30
-
-
-def assert_close(
-    actual: Passes, expected: Passes, bound: float, norms: Mapping[str, float] | None = None
-) -> None:
-    """The relative errors of the output and of each gradient are at most `bound`; the
-    failure names those that are not. Optional are the `norms_of_terms`.
-
-    A norm below `LEAST_NORM` counts as that: float32 and bfloat16 hold no number below 1e-38 with
-    all its digits, and an error within the bound of a smaller norm might be one.
-    """
-    assert actual.grads.keys() == expected.grads.keys()
-    found = {
-        "y": relative_error(actual.y, expected.y, LEAST_NORM),
-        "grad_x": relative_error(actual.grad_x, expected.grad_x, LEAST_NORM),
-    }
-    for key, grad in expected.grads.items():
-        at_least = max(norms[key] if norms else 0, LEAST_NORM)
-        found[f"grad of {key}"] = relative_error(actual.grads[key], grad, at_least)
-    above = {key: error for key, error in found.items() if not error <= bound}
-    assert not above, f"relative errors above {bound:.2g}: {above}"
 
 
 def assert_same_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -12,20 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial import Polynomial
-from numpy.typing import NDArray
 from scipy import special
 
-Array = NDArray[np.float64]
+from kan_impls.contract.passes import Array, Passes
+
 Parameters = Mapping[str, Array]
-
-
-class Passes(NamedTuple):
-    """What a forward and a backward pass give."""
-
-    y: Array
-    grad_x: Array
-    grads: dict[str, Array]
-
 
 Reference = Callable[[Array, Parameters, Array], Passes]
 

@@ -5,25 +5,24 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from perfgate.judge.exit_codes import GateExit
 from tests.git import git
+from tests.installed import ROOT, install
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 
 
-def run(folder, *command):
+def run(folder, *command, path=ROOT / "src"):
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "MPLBACKEND": "agg"},
+        env={**os.environ, "PYTHONPATH": str(path), "MPLBACKEND": "agg"},
     )
 
 
@@ -76,20 +75,52 @@ def my_layer(tmp_path):
     return folder
 
 
+def replaced_by(text, number):
+    """What the README says to replace, and by what."""
+    before, after = re.findall(r"`(return .*?)`", text)[0], re.findall(r"by `(.*?)`", text)[number]
+    return before, after
+
+
 @pytest.mark.gate
-def test_my_layer_is_gated_by_what_its_readme_says(my_layer):
+def test_my_layer_is_walked_by_what_its_readme_says(my_layer, tmp_path):
+    """Contract, baseline, red, green; from the wheel alone, as users have it."""
+    site = install(tmp_path / "site", ROOT)
     text = (my_layer / "README.md").read_text()
     (block,) = re.findall(r"```\n(.*?)```", text, flags=re.DOTALL)
-    commands = [line.split("#")[0].split() for line in block.splitlines()]
-    assert len(commands) <= 5
+    _, *commands = [line.split("#")[0].split() for line in block.splitlines()]
+    assert len(commands) <= 4  # what pip installs is here
     modules = {"pytest": "pytest", "kan-bench": "perfgate.cli"}
-    for name, *arguments in commands[1:]:  # what pip installs is here
-        done = run(my_layer, "-m", modules[name], *arguments)
-        assert done.returncode == 0, done.stdout
-    before, after = re.search(r"Replace `(.*?)` by `(.*?)`", text, flags=re.DOTALL).groups()
+
+    def walk(name, *arguments):
+        return run(my_layer, "-m", modules[name], *arguments, path=site)
+
+    for command in commands:
+        done = walk(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    contract, *_, compare = commands
+
     file = my_layer / "my_layer.py"
-    assert before in file.read_text()
-    file.write_text(file.read_text().replace(before, after))
-    done = run(my_layer, "-m", "pytest", "--benchmark-compare")
-    assert done.returncode == GateExit.REGRESSED, done.stdout
-    assert re.search(r"^regressed +test_layer\[forward\]", done.stdout, re.MULTILINE), done.stdout
+    sound = file.read_text()
+    before, larger = replaced_by(text, 0)
+    assert before in sound
+    file.write_text(sound.replace(before, larger))
+    red = walk(*compare)
+    assert red.returncode == GateExit.REGRESSED, red.stdout
+    assert re.search(r"^regressed +test_layer\[forward\]", red.stdout, re.MULTILINE), red.stdout
+    file.write_text(sound)
+    green = walk(*compare)
+    assert green.returncode == 0, green.stdout
+
+    file.write_text(sound.replace(before, replaced_by(text, 1)[1]))
+    wrong = walk(*contract)
+    assert wrong.returncode == pytest.ExitCode.TESTS_FAILED, wrong.stdout
+    assert "the first derivative by x is another one" in wrong.stdout
+    file.write_text(sound)
+
+    install(site, my_layer)
+    assert (site / "my_layer.py").is_file()
+    # From elsewhere, where no file of that name lies.
+    listed = "import kan_impls; print(kan_impls.list_variants()[-1])"
+    assert run(tmp_path, "-c", listed, path=site).stdout == "my_layer\n"
+    for_good = ["-m", "pytest", "--pyargs", "kan_impls.contract", "-k", "stride"]
+    assert "2 passed" in run(tmp_path, *for_good, path=site).stdout

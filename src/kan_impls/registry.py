@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from kan_impls import mlp, variants
+from kan_impls.brought import BroughtError, variant_at, variant_of
 from kan_impls.variant import Variant
 
 # The original comparison; the others follow.
@@ -31,8 +32,11 @@ def _built_in() -> tuple[Variant, ...]:
 
 BUILT_IN = _built_in()
 
-# An installed package adds variants by entry points of this group, each a `Variant`.
+# An installed package adds variants by entry points of this group, each a `Variant` or a factory.
 ENTRY_POINT_GROUP = "kan_impls.variants"
+
+# Those that this process brings.
+_brought: list[Variant] = []
 
 
 def table_of(variants: Sequence[Variant]) -> dict[str, Variant]:
@@ -54,8 +58,35 @@ def table_of(variants: Sequence[Variant]) -> dict[str, Variant]:
 
 @cache
 def _table() -> dict[str, Variant]:
-    added = [point.load() for point in entry_points(group=ENTRY_POINT_GROUP)]
-    return table_of((*BUILT_IN, *added))
+    added = [variant_of(point) for point in entry_points(group=ENTRY_POINT_GROUP)]
+    return table_of((*BUILT_IN, *added, *_brought))
+
+
+def bring(references: Sequence[str]) -> list[str]:
+    """Add implementations to the table of this process; their names.
+
+    Args:
+        references: of each, `path/file.py:factory` or `package.module:factory`, or a name that the
+            table has already.
+
+    Raises:
+        BroughtError: a reference names nothing that can be brought, or its name is taken.
+    """
+    found = [_table().get(each) or variant_at(each) for each in references]
+    added = [variant for variant in found if variant not in _table().values()]
+    try:
+        table_of((*_table().values(), *added))
+    except ValueError as error:
+        raise BroughtError(str(error)) from error
+    _brought.extend(added)
+    _table.cache_clear()
+    return [variant.name for variant in found]
+
+
+def brought() -> list[str]:
+    """Names of the implementations that others brought: installed packages, and this process."""
+    own = {variant.name for variant in BUILT_IN}
+    return [name for name in list_variants() if name not in own]
 
 
 def list_variants() -> list[str]:

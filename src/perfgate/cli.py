@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         _add_ab,
         _add_gate,
         _add_report,
+        _add_advise,
     ):
         add(commands)
     for name, command in commands.choices.items():
@@ -170,6 +171,29 @@ def _add_report(commands: Commands[argparse.ArgumentParser]) -> None:
     report.add_argument("document", type=options.path, help="a report.json")
     report.add_argument("--out", type=options.folder, default=REPORTS, help="default: %(default)s")
     declare(report.add_argument, "--baselines", default=BASELINES)
+
+
+def _add_advise(commands: Commands[argparse.ArgumentParser]) -> None:
+    advise = commands.add_parser(
+        "advise", help="the fastest and the smallest implementation at a shape, by stored figures"
+    )
+    count = options.at_least(1)
+    advise.add_argument("--batch", type=count, required=True, metavar="N", help="rows of the input")
+    advise.add_argument(
+        "--widths",
+        type=count,
+        nargs="+",
+        required=True,
+        metavar="N",
+        help="features at the input and after each layer",
+    )
+    advise.add_argument(
+        "--device", type=options.words, help="a part of the device's key or model; default: any"
+    )
+    advise.add_argument(
+        "--memory", type=count, metavar="MB", help="what a step may need at most, in 10^6 bytes"
+    )
+    declare(advise.add_argument, "--baselines", default=BASELINES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

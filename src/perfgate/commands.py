@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
     A measuring process that hung or was killed is one line, and `GateExit.STOPPED`.
     """
     from perfgate.ab.trees import RevisionError
+    from perfgate.advise import NoAdviceError
     from perfgate.store.calibrate import CalibrationError
 
     subcommand = {
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         "ab": _ab,
         "gate": _gate,
         "report": _report,
+        "advise": _advise,
     }[options.command]
     lifeline.end_on_sigterm()
     remove_folders()  # which a killed command left
@@ -58,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         CalibrationError,
         LimitsError,
         ReportError,
+        NoAdviceError,
         RevisionError,
         WorkerError,
     ) as error:
@@ -220,4 +223,21 @@ def _report(options: argparse.Namespace) -> int:
     key = content["environment"].get("device_key", "")
     for path in write_all(options.out, content, history(options.baselines, key), _say):
         print(path)
+    return 0
+
+
+def _advise(options: argparse.Namespace) -> int:
+    from perfgate.advise import NoAdviceError, advise
+    from perfgate.store.baseline import newest_runs, read_run
+
+    if len(options.widths) < 2:
+        raise NoAdviceError(
+            f"--widths is {options.widths[0]}; expected the features at the input and after each "
+            "layer, two numbers or more: add them"
+        )
+    runs = newest_runs(options.baselines)
+    if LAST_RUN.exists():
+        runs.insert(0, read_run(LAST_RUN))
+    memory = {} if options.memory is None else {"memory_bytes": options.memory * 1e6}
+    _say(advise(runs, options.batch, options.widths, options.device, **memory))
     return 0

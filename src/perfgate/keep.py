@@ -20,7 +20,7 @@ def keep_run(state: Session) -> None:
     """The run, with its table beside it and beside --benchmark-json."""
     assert state.run is not None
     config = state.config
-    table = results_markdown(state.run)
+    table = results_markdown(state.run, state.failures)
     path = config.rootpath / LAST_RUN
     try:
         last_run.keep(path, json.dumps(run_data(state), indent=1, default=str) + "\n", table)

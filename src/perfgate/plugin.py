@@ -25,11 +25,12 @@ from perfgate import compare
 from perfgate import session as measuring
 from perfgate.ab.trees import RevisionError, has_changes
 from perfgate.configure import OptionError, declare, is_distributed, is_timed, session_of
+from perfgate.failures import Failure, reason_of, skip_reason
 from perfgate.fields import FieldError
 from perfgate.files import remove_folders
 from perfgate.handed_over import workload_from
 from perfgate.judge.exit_codes import FAILING, GateExit
-from perfgate.judge.parse import CLOCK_SECONDS, process_alone
+from perfgate.judge.parse import CLOCK_SECONDS
 from perfgate.judge.place import OURS
 from perfgate.keep import keep_run, write_reports
 from perfgate.measure.environment import describe_environment
@@ -201,6 +202,9 @@ def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
         beside: Case | None = None,
         loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
+        if isinstance(work, Case):  # before anything of the implementation runs
+            said = {**work.describe(), "pass": argument if pass_name is None else pass_name}
+            session.works[benchmark.fullname] = said
         try:
             workload = workload_from(
                 work,
@@ -248,33 +252,24 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     fixture = getattr(item, "funcargs", {}).get("benchmark")
     if call.when == "call" and fixture is not None and fixture.stats is not None:
-        with contextlib.suppress(FieldError):  # then `_take` says so
+        with contextlib.suppress(FieldError):  # then `take` says so
             item.user_properties += junit.properties_of(item.nodeid, fixture.stats)
     test_report = yield
     if _is_benchmark(item):
         session = item.config.stash[SESSION]
+        if call.excinfo is not None and (test_report.failed or hasattr(test_report, "wasxfail")):
+            work = session.works.get(item.nodeid, {})
+            session.failures.append(Failure(item.nodeid, work, reason_of(call.excinfo.value)))
         if test_report.failed:
             session.absent[item.nodeid] = "it failed"
         elif test_report.skipped:
-            reason = test_report.longrepr[2] if isinstance(test_report.longrepr, tuple) else ""
-            session.absent[item.nodeid] = f"it was skipped ({reason.removeprefix('Skipped: ')})"
+            session.absent[item.nodeid] = f"it was skipped ({skip_reason(test_report)})"
         elif test_report.when == "call" and fixture is not None and fixture.stats is not None:
             measuring.note_settings(session, fixture.stats)
-            _take(session, item.nodeid, fixture.stats)
+            measuring.take(session, item.nodeid, fixture.stats)
         if session.channel is not None and test_report.when == "teardown":
             session.channel.send(finished=item.nodeid)
     return test_report
-
-
-def _take(session: Session, name: str, stats: Any) -> None:
-    """Count a benchmark as measured, if its time is one: a timer of the user's may say anything."""
-    try:
-        process_alone(stats.stats.median, stats.stats.rounds)
-    except FieldError as error:
-        session.absent[name] = f"its time is none ({error})"
-        session.notes.append(f"{name} is left out, since its time is none ({error})")
-    else:
-        session.measured.append(stats)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -346,9 +341,9 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     state = config.stash[SESSION]
-    if state.run is not None and state.run.measurements:
+    if state.run is not None and (state.run.measurements or state.failures):
         terminalreporter.section("results")
-        terminalreporter.write_line(printable(results_markdown(state.run)))
+        terminalreporter.write_line(printable(results_markdown(state.run, state.failures)))
     if state.stored is not None and state.order is None:
         terminalreporter.section("verdicts")
         path = state.stored.path or "none for this device"

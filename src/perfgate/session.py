@@ -18,6 +18,8 @@ import torch
 from perfgate import compare
 from perfgate.ab.run import run_of_pairs
 from perfgate.ab.settle import Place, settle
+from perfgate.failures import Failure, failure_notes
+from perfgate.fields import FieldError
 from perfgate.files import write_atomically
 from perfgate.judge.exit_codes import GateExit, failing_by, gate_exit
 from perfgate.judge.parse import figures_of, parse_process, parse_run, process_alone
@@ -60,6 +62,8 @@ class Session:
             process.
         described: the machine and the commit, which take a second to find out.
         absent: name to reason, of benchmarks that were collected and did not measure.
+        works: what benchmarks of a case measure, by name.
+        failures: benchmarks that failed, or that were expected to.
         not_selected: names that the user left out.
         total, started: numbers of benchmarks, for the progress.
         peaks: bytes that passes over the same took.
@@ -85,6 +89,8 @@ class Session:
     rounds: dict[str, list[tuple[Sequence[float], int]]] = field(default_factory=dict)
     described: dict[str, Any] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    works: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
     not_selected: list[str] = field(default_factory=list)
     total: int = 0
     started: int = 0
@@ -137,6 +143,17 @@ def note_settings(state: Session, stats: Any) -> None:
         )
 
 
+def take(state: Session, name: str, stats: Any) -> None:
+    """Count a benchmark as measured, if its time is one: a timer of the user's may say anything."""
+    try:
+        process_alone(stats.stats.median, stats.stats.rounds)
+    except FieldError as error:
+        state.absent[name] = f"its time is none ({error})"
+        state.notes.append(f"{name} is left out, since its time is none ({error})")
+    else:
+        state.measured.append(stats)
+
+
 def name_changed_settings(state: Session) -> None:
     """Note which benchmarks were measured under other settings than the run began with."""
     for settings, names in state.changed.items():
@@ -160,6 +177,7 @@ def conclude(state: Session, keep_run: Callable[[Session], None]) -> GateExit:
         state: what was measured in this process.
         keep_run: keeps the run, before it is compared for minutes that may be interrupted.
     """
+    state.notes += failure_notes(state.failures)
     if not state.measured:
         state.notes.append(NOTHING)
         state.run = parse_run(run_data(state))

@@ -7,16 +7,14 @@ runs it.
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from perfgate.judge.exit_codes import GateExit
 from tests.git import git
+from tests.installed import ROOT, install
 
 pytestmark = pytest.mark.gate
-
-ROOT = Path(__file__).resolve().parents[2]
 
 CONFTEST = """
 import sys
@@ -55,11 +53,7 @@ def test_layer(measure, pass_name):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A folder in which nothing but the wheel is installed."""
-    folder = tmp_path_factory.mktemp("site")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], check=True)
-    (wheel,) = folder.glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(folder), str(wheel)], check=True)
+    folder = install(tmp_path_factory.mktemp("installed") / "site", ROOT)
     assert (folder / "perfgate" / "plugin.py").is_file()
     return folder
 

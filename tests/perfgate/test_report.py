@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from perfgate.failures import Failure
 from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import MemoryChange, TimeChange, Verdict
 from perfgate.plain_text import printable
@@ -44,7 +45,10 @@ def test_a_markdown_table_is_aligned():
 
 
 def rows_of(data):
-    text = results_markdown(parse_run(data))
+    return rows_in(results_markdown(parse_run(data)))
+
+
+def rows_in(text):
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
     header, *rows = ([cell.strip() for cell in line] for line in lines)
     return [dict(zip(header, row, strict=True)) for row in rows]
@@ -96,6 +100,40 @@ def test_figures_of_two_timers_or_caches_never_share_a_table():
         "### reference, batch 100, cold caches",
     ]
     assert text.count("| kan ") == 3
+
+
+def failure(implementation, pass_name, reason):
+    work = benchmark("", implementation, pass_name)["extra_info"]["measured"]
+    return Failure(f"test[{implementation}]", work, reason)
+
+
+def test_what_failed_has_a_row_with_the_reason():
+    failures = [
+        *(failure("theirs", name, "ValueError: a | b") for name in ("forward", "training_step")),
+        failure("kan", "backward", "RuntimeError: out of luck"),
+    ]
+    run = parse_run(run_data("mlp", "kan"))
+    text = results_markdown(run, failures)
+    mlp, kan, theirs = rows_in(text)
+    assert mlp["implementation"] == "mlp"
+    assert kan["implementation"] == "kan (backward failed)"
+    assert kan["forward ms"] == "2.00"
+    assert theirs["implementation"] == "theirs (failed)"
+    assert theirs["forward ms"] == ""
+    assert "\n- kan failed, backward: RuntimeError: out of luck\n" in text
+    assert "\n- theirs failed, forward, step: ValueError: a | b\n" in text
+    (alone,) = rows_in(results_markdown(parse_run(run_data()), failures[-1:]))
+    assert alone == {"implementation": "kan (failed)"}
+
+
+def test_layers_from_elsewhere_have_their_version_and_error():
+    data = run_data("kan", "theirs")
+    data["benchmarks"][1]["extra_info"] |= {"package_version": "0.5.2", "float64_error": 2.5e-7}
+    ours, theirs = rows_of(data)
+    assert (ours["implementation"], ours["error"]) == ("kan", "")
+    assert (theirs["implementation"], theirs["error"]) == ("theirs (0.5.2, external)", "2.5e-07")
+    assert "`error` is the largest difference" in results_markdown(parse_run(data))
+    assert "error" not in rows_of(run_data("kan"))[0]
 
 
 def test_an_empty_run_has_no_table():

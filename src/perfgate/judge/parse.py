@@ -107,7 +107,7 @@ def parse_benchmark(entry: Any, where: str = "the benchmark") -> Measurement:
         if calibration is None
         else _parse_calibration(calibration, f"{where}.calibration"),
         code=None if code is None else _parse_code(code, f"{where}.code"),
-        info={**_version(extra), **info},
+        info={**_own_words(extra), **info},
     )
 
 
@@ -138,10 +138,10 @@ def _ours(extra: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str]
     return (extra if is_old else {}), where
 
 
-def _version(extra: Mapping[str, Any]) -> dict[str, str]:
+def _own_words(extra: Mapping[str, Any]) -> dict[str, str | float]:
     """What a benchmark of ours says beside its figures."""
-    version = extra.get("package_version")
-    return {"package_version": version} if isinstance(version, str) else {}
+    kinds = {"package_version": str, "float64_error": float}
+    return {key: extra[key] for key, kind in kinds.items() if isinstance(extra.get(key), kind)}
 
 
 def _processes(info: Mapping[str, Any], key: str, where: str) -> list[Process]:

@@ -40,6 +40,7 @@ def measurement_entry(
         "flops": whole(info.get("flops")),
         "floor_fraction": not_negative(info.get("floor_fraction")),
         "package_version": _text(info.get("package_version")),
+        "float64_error": not_negative(info.get("float64_error")),
         "rounds": now.rounds,
         "disturbed_rounds": now.disturbed,
         "processes": [_process(process) for process in now.processes],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from perfgate.failures import Failure
 from perfgate.judge.record import Measurement, Run
 from perfgate.report.measured import (
     heading,
@@ -32,6 +33,10 @@ the gradient of the input. `/mlp` is the median over rounds of the time over the
 same round, and so for any other name. `floor` is the fraction reached of what the machine
 itself needs: the longer of a matrix product of the same size and a copy of the same bytes,
 taken once for each size; it exceeds 100% where the machine was slower then."""
+# Of tables that have it, before the rest.
+ERROR_LEGEND = """\
+`error` is the largest difference of output and gradients to those that the same layer gives in
+float64, relative to them; only layers from elsewhere have it."""
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -42,8 +47,9 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return str(tabulate(rows, columns, "pipe", colalign=sides, disable_numparse=True))
 
 
-def results_markdown(run: Run) -> str:
-    """The run as Markdown: where and when, then a table for each `heading`."""
+def results_markdown(run: Run, failures: Sequence[Failure] = ()) -> str:
+    """The run as Markdown: where and when, then a table for each `heading`. What failed has a row
+    with the reason."""
     tables: dict[str, dict[str, dict[str, Measurement]]] = defaultdict(dict)
     for measurement in run.measurements.values():
         work = work_entry(measurement.measured)
@@ -57,14 +63,48 @@ def results_markdown(run: Run) -> str:
         f"torch {environment.get('torch', 'unknown')}, {environment.get('threads', '?')} threads, "
         f"matmul precision {environment.get('matmul_precision', 'unknown')}."
     ]
-    for title, found in tables.items():
+    failed = _failed_passes(failures)
+    for title in dict.fromkeys([*tables, *failed]):
+        found = tables.get(title, {})
         all_of = [m for passes in found.values() for m in passes.values()]
         beside = list(dict.fromkeys(name for m in all_of for name in m.beside()))
-        rows = [_result_row(passes, beside) for passes in found.values()]
-        table = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
-        parts.append(f"### {title}\n\n{table}")
+        has_errors = any("float64_error" in m.info for m in all_of)
+        rows = [_result_row(passes, beside, has_errors) for passes in found.values()]
+        reasons = _add_failed(rows, failed.get(title, {}))
+        columns = list(rows[0])
+        table = markdown_table(columns, [[row.get(name, "") for name in columns] for row in rows])
+        parts.append("\n\n".join([f"### {title}", table, *filter(None, ["\n".join(reasons)])]))
+    if any("float64_error" in m.info for m in run.measurements.values()):
+        parts.append(ERROR_LEGEND)
     parts.append(LEGEND)
     return "\n\n".join(parts) + "\n"
+
+
+def _failed_passes(failures: Sequence[Failure]) -> dict[str, dict[str, dict[str, list[str]]]]:
+    """By heading and implementation: each reason, and the passes that it is of."""
+    found: dict[str, dict[str, dict[str, list[str]]]] = defaultdict(lambda: defaultdict(dict))
+    for failure in failures:
+        work = work_entry(failure.work)
+        if says_all(work):
+            reasons = found[heading(work)][label(work)]
+            reasons.setdefault(failure.reason, []).append(PASSES[work["pass"]])
+    return found
+
+
+def _add_failed(
+    rows: list[dict[str, str]], failed: Mapping[str, Mapping[str, list[str]]]
+) -> list[str]:
+    """Mark the row of each implementation that failed; one of its own where nothing else is known
+    of it. The reasons, a line each."""
+    said = []
+    for name, reasons in failed.items():
+        own = [row for row in rows if row["implementation"].split(" (")[0] == name]
+        passes = "" if not own else ", ".join(p for found in reasons.values() for p in found) + " "
+        if not own:
+            rows.append({"implementation": name})
+        (own or rows)[-1]["implementation"] += f" ({passes}failed)"
+        said += [f"- {name} failed, {', '.join(of)}: {reason}" for reason, of in reasons.items()]
+    return said
 
 
 def is_results_table(text: str) -> bool:
@@ -74,13 +114,18 @@ def is_results_table(text: str) -> bool:
     )
 
 
-def _result_row(passes: Mapping[str, Measurement], beside: Sequence[str]) -> dict[str, str]:
+def _result_row(
+    passes: Mapping[str, Measurement], beside: Sequence[str], has_errors: bool
+) -> dict[str, str]:
     """Cells by their columns; empty where nothing was measured."""
     of_pass = [passes.get(name) for name in PASSES]
     any_pass = next(iter(passes.values()))
     memory, info = passes.get("backward", any_pass).memory, any_pass.info
     name, version = label(work_entry(any_pass.measured)), info.get("package_version")
-    row = {"implementation": f"{name} {version}" if version else name}
+    row = {"implementation": f"{name} ({version}, external)" if version else name}
+    if has_errors:
+        error = not_negative(info.get("float64_error"))
+        row["error"] = "" if error is None else f"{error:.1e}"
     for column, measurement in zip(PASSES.values(), of_pass, strict=True):
         row[f"{column} ms"] = f"{measurement.median_ns / 1e6:.2f}" if measurement else ""
     for column, kind in MEMORY.items():

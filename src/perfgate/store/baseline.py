@@ -146,6 +146,17 @@ def history(directory: Path, device_key: str) -> list[Run]:
     return runs
 
 
+def newest_runs(directory: Path) -> list[Run]:
+    """Of each device the newest baseline that can be read.
+
+    Raises:
+        BaselineError: the folder cannot be listed.
+    """
+    folders = [folder for folder in sorted(_listed(directory)) if folder.is_dir()]
+    found = (history(directory, _key_of(path)) for f in folders for path in _numbered(f)[:1])
+    return [runs[-1] for runs in found if runs]
+
+
 def find(directory: Path, device_key: str, wanted: str | None = None) -> Path | None:
     """The newest baseline for a device, or the one that is `wanted`.
 
