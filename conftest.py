@@ -22,7 +22,7 @@ def pytest_addoption(parser):
 
 
 # Layers beyond the published comparison: what is quick is tested of all layers, and what takes long
-# of these under -m field alone.
+# of these under -m field alone. What has another marker of those in LEGS is selected by that one.
 FIELD = re.compile(
     r"(?<![a-z])(cheby|fast|faster|gram|jacobi|legendre|rbf|relu|sine|wav)_kan"
     r"|(Chebyshev|Gram|Jacobi|Radial|ReluBumps|Sines)(Basis)?\b"
@@ -33,6 +33,7 @@ SLOW = (
     *("test_compiles", "test_float32_agrees", "test_first_and_second_derivatives"),
     *("test_a_layer_built_on_meta",),
 )
+LEGS = ("growth", "compile", "ptx", "sanitizer", "instructions")
 
 
 def pytest_configure(config):
@@ -61,7 +62,7 @@ def _is_of_the_field(item):
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
     for item in items:
-        if _is_of_the_field(item):
+        if _is_of_the_field(item) and not any(map(item.get_closest_marker, LEGS)):
             item.add_marker("field")
     if torch.cuda.is_available():
         return
