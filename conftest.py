@@ -38,7 +38,7 @@ LEGS = ("growth", "compile", "ptx", "sanitizer", "instructions")
 
 def pytest_configure(config):
     config.addinivalue_line(
-        "markers", "field: what takes long, of layers that are not compared; -m field"
+        "markers", "field: what takes long, of layers not compared or of further sizes; -m field"
     )
     config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped without one")
     config.addinivalue_line("markers", "sanitizer: kernels emulated under ASan, UBSan or TSan")
