@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 test: $(READY) ## correctness tests, the device-free gate, and each benchmark once, untimed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist loadfile
 
-field: $(READY) ## what takes long, of the layers beyond the published comparison
+field: $(READY) ## what takes long: of layers beyond the published comparison, and further sizes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist loadfile -m field
 
 memory: $(READY) ## the device-free gate alone: bytes and costs of every implementation

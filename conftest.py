@@ -23,7 +23,7 @@ def pytest_addoption(parser):
 
 
 # Layers beyond the published comparison: what is quick is tested of all layers, and what takes long
-# of these under -m field alone.
+# of these under -m field alone. What has another marker of those in LEGS is selected by that one.
 FIELD = re.compile(
     r"(?<![a-z])(cheby|fast|faster|gram|jacobi|legendre|rbf|relu|sine|wav)_kan"
     r"|(Chebyshev|Gram|Jacobi|Radial|ReluBumps|Sines)(Basis)?\b"
@@ -34,11 +34,12 @@ SLOW = (
     *("compiles", "in float32 are those in float64", "first and second derivatives"),
     *("test_a_layer_built_on_meta",),
 )
+LEGS = ("growth", "compile", "ptx", "sanitizer", "instructions")
 
 
 def pytest_configure(config):
     config.addinivalue_line(
-        "markers", "field: what takes long, of layers that are not compared; -m field"
+        "markers", "field: what takes long, of layers not compared or of further sizes; -m field"
     )
     config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped without one")
     config.addinivalue_line("markers", "sanitizer: kernels emulated under ASan, UBSan or TSan")
@@ -63,7 +64,7 @@ def _is_of_the_field(item):
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
     for item in items:
-        if _is_of_the_field(item):
+        if _is_of_the_field(item) and not any(map(item.get_closest_marker, LEGS)):
             item.add_marker("field")
     if torch.cuda.is_available():
         return

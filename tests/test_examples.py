@@ -16,13 +16,16 @@ EXAMPLES = ROOT / "examples"
 
 
 def run(folder, *command, path=ROOT / "src"):
+    environment = {**os.environ, "PYTHONPATH": str(path), "MPLBACKEND": "agg"}
+    # As a worker of xdist, which a run around it may be, pytest-benchmark measures nothing.
+    environment.pop("PYTEST_XDIST_WORKER", None)
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(path), "MPLBACKEND": "agg"},
+        env=environment,
     )
 
 

@@ -133,7 +133,7 @@ def test_cells_and_pieces(device, monkeypatch, kind, dtype, rows, inputs, in_pie
 
 @each_kind
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-@pytest.mark.parametrize("workspace", [2**19, 2**20])
+@pytest.mark.parametrize("workspace", [2**19, pytest.param(2**20, marks=pytest.mark.field)])
 @pytest.mark.parametrize("outputs", [6, 256])
 @pytest.mark.usefixtures("made_by")
 def test_workspace_does_not_grow_with_the_batch(

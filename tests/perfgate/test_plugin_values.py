@@ -7,20 +7,13 @@ import pytest
 from perfgate.cli import main
 from perfgate.judge.exit_codes import GateExit
 from perfgate.run.processes import WorkerStoppedError
-from tests.perfgate.test_plugin import (  # noqa: F401
-    _import_all_once,
-    edit,
-    newest_baseline,
-    others,
-    project,
-    report_of,
-)
+from tests.perfgate.inner_project import edit, newest_baseline, report_of
 
 PLAIN = "def test_plain(benchmark): benchmark(sum, [1, 2])\n"
 
 
 @pytest.fixture
-def plain(project):  # noqa: F811
+def plain(project):
     """A folder with a benchmark that knows only pytest-benchmark."""
     project.makepyfile(test_small=PLAIN)
     return project

@@ -85,7 +85,8 @@ def _param_grads(plan: Plan, read: Mapping[str, Tensor], operands: Operands) -> 
     count = plan.workspace_bytes // 4
     parts = operands.x.new_empty(count).view(-1, operands.x.shape[1], sum(sizes))
     launch(plan, {**read, "grad_params": parts}, operands.params, operands.weight.device)
-    own = parts.sum(0).split(sizes, 1)
+    # A sum for each: as views of one sum they would share memory, which no operator's results may.
+    own = [of_param.sum(0) for of_param in parts.split(sizes, 2)]
     return {
         f"params{n}": of_sets(grad, param)
         for n, (grad, param) in enumerate(zip(own, operands.params, strict=True))
