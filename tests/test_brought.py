@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kan_impls
 from kan_impls import registry
@@ -74,6 +75,12 @@ def test_a_class_becomes_a_variant(file):
 def test_a_factory_is_given_device_and_dtype_where_it_has_them(file):
     layer = variant_at(f"{file}:placed").layer(4, 2, device="meta", dtype=torch.bfloat16)
     assert (layer.weight.device.type, layer.weight.dtype) == ("meta", torch.bfloat16)
+
+
+def test_it_is_built_of_tensors_without_values(file):
+    with FakeTensorMode():
+        layer = variant_at(f"{file}:Mine").layer(4, 2, device="cpu")
+        assert layer(torch.rand(3, 4)).shape == (3, 2)
 
 
 def test_a_package_is_named_by_its_dots():

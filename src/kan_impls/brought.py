@@ -126,7 +126,7 @@ class Layers:
         where = {"device": device, "dtype": dtype}
         accepted = {name: where[name] for name in COMMON if name in self._parameters()}
         layer = self.factory(in_features, out_features, **accepted, **config)
-        return _checked_module(self.name, layer).to(device=device, dtype=dtype)
+        return _placed(_checked_module(self.name, layer), device, dtype)
 
     def own_options(self) -> list[str]:
         """Names of the factory's options, device and dtype left out."""
@@ -142,6 +142,17 @@ class Layers:
             return list(inspect.signature(self.factory).parameters)
         except (TypeError, ValueError):  # one that is not written in Python
             return []
+
+
+def _placed(
+    layer: nn.Module, device: torch.device | str | None, dtype: torch.dtype | None
+) -> nn.Module:
+    """The layer on the device and in the dtype; untouched if it is there, since the tensors without
+    values that estimate memory cannot be moved."""
+    tensors = [*layer.parameters(), *layer.buffers()]
+    is_there = device is None or all(each.device == torch.device(device) for each in tensors)
+    is_so = dtype is None or all(t.dtype == dtype for t in tensors if t.is_floating_point())
+    return layer if is_there and is_so else layer.to(device=device, dtype=dtype)
 
 
 def _checked_module(name: str, made: object) -> nn.Module:
