@@ -16,7 +16,8 @@ from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import cuda, dispatch, jit, kernels, proof, trial
 from kan_impls.fused.jit import CompileError, KernelUnavailable
 from kan_impls.fused.operands import Operands
-from kan_impls.fused.problem import Element, Precision, error_bound
+from kan_impls.fused.problem import Device, Element, Functions, Layer, Precision, error_bound
+from kan_impls.variants.relu_kan import ReluBasis
 from tests.cases import ROWS, other_fused
 from tests.emulated_driver import assert_proven
 from tests.emulated_layer import Case, compiled, with_kinds
@@ -26,6 +27,7 @@ from tests.helpers import assert_close, norms_of_terms, random_like, randomize, 
 from tests.reference import efficient_kan_ref, fourier_kan_ref
 
 CPU = torch.device("cpu")
+GPU = Device(arch=90, sms=4)
 
 LAYERS = {
     "fourier": ("fused_fourier_kan", {"grid_size": 3}, fourier_kan_ref),
@@ -196,6 +198,24 @@ def test_compiled_layers_run_the_kernels(emulated, kind):
     actual = run(layer, x, grad_y, forward=compiled)
     assert "weight_grad" in names(emulated)
     assert_close(actual, expected, 0)
+
+
+def test_gradients_of_two_parameters_of_a_basis_share_no_memory(monkeypatch):
+    """torch.compile refuses an operator whose results do."""
+    monkeypatch.setattr(
+        cuda, "launch", lambda plan, tensors, *where: tensors["grad_params"].fill_(1)
+    )
+    layer = Layer(Functions(ReluBasis(3, 3)), 9, 6, 5, Element.FLOAT, Precision.ACCURATE, GPU)
+    starts, ends = torch.zeros(6, 6), torch.zeros(1, 6)  # of each input, and of all of them
+    operands = Operands(torch.zeros(9, 6), torch.zeros(6, 6, 5), params=(starts, ends))
+    plan = kernels.param_grad(layer, size=12)
+    parts = plan.workspace_bytes // (4 * 6 * 12)
+    of_starts, of_ends = cuda._param_grads(plan, {}, operands).values()
+    torch.testing.assert_close(of_starts, torch.full((6, 6), float(parts)), rtol=0, atol=0)
+    torch.testing.assert_close(of_ends, torch.full((1, 6), 6.0 * parts), rtol=0, atol=0)
+    for params in ((starts, starts), (starts, ends)):
+        found = cuda._param_grads(plan, {}, operands._replace(params=params)).values()
+        assert len({grad.untyped_storage().data_ptr() for grad in found}) == 2
 
 
 @each_layer
