@@ -136,7 +136,7 @@ def test_a_file_that_raises_spoils_nothing_but_itself(file):
     file.write_text("import no_such_package")
     assert registry.bring([f"{file}:Mine"]) == ["Mine"]
     with pytest.raises(
-        RuntimeError, match=r"Mine cannot be loaded \(ModuleNotFoundError: No modul"
+        RuntimeError, match=r"Mine cannot be loaded \(ModuleNotFoundError: No module"
     ):
         kan_impls.create_layer("Mine", 3, 2)
 

@@ -44,6 +44,7 @@ from perfgate.report.tables import results_markdown
 from perfgate.report.verdict_table import verdict_lines, verdict_summary
 from perfgate.run import lifeline
 from perfgate.run.worker import NoTurnError, Turns
+from perfgate.selection import is_benchmark, keep_benchmarks, keep_ordered
 from perfgate.session import Session
 from perfgate.store import last_run
 from perfgate.store.baseline import BaselineError
@@ -113,9 +114,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     session = config.stash[SESSION]
     assert session.runner is not None
     if session.order is not None:
-        _take_ordered(session, items)
-    elif config.option.benchmark_only:
-        _leave_out_tests(config, items)
+        keep_ordered(session, items)
+    elif config.option.benchmark_only and (tests := keep_benchmarks(items)):
+        config.hook.pytest_deselected(items=tests)
     for item in items:
         if "measure" in getattr(item, "fixturenames", ()):
             own = item.get_closest_marker("benchmark")
@@ -124,30 +125,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.benchmark(**chosen), append=False)
 
 
-def _leave_out_tests(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the benchmarks; pytest-benchmark would list each of a thousand tests as skipped."""
-    tests = [item for item in items if not _is_benchmark(item)]
-    if tests:
-        items[:] = [item for item in items if _is_benchmark(item)]
-        config.hook.pytest_deselected(items=tests)
-
-
-def _take_ordered(session: Session, items: list[pytest.Item]) -> None:
-    """Keep the benchmarks that a worker is to measure."""
-    assert session.order is not None
-    by_name = {item.nodeid: item for item in items if _is_benchmark(item)}
-    names = session.order.names
-    if session.channel is not None:
-        session.channel.send(collected=list(by_name))
-        names = session.channel.receive()["select"]
-    items[:] = [by_name[name] for name in (by_name if names is None else names) if name in by_name]
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     state = config.stash[SESSION]
-    state.total = sum(map(_is_benchmark, session.items))
+    state.total = sum(map(is_benchmark, session.items))
     if (
         state.total
         and state.order is None
@@ -162,10 +144,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_deselected(items: list[pytest.Item]) -> None:
     if items:
         items[0].config.stash[SESSION].not_selected += [item.nodeid for item in items]
-
-
-def _is_benchmark(item: pytest.Item) -> bool:
-    return "benchmark" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
@@ -231,7 +209,7 @@ def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
 def pytest_runtest_call(item: pytest.Item) -> Any:
     """A plain benchmark knows no turns; all of its rounds together are one."""
     channel = item.config.stash[SESSION].channel
-    if channel is None or not _is_benchmark(item) or "measure" in item.fixturenames:  # type: ignore[attr-defined]
+    if channel is None or not is_benchmark(item) or "measure" in item.fixturenames:  # type: ignore[attr-defined]
         return (yield)
     turns = Turns(channel, item.nodeid)
     try:
@@ -255,7 +233,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         with contextlib.suppress(FieldError):  # then `take` says so
             item.user_properties += junit.properties_of(item.nodeid, fixture.stats)
     test_report = yield
-    if _is_benchmark(item):
+    if is_benchmark(item):
         session = item.config.stash[SESSION]
         if call.excinfo is not None and (test_report.failed or hasattr(test_report, "wasxfail")):
             work = session.works.get(item.nodeid, {})
@@ -277,7 +255,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Say which benchmark runs: one can take minutes."""
     config = item.config
     reporter = config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None and _is_benchmark(item) and is_timed(config):
+    if reporter is not None and is_benchmark(item) and is_timed(config):
         session = config.stash[SESSION]
         session.started += 1
         if config.get_verbosity() <= 0:

@@ -1,4 +1,4 @@
-"""What a user's options leave out of a run on purpose, by pytest's configuration."""
+"""What is measured of all that pytest has collected, and what a user left out on purpose."""
 
 from __future__ import annotations
 
@@ -6,7 +6,34 @@ import fnmatch
 import os
 from collections.abc import Container
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perfgate.session import Session
+
+
+def is_benchmark(item: Any) -> bool:
+    """Whether a test of pytest's is a benchmark."""
+    return "benchmark" in getattr(item, "fixturenames", ())
+
+
+def keep_benchmarks(items: list[Any]) -> list[Any]:
+    """Leave the benchmarks among the items, and return the others, of which pytest-benchmark would
+    list each as skipped."""
+    others = [item for item in items if not is_benchmark(item)]
+    items[:] = [item for item in items if is_benchmark(item)]
+    return others
+
+
+def keep_ordered(session: Session, items: list[Any]) -> None:
+    """Leave the benchmarks that a worker is to measure."""
+    assert session.order is not None
+    by_name = {item.nodeid: item for item in items if is_benchmark(item)}
+    names = session.order.names
+    if session.channel is not None:
+        session.channel.send(collected=list(by_name))
+        names = session.channel.receive()["select"]
+    items[:] = [by_name[name] for name in (by_name if names is None else names) if name in by_name]
 
 
 def is_left_out(config: Any, name: str, collected: Container[str]) -> bool:

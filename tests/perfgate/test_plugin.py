@@ -12,49 +12,6 @@ from perfgate.judge.place import OURS
 from tests.perfgate.inner_project import MEASURE_AGAIN, Clock, last_run, report_of, slow_down
 
 
-FAULTY = (
-    BENCHMARK.replace('["mlp", "fused_fourier_kan"]', '["mlp", "broken", "excused"]').replace(
-        "    case = Case",
-        """    if name in ("broken", "excused"):
-        try:
-            measure(Case("small", Broken(name), 8, (6, 5, 1)), "forward")
-        except RuntimeError as error:
-            if name == "broken":
-                raise
-            pytest.xfail(f"as expected, {error}")
-    case = Case""",
-    )
-    + """
-class Broken:
-    def __init__(self, name):
-        self.name, self.bound, self.functions_per_input = name, "product", lambda config: 1
-
-    def model(self, widths, **config):
-        raise RuntimeError("out of luck")
-"""
-)
-
-
-@pytest.mark.filterwarnings("ignore:.* without an estimate of its memory")
-def test_what_fails_is_a_row_with_the_reason_and_spoils_no_other(project):
-    project.makepyfile(test_small=FAULTY)
-    result = project.runpytest("--benchmark-only")
-    result.assert_outcomes(passed=1, failed=1, xfailed=1)
-    result.stdout.fnmatch_lines(
-        [
-            "*| mlp *",
-            "*| broken (failed) *",
-            "*| excused (failed) *",
-            "- broken failed, forward: RuntimeError: out of luck",
-            "- excused failed, forward: as expected, out of luck",
-            "broken at small failed (RuntimeError: out of luck): forward",
-        ]
-    )
-    report = report_of(project)
-    assert report["exit"]["name"] == "TESTS_FAILED"
-    assert "excused at small failed (as expected, out of luck): forward" in report["notes"]
-
-
 def test_plain_pytest_runs_each_benchmark_once_untimed(project):
     result = project.runpytest()
     result.assert_outcomes(passed=2)

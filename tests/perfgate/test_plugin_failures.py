@@ -3,7 +3,7 @@
 import pytest
 
 from perfgate import session
-from tests.perfgate.inner_project import BENCHMARK, newest_baseline
+from tests.perfgate.inner_project import BENCHMARK, newest_baseline, report_of
 
 
 @pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip", "-k=nothing"])
@@ -58,3 +58,46 @@ def test_an_unknown_baseline(accepted):
     result = accepted.runpytest("--benchmark-compare=0042")
     assert result.ret == 14
     result.stderr.fnmatch_lines(["*the baseline '0042' does not exist*"])
+
+
+FAULTY = (
+    BENCHMARK.replace('["mlp", "fused_fourier_kan"]', '["mlp", "broken", "excused"]').replace(
+        "    case = Case",
+        """    if name in ("broken", "excused"):
+        try:
+            measure(Case("small", Broken(name), 8, (6, 5, 1)), "forward")
+        except RuntimeError as error:
+            if name == "broken":
+                raise
+            pytest.xfail(f"as expected, {error}")
+    case = Case""",
+    )
+    + """
+class Broken:
+    def __init__(self, name):
+        self.name, self.bound, self.functions_per_input = name, "product", lambda config: 1
+
+    def model(self, widths, **config):
+        raise RuntimeError("out of luck")
+"""
+)
+
+
+@pytest.mark.filterwarnings("ignore:.* without an estimate of its memory")
+def test_what_fails_is_a_row_with_the_reason_and_spoils_no_other(project):
+    project.makepyfile(test_small=FAULTY)
+    result = project.runpytest("--benchmark-only")
+    result.assert_outcomes(passed=1, failed=1, xfailed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*| mlp *",
+            "*| broken (failed) *",
+            "*| excused (failed) *",
+            "- broken failed, forward: RuntimeError: out of luck",
+            "- excused failed, forward: as expected, out of luck",
+            "broken at small failed (RuntimeError: out of luck): forward",
+        ]
+    )
+    report = report_of(project)
+    assert report["exit"]["name"] == "TESTS_FAILED"
+    assert "excused at small failed (as expected, out of luck): forward" in report["notes"]
