@@ -114,7 +114,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     session = config.stash[SESSION]
     assert session.runner is not None
     if session.order is not None:
-        keep_ordered(session, items)
+        keep_ordered(items, session.order, session.channel)
     elif config.option.benchmark_only and (tests := keep_benchmarks(items)):
         config.hook.pytest_deselected(items=tests)
     for item in items:

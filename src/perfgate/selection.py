@@ -6,10 +6,9 @@ import fnmatch
 import os
 from collections.abc import Container
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from perfgate.session import Session
+from perfgate.run.worker import Channel, Order
 
 
 def is_benchmark(item: Any) -> bool:
@@ -25,14 +24,13 @@ def keep_benchmarks(items: list[Any]) -> list[Any]:
     return others
 
 
-def keep_ordered(session: Session, items: list[Any]) -> None:
+def keep_ordered(items: list[Any], order: Order, channel: Channel | None) -> None:
     """Leave the benchmarks that a worker is to measure."""
-    assert session.order is not None
     by_name = {item.nodeid: item for item in items if is_benchmark(item)}
-    names = session.order.names
-    if session.channel is not None:
-        session.channel.send(collected=list(by_name))
-        names = session.channel.receive()["select"]
+    names = order.names
+    if channel is not None:
+        channel.send(collected=list(by_name))
+        names = channel.receive()["select"]
     items[:] = [by_name[name] for name in (by_name if names is None else names) if name in by_name]
 
 
