@@ -43,8 +43,8 @@ from perfgate.report import junit
 from perfgate.report.tables import results_markdown
 from perfgate.report.verdict_table import verdict_lines, verdict_summary
 from perfgate.run import lifeline
-from perfgate.run.worker import NoTurnError, Turns
-from perfgate.selection import is_benchmark, keep_benchmarks, keep_ordered
+from perfgate.run.worker import NoTurnError, Turns, keep_ordered
+from perfgate.selection import is_benchmark, keep_benchmarks
 from perfgate.session import Session
 from perfgate.store import last_run
 from perfgate.store.baseline import BaselineError

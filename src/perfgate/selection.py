@@ -8,8 +8,6 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from perfgate.run.worker import Channel, Order
-
 
 def is_benchmark(item: Any) -> bool:
     """Whether a test of pytest's is a benchmark."""
@@ -22,16 +20,6 @@ def keep_benchmarks(items: list[Any]) -> list[Any]:
     others = [item for item in items if not is_benchmark(item)]
     items[:] = [item for item in items if is_benchmark(item)]
     return others
-
-
-def keep_ordered(items: list[Any], order: Order, channel: Channel | None) -> None:
-    """Leave the benchmarks that a worker is to measure."""
-    by_name = {item.nodeid: item for item in items if is_benchmark(item)}
-    names = order.names
-    if channel is not None:
-        channel.send(collected=list(by_name))
-        names = channel.receive()["select"]
-    items[:] = [by_name[name] for name in (by_name if names is None else names) if name in by_name]
 
 
 def is_left_out(config: Any, name: str, collected: Container[str]) -> bool:

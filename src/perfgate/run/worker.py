@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from perfgate.measure.rounds import Round
+from perfgate.selection import is_benchmark
 
 
 @dataclass(frozen=True)
@@ -114,3 +115,13 @@ class Turns:
 
     def done(self, measured: Round) -> None:
         self._channel.send(round=asdict(measured))
+
+
+def keep_ordered(items: list[Any], order: Order, channel: Channel | None) -> None:
+    """Leave the benchmarks that a worker is to measure."""
+    by_name = {item.nodeid: item for item in items if is_benchmark(item)}
+    names = order.names
+    if channel is not None:
+        channel.send(collected=list(by_name))
+        names = channel.receive()["select"]
+    items[:] = [by_name[name] for name in (by_name if names is None else names) if name in by_name]
