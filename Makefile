@@ -15,8 +15,9 @@ KILLS ?=
 # What `check` does on Linux only.
 ON_LINUX := $(if $(filter Linux,$(shell uname)),instructions)
 
-.PHONY: help test field memory instructions emulator compile bench compare accept calibrate ab gate \
-	gpu-test growth refresh lint check selftest wheel docs axe chaos gpu-check clean
+.PHONY: help test field operators memory instructions emulator compile bench compare accept \
+	calibrate ab gate gpu-test growth batch refresh lint check selftest wheel docs axe chaos \
+	gpu-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +36,10 @@ test: $(READY) ## correctness tests, the device-free gate, and each benchmark on
 
 field: $(READY) ## what takes long: of layers beyond the published comparison, and further sizes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist loadfile -m field
+
+operators: $(READY) ## what every layer promises, by torch's operators where nothing is compiled
+	KAN_IMPLS_CPU=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8 \
+	  tests/test_contract.py tests/test_accuracy.py tests/test_properties.py
 
 memory: $(READY) ## the device-free gate alone: bytes and costs of every implementation
 	$(BIN)/python -m pytest benchmarks/test_memory.py tests/perfgate/test_device_free.py \
@@ -81,8 +86,11 @@ refresh: $(READY) ## propose a new baseline of this machine, with its evidence i
 	$(BIN)/python -m pytest benchmarks/test_reference.py --benchmark-compare $(ON_DEVICE) \
 	  --report=refresh || case $$? in 10|19) ;; *) exit 1;; esac
 
-growth: $(READY) ## growth with batch, width and grid, and [784,256,10] at batch 36,864
+growth: $(READY) ## growth with width and grid, and [784,256,10] at batch 36,864
 	$(BIN)/python -m pytest --benchmark-only -m growth
+
+batch: $(READY) ## over an MLP from batch 1 to 36,864, and in small networks
+	$(BIN)/python -m pytest benchmarks/test_batch.py --benchmark-only -m "batch and not field"
 
 lint: $(READY) ## format, lint, spelling, types, import contracts, workflows
 	$(BIN)/ruff format --check .
@@ -92,7 +100,7 @@ lint: $(READY) ## format, lint, spelling, types, import contracts, workflows
 	$(BIN)/lint-imports
 	$(BIN)/zizmor --offline --quiet --persona=auditor --strict-collection .github
 
-check: lint test field selftest $(ON_LINUX) ## everything that must hold before a merge
+check: lint test field operators selftest $(ON_LINUX) ## everything that must hold before a merge
 	$(BIN)/python -m pytest -m "compile or ptx or sanitizer or toy or fuzz"
 
 selftest: $(READY) ## the gate tests itself: faults go red, identical code stays green

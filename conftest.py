@@ -51,6 +51,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "instructions: counted by callgrind; -m instructions")
     config.addinivalue_line("markers", "gpu_check: what only a GPU can tell; make gpu-check")
     config.addinivalue_line("markers", "growth: a case beyond the default ones; -m growth")
+    config.addinivalue_line("markers", "batch: at every batch, and in small networks; -m batch")
 
 
 def _is_of_the_field(item):

@@ -21,20 +21,32 @@ def mnist(variant: Variant) -> Case:
 
 
 def scaled(
-    name: str, variant: Variant, batch: int = BATCH, width: int = WIDTH, grid: int = GRID
+    name: str,
+    variant: Variant,
+    batch: int = BATCH,
+    width: int = WIDTH,
+    grid: int = GRID,
+    outputs: int = 1,
 ) -> Case:
     """The reference with other sizes; an MLP of as many parameters as a Fourier layer."""
     if variant.name == "mlp":
-        return Case(name, variant, batch, (width, 2 * grid * width, 1))
+        return Case(name, variant, batch, (width, 2 * grid * width, outputs))
     config = {variant.size: grid} if variant.size else {}
-    return Case(name, variant, batch, (width, width, 1), config)
+    return Case(name, variant, batch, (width, width, outputs), config)
 
 
 # One size grows at a time, around the reference.
 GROWTH = {
-    **{f"batch-{batch}": {"batch": batch} for batch in (1, 10, 1000, 10_000)},
     **{f"width-{width}": {"width": width} for width in (250, 500, 2000)},
     **{f"grid-{grid}": {"grid": grid} for grid in (10, 20, 40)},
+}
+
+# From one row, whose weights are read for it alone, to a data set at once.
+BATCH_SIZES = {f"batch-{batch}": {"batch": batch} for batch in (1, 8, 32, 100, 1000, 4000, 36_864)}
+
+# Networks that most people train: two layers of equal widths, where calls cost more than products.
+SMALL = {
+    f"small-{width}": {"batch": 64, "width": width, "outputs": width} for width in (2, 16, 64, 128)
 }
 
 

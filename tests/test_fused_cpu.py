@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kan_impls
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import cpu, cubin_cache, host_compiler, kernels
+from kan_impls.fused import cpu, cubin_cache, forms, host_compiler, kernels
 from kan_impls.fused.operands import Operands
 from tests.cases import ROWS
 from tests.fused_helpers import has_host_compiler
@@ -103,6 +103,19 @@ def record_direct(monkeypatch):
 
     monkeypatch.setattr(cpu.Compiled, "_run", record)
     return calls
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs", "is_direct"),
+    [(5, 400, 400, True), (300, 40, 40, False), (5, 400, 1, True), (60, 700, 1, False)],
+)
+def test_few_rows_and_small_layers_are_direct(monkeypatch, rows, inputs, outputs, is_direct):
+    layer = build("fourier", inputs, outputs)
+    layer(torch.rand(1, inputs))  # which compiles, and tests what it has compiled
+    calls = record_direct(monkeypatch)
+    layer(torch.rand(rows, inputs)).sum().backward()
+    assert calls == is_direct * ["forward", "backward"]
 
 
 @needs_compiler
@@ -262,6 +275,20 @@ def test_the_switch_leaves_the_operators(anew, monkeypatch):
     expected, actual = as_operators(monkeypatch, build("splines", 5, 7), torch.rand(3, 5))
     assert torch.equal(actual, expected)
     assert cpu.obstacle(SPLINES) == "KAN_IMPLS_CPU is 0"
+
+
+@needs_compiler
+@pytest.mark.parametrize("rows", [3, 300])
+def test_the_form_says_what_is_compiled(monkeypatch, rows):
+    layer = build("splines", 40, 50)
+    found = []
+    for compiled in (cpu.compiled, lambda operands, basis: None):
+        monkeypatch.setattr(cpu, "compiled", compiled)
+        with forms.watched() as ran:
+            layer(torch.rand(rows, 40)).sum().backward()
+        found.append(ran)
+    names = ("compiled product", "product")
+    assert found == [{"forward": name, "backward": name} for name in names]
 
 
 FAULTS = {

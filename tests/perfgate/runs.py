@@ -168,7 +168,8 @@ def judged_document(now=None, before=None, **options):
 def growth_data():
     """A run of the growing series, with two implementations."""
     data = run_data()
-    for what, sizes in {"batch": (1, 10, 1000), "width": (250, 500), "grid": (10, 20)}.items():
+    series = {"batch": (1, 10, 1000), "width": (250, 500), "grid": (10, 20), "small": (2, 16)}
+    for what, sizes in series.items():
         for size in sizes:
             for implementation in ("mlp", "efficient_kan"):
                 for pass_name in ("forward", "backward"):

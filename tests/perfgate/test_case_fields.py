@@ -139,9 +139,11 @@ def test_the_floor_is_timed_as_the_case_is():
 
 @pytest.mark.parametrize("pass_name", ["forward", "backward", "training_step"])
 def test_the_forms_that_ran_are_facts(pass_name):
-    ran = {"forward": "product", "backward": "product"}
-    wanted = ran if pass_name == "training_step" else {pass_name: "product"}
-    assert pass_of(case(), pass_name, CPU).facts(1e9)["forms"] == wanted
+    ran = {"forward", "backward"} if pass_name == "training_step" else {pass_name}
+    found = pass_of(case(), pass_name, CPU).facts(1e9)["forms"]
+    assert found.keys() == ran
+    # Where there is a compiler, it is compiled.
+    assert set(found.values()) in ({"product"}, {"compiled product"})
     alone = case("mlp")
     assert "forms" not in pass_of(alone, pass_name, CPU).facts(1e9)
 

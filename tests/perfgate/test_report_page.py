@@ -242,7 +242,7 @@ def test_each_section_can_be_reached():
     assert len(ids) == len({*ids})
     links = [attributes["href"][1:] for tag, attributes in reader.tags if tag == "a"]
     assert {*links} <= {*ids}
-    assert len(links) == 3 + 3 + 1  # and the growing series, and the history
+    assert len(links) == 3 + 4 + 1  # and the growing series, and the history
 
 
 def sections_of(report, history=()):
@@ -333,8 +333,8 @@ def test_growth_by_two_timers_is_drawn_twice():
         entry["extra_info"]["measured"]["timer"] = "events"
     data["benchmarks"] += events["benchmarks"]
     titles = [plot.title for plot in sections_of(measured(data))[0].plots]
-    assert len(titles) == 8
-    assert titles[4] == "forward, timer events: time"
+    assert len(titles) == 12
+    assert titles[6] == "forward, timer events: time"
 
 
 def test_a_history_has_only_figures_of_one_timer():
@@ -348,15 +348,21 @@ def test_a_history_has_only_figures_of_one_timer():
 def test_growth_is_drawn_over_what_grows():
     sections = sections_of(measured(growth_data()))
     titles = [section.title for section in sections]
-    assert titles == ["Growth with batch", "Growth with width", "Growth with grid"]
+    grown = ["Growth with batch", "Growth with width", "Growth with grid"]
+    assert titles == [*grown, "Small networks"]
     assert [plot.title for plot in sections[0].plots] == [
         "forward: time",
         "forward: peak memory",
+        "forward: time over mlp",
         "backward: time",
         "backward: peak memory",
+        "backward: time over mlp",
     ]
     assert sections[0].plots[1].json["data"][0]["y"] == [1e-6, 1e-5, 1e-3]
-    memory = sections[0].plots[3].json
+    over = sections[0].plots[2].json
+    assert [(line["x"], line["y"]) for line in over["data"]] == [([1, 10, 1000], [1.5] * 3)]
+    assert over["layout"]["shapes"][0]["y0"] == 1
+    memory = sections[0].plots[4].json
     assert memory["data"][0]["x"] == [1, 10, 1000]
     assert memory["data"][0]["y"] == [2e-6, 2e-5, 2e-3]
     assert memory["layout"]["xaxis"]["tickvals"] == [1, 10, 1000]

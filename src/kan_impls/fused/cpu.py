@@ -43,6 +43,8 @@ VARIABLE = "KAN_IMPLS_CPU"
 FEW_VALUES = 128
 # So many products of a layer take less time than the operators around them.
 SMALL_WORK = 1 << 21
+# Passes over the weights take vectors of outputs: fewer outputs than this take as long.
+VECTOR = 16
 # So many take about as long as to wake a thread; cpu.cpp has the same.
 WORK_OF_THREAD = 1 << 15
 # A part of a pass, `Tile` of cpu.cpp, holds so many values, of one input or more.
@@ -66,8 +68,8 @@ class Compiled:
     def is_direct(self, operands: Operands, needs: Needs | None = None) -> bool:
         """Whether the passes without a matrix product take these operands, and are faster."""
         rows, functions = operands.x.shape[0], operands.weight.shape[0]
-        is_small = rows * operands.weight.numel() <= SMALL_WORK
-        if not is_small and rows * self.basis.num_active > FEW_VALUES:
+        few = rows * self.basis.num_active <= FEW_VALUES and operands.weight.shape[2] >= VECTOR
+        if not few and _work(operands) > SMALL_WORK:
             return False
         if not 0 < rows * (functions + 1) <= MOST_VALUES:
             return False
@@ -110,11 +112,17 @@ class Compiled:
         getattr(self.basis.library, which)(self.basis.problem(addresses, params, *sizes))
 
 
+def _work(operands: Operands) -> int:
+    """How many products a pass over the weights takes the time of."""
+    functions, inputs, outputs = operands.weight.shape
+    return operands.x.shape[0] * functions * inputs * max(outputs, VECTOR)
+
+
 def _threads(operands: Operands) -> int:
     """How many take part: to wake one takes as long as some work, and each but the first sums in
     memory of its own."""
     rows, inputs = operands.x.shape
-    enough = rows * operands.weight.numel() // WORK_OF_THREAD
+    enough = _work(operands) // WORK_OF_THREAD
     fitting = 1 + cells.WORKSPACE_BYTES // (4 * rows * operands.weight.shape[2])
     return max(1, min(torch.get_num_threads(), inputs, enough, fitting))
 

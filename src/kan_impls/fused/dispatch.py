@@ -43,7 +43,7 @@ from kan_impls.fused import (
     proof,
 )
 from kan_impls.fused.evaluated import can_evaluate
-from kan_impls.fused.forms import Form, Kernels, Product
+from kan_impls.fused.forms import CompiledProduct, Form, Kernels, Product
 from kan_impls.fused.jit import CompileError, KernelUnavailable
 from kan_impls.fused.kernels import Precision
 from kan_impls.fused.operands import Needs, Operands, of_sets
@@ -89,11 +89,12 @@ def forward(operands: Operands, basis: Basis, backend: str, is_fixed: bool = Fal
         match form:
             case Kernels(tiling):
                 return cuda.forward(operands, cuda.functions_of(operands, basis), tiling)
-            case Product(workspace, is_evaluated):
-                compiled = None if is_evaluated else cpu.compiled(operands, basis)
-                if compiled is not None and compiled.is_direct(operands):
+            case CompiledProduct(compiled):
+                if compiled.is_direct(operands):
                     return compiled.forward(operands)
-                terms = _terms(form, operands, basis, compiled)
+                return product.forward(operands.x, compiled.terms(operands), operands.bias)
+            case Product(workspace):
+                terms = choosing.terms_in(form, operands, basis)
                 return product.forward(operands.x, terms, operands.bias, workspace)
             case _:
                 return formula.forward(operands, basis)
@@ -123,11 +124,12 @@ def backward(
             case Kernels(tiling):
                 functions = cuda.functions_of(operands, basis)
                 return cuda.backward(grad_y, operands, functions, needs, tiling)
-            case Product(workspace, is_evaluated):
-                compiled = None if is_evaluated else cpu.compiled(operands, basis)
-                if compiled is not None and compiled.is_direct(operands, needs):
+            case CompiledProduct(compiled):
+                if compiled.is_direct(operands, needs):
                     return compiled.backward(grad_y, operands, needs)
-                terms = _terms(form, operands, basis, compiled)
+                return _product_backward(grad_y, operands, compiled.terms(operands), needs)
+            case Product(workspace):
+                terms = choosing.terms_in(form, operands, basis)
                 return _product_backward(grad_y, operands, terms, needs, workspace)
             case _:
                 return formula.backward(grad_y, operands, basis, needs)
@@ -178,16 +180,10 @@ def _suggested(operands: Operands, basis: Basis, backend: str) -> Form:
     `_takes_kernels`."""
     if _takes_kernels(operands, basis, backend):
         return Kernels()
-    return Product(is_evaluated=backend == "auto" and _can_evaluate(operands, basis))
-
-
-def _terms(
-    form: Product, operands: Operands, basis: Basis, compiled: cpu.Compiled | None
-) -> list[Term]:
-    """Those of a product form, on a CPU of what is compiled where there is something."""
-    if compiled is not None:
-        return compiled.terms(operands)
-    return choosing.terms_in(form, operands, basis)
+    if backend == "auto" and _can_evaluate(operands, basis):
+        return Product(is_evaluated=True)
+    compiled = cpu.compiled(operands, basis)
+    return Product() if compiled is None else CompiledProduct(compiled)
 
 
 def _product_backward(
@@ -195,7 +191,7 @@ def _product_backward(
     operands: Operands,
     terms: Sequence[Term],
     needs: Needs,
-    workspace: Workspace | None,
+    workspace: Workspace | None = None,
 ) -> list[Tensor | None]:
     of_terms = [
         (needs.weight, needs.scale, any(needs.params)),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from kan_impls.fused.cpu import Compiled
 from kan_impls.fused.tiles import SUGGESTED, Tiling
 from kan_impls.fused.workspace import Workspace
 
@@ -44,6 +45,20 @@ class Product:
 
 
 @dataclass(frozen=True)
+class CompiledProduct:
+    """The product form, compiled for this CPU.
+
+    Args:
+        compiled: what is compiled.
+    """
+
+    compiled: Compiled
+
+    def __str__(self) -> str:
+        return "compiled product"
+
+
+@dataclass(frozen=True)
 class Formula:
     """PyTorch's own operators, which hold all values of the basis at once."""
 
@@ -51,7 +66,7 @@ class Formula:
         return "formula"
 
 
-Form = Kernels | Product | Formula
+Form = Kernels | Product | CompiledProduct | Formula
 
 # Of the passes that are watched: they are told pass and form.
 _watchers: list[Callable[[str, Form], None]] = []

@@ -1,23 +1,25 @@
-"""How time and memory grow with batch, width and grid, on logarithmic axes."""
+"""How time, memory and ratios go with batch, width and grid, on logarithmic axes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import methodcaller
 from typing import Any
 
-from perfgate.judge.record import Run
-from perfgate.report.measured import conditions, label, measurement_entry, says_all
-from perfgate.report.plot import Look, Plot, Section, log_axis, new_figure, text
+from perfgate.judge.record import BESIDE, Run
+from perfgate.report.measured import companions, conditions, label, measurement_entry, says_all
+from perfgate.report.plot import GREY, Look, Plot, Section, log_axis, new_figure, text
 from perfgate.report.words import date, pass_words
 
 Entry = Mapping[str, Any]
 
-# What grows, by the beginning of the case's name, and what its axis is called.
-AXES: Mapping[str, str] = {
-    "batch": "batch, rows",
-    "width": "width, features",
-    "grid": "grid size, intervals or frequencies",
+# What grows, by the beginning of the case's name: the heading, and what its axis is called.
+AXES: Mapping[str, tuple[str, str]] = {
+    "batch": ("Growth with batch", "batch, rows"),
+    "width": ("Growth with width", "width, features"),
+    "grid": ("Growth with grid", "grid size, intervals or frequencies"),
+    "small": ("Small networks", "width, features"),
 }
 _CASE = re.compile(rf"({'|'.join(AXES)})-(\d+)")
 _HEIGHT = 340
@@ -32,7 +34,7 @@ def growth_sections(
     document: Mapping[str, Any], history: Sequence[Run], looks: Mapping[str, Look]
 ) -> Iterator[Section]:
     """A section for each thing that grows, of this run or else of the newest one that has it."""
-    for what, axis in AXES.items():
+    for what, (title, axis) in AXES.items():
         series, source = _newest(what, document, history)
         plots = [
             plot
@@ -40,7 +42,7 @@ def growth_sections(
             for plot in _plots(axis, pass_name, how, series, looks)
         ]
         if plots:
-            yield Section(f"Growth with {what}", source, plots)
+            yield Section(title, source, plots)
 
 
 def _newest(
@@ -80,16 +82,25 @@ def _plots(
     looks: Mapping[str, Look],
 ) -> Iterator[Plot]:
     peak = "forward_peak_bytes" if pass_name == "forward" else "backward_peak_bytes"
-    times: dict[str, dict[int, float]] = {}
-    sizes: dict[str, dict[int, float]] = {}
-    for size, entry in series:
-        if _column(entry) == (pass_name, how):
-            name = label(entry["measured"])
-            times.setdefault(name, {})[size] = (entry["median_ns"] or 0) / 1e6
-            sizes.setdefault(name, {})[size] = entry["memory_bytes"].get(peak, 0) / 1e6
-    words = pass_words(pass_name) + how
-    yield from _lines(f"{words}: time", axis, "median time, ms", times, looks)
-    yield from _lines(f"{words}: peak memory", axis, "memory, MB of 10⁶ bytes", sizes, looks)
+    shown = [(size, entry) for size, entry in series if _column(entry) == (pass_name, how)]
+
+    def lines(name: str, unit: str, figure: Callable[[Entry], float | None]) -> Iterator[Plot]:
+        values: dict[str, dict[int, float]] = {}
+        for size, entry in shown:
+            values.setdefault(label(entry["measured"]), {})[size] = figure(entry) or 0
+        return _lines(f"{pass_words(pass_name)}{how}: {name}", axis, unit, values, looks)
+
+    yield from lines("time", "median time, ms", lambda entry: (entry["median_ns"] or 0) / 1e6)
+    yield from lines(
+        "peak memory",
+        "memory, MB of 10⁶ bytes",
+        lambda entry: entry["memory_bytes"].get(peak, 0) / 1e6,
+    )
+    for other in companions(entry for _, entry in shown):
+        ratio = methodcaller("get", f"{BESIDE}{other}")
+        for plot in lines(f"time over {other}", f"time over that of {other}", ratio):
+            plot.figure.add_hline(1, line={"color": GREY, "dash": "dash"}, layer="below")
+            yield plot
 
 
 def _lines(
