@@ -34,7 +34,7 @@ SLOW = (
     *("compiles", "in float32 are those in float64", "first and second derivatives"),
     *("test_a_layer_built_on_meta",),
 )
-LEGS = ("growth", "compile", "ptx", "sanitizer", "instructions")
+LEGS = ("growth", "batch", "compile", "ptx", "sanitizer", "instructions")
 
 
 def pytest_configure(config):

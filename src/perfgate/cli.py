@@ -24,6 +24,7 @@ EXAMPLES = {
     "calibrate": "kan-bench calibrate --runs 5 -- benchmarks -k forward",
     "ab": "kan-bench ab main -- benchmarks/test_speed.py",
     "gate": "kan-bench gate main --report gate --fail-on-inconclusive -- benchmarks",
+    "advise": "kan-bench advise --batch 100 --widths 1000 1000 1",
     "report": "kan-bench report gate/report.json --out page",
 }
 
