@@ -222,6 +222,7 @@ def _gate(options: argparse.Namespace) -> int:
     code, cause = ruling(content, failing=failing_by(options), needs_time=True)
     if code != content["exit"]["code"]:
         _write_reports(options.report, overruled(content, code, cause), options.baselines)
+    if code:
         _say(f"exit status {code}, where pytest ended with 0: {cause}")
     return code
 

@@ -62,10 +62,10 @@ def ruling(
     failing: Iterable[Status] = FAILING,
     needs_time: bool = False,
 ) -> tuple[int, str]:
-    """The exit status as `exit_of` has it, and its cause in words; empty where the report says so
-    itself."""
-    if content["exit"]["code"]:
-        return int(content["exit"]["code"]), ""
+    """The exit status as `exit_of` has it, and its cause in words; empty where all passed."""
+    said = content["exit"]
+    if said["code"]:
+        return int(said["code"]), f"its report says {said['name'].lower()}"
     judged = {verdict["name"]: verdict["status"] for verdict in content["verdicts"]}
     found = gate_exit(judged.values(), failing)
     if found is not GateExit.PASSED:
