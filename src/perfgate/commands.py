@@ -17,8 +17,8 @@ from perfgate.judge.verdict import FALSE_ALARM, Verdict
 from perfgate.paths import LAST_RUN
 from perfgate.plain_text import printable
 from perfgate.report import ReportError, read_document, write_all
-from perfgate.report.document import document
-from perfgate.report.outcome import exit_of, read_whole
+from perfgate.report.document import Document, document
+from perfgate.report.outcome import overruled, read_whole, ruling
 from perfgate.report.verdict_table import verdict_lines, verdict_summary
 from perfgate.report.write import clear
 from perfgate.run import lifeline
@@ -123,14 +123,18 @@ def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> in
 
 
 def _calibrate(options: argparse.Namespace) -> int:
+    from perfgate.store.accept import refuse_part
     from perfgate.store.calibrate import calibrate
 
+    source = "the calibration"
     arguments = ["--benchmark-only", *options.pytest]
     command = Command(arguments, Path.cwd(), timeout=options.worker_timeout)
-    measure = partial(calibrate, add_to=options.baselines) if options.add else calibrate
-    data = measure(command, options.runs, options.processes, _say, options.keep)
     options.merge |= options.add and not options.replace
-    return _store(options, data, "the calibration")
+    measure = partial(calibrate, add_to=options.baselines) if options.add else calibrate
+    if not options.merge and not options.replace:
+        measure = partial(measure, check=partial(refuse_part, options.baselines, source))
+    data = measure(command, options.runs, options.processes, _say, options.keep)
+    return _store(options, data, source)
 
 
 def _ab(options: argparse.Namespace) -> int:
@@ -172,6 +176,7 @@ def _compare_revisions(
             base=name,
             pairs=outcome.run,
             false_alarm=FALSE_ALARM,
+            failing=failing_by(options),
         )
         write_all(options.report, content, [], _say)
     _say(f"exit status {code.value}: {code.name.lower()}")
@@ -215,13 +220,18 @@ def _gate(options: argparse.Namespace) -> int:
     except ReportError as error:
         _complain(str(error))
         return finished.returncode or GateExit.NOTHING_MEASURED
-    return finished.returncode or exit_of(content, failing=failing_by(options), needs_time=True)
+    if finished.returncode:
+        return finished.returncode
+    code, cause = ruling(content, failing=failing_by(options), needs_time=True)
+    if code != content["exit"]["code"]:
+        _write_reports(options.report, overruled(content, code, cause), options.baselines)
+    if code:
+        _say(f"exit status {code}, where pytest ended with 0: {cause}")
+    return code
 
 
 def _report(options: argparse.Namespace) -> int:
-    content = read_document(options.document)
-    key = content["environment"].get("device_key", "")
-    for path in write_all(options.out, content, history(options.baselines, key), _say):
+    for path in _write_reports(options.out, read_document(options.document), options.baselines):
         print(path)
     return 0
 
@@ -241,3 +251,8 @@ def _advise(options: argparse.Namespace) -> int:
     memory = {} if options.memory is None else {"memory_bytes": options.memory * 1e6}
     _say(advise(runs, options.batch, options.widths, options.device, **memory))
     return 0
+
+
+def _write_reports(folder: Path, content: Document, baselines: Path) -> list[Path]:
+    key = content["environment"].get("device_key", "")
+    return write_all(folder, content, history(baselines, key), _say)

@@ -58,8 +58,8 @@ class Stored:
             self.run,
             self.anchor,
             self.limits,
-            partial(_stranger, here, self.run.machine if self.run else None),
-            strange_anchor=self.anchor is not None and not same_machine(here, self.anchor.machine),
+            partial(_stranger, here, self.run),
+            lambda oldest: not _is_of(here, self.anchor, oldest),
         )
         return judge.judge_run(current, absent, left_out, answers)
 
@@ -76,14 +76,19 @@ class Stored:
         return any(m.calibration is not None for m in measurements)
 
 
-def _stranger(here: Machine | None, there: Machine | None, before: Measurement) -> str | None:
-    """Why the times of a benchmark tell nothing on this machine, if they do not."""
+def _stranger(here: Machine | None, run: Run | None, before: Measurement) -> str | None:
+    """Why the stored times of a benchmark tell nothing on this machine, if they do not."""
     calibration = before.calibration
     if calibration is None:
         return None
     if not any(origin.is_of(here) for origin in calibration.origins_of_runs):
         return "its noise was calibrated on another machine"
-    return None if same_machine(there, here) else "its baseline was measured on another machine"
+    return None if _is_of(here, run, before) else "its baseline was measured on another machine"
+
+
+def _is_of(here: Machine | None, run: Run | None, before: Measurement) -> bool:
+    """Whether a benchmark of a run was certainly measured on this machine."""
+    return run is not None and same_machine(run.machine_of(before.name), here)
 
 
 def load(
@@ -126,6 +131,8 @@ def _anchor(run: Run, older: Sequence[Path]) -> tuple[Path | None, Run | None]:
         for name, measurement in oldest.measurements.items():
             now = run.measurements.get(name)
             if name not in found and now is not None and now.measured == measurement.measured:
-                found[name] = replace(measurement, code=oldest.code_of(name))
+                found[name] = replace(
+                    measurement, code=oldest.code_of(name), machine=oldest.machine_of(name)
+                )
                 first = first or path
     return first, replace(run, measurements=found) if found else None

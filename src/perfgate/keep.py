@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from perfgate.files import write_atomically
+from perfgate.judge.exit_codes import failing_by
 from perfgate.judge.record import Run
 from perfgate.paths import LAST_RUN, REPORTS
 from perfgate.report import ReportError, Source, junit, write_all
@@ -78,5 +79,6 @@ def _document(state: Session, run: Run, code: int) -> Document:
         anchor=Source(stored.anchor, stored.anchor_path) if stored and stored.anchor else None,
         pairs=state.pairs,
         false_alarm=stored.false_alarm if stored else None,
+        failing=failing_by(state.config.option),
         notes=state.notes,
     )

@@ -52,6 +52,9 @@ from perfgate.workload import NotEnoughMemoryError
 
 SESSION = pytest.StashKey[Session]()
 
+# How the reason begins why a benchmark is absent that did not fail.
+SKIPPED = "it was skipped"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     declare(parser)
@@ -241,12 +244,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         if test_report.failed:
             session.absent[item.nodeid] = "it failed"
         elif test_report.skipped:
-            session.absent[item.nodeid] = f"it was skipped ({skip_reason(test_report)})"
+            session.absent[item.nodeid] = f"{SKIPPED} ({skip_reason(test_report)})"
         elif test_report.when == "call" and fixture is not None and fixture.stats is not None:
             measuring.note_settings(session, fixture.stats)
             measuring.take(session, item.nodeid, fixture.stats)
         if session.channel is not None and test_report.when == "teardown":
-            session.channel.send(finished=item.nodeid)
+            skipped = session.absent.get(item.nodeid, "").startswith(SKIPPED)
+            session.channel.send(finished=item.nodeid, skipped=skipped)
     return test_report
 
 

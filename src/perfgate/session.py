@@ -22,6 +22,7 @@ from perfgate.failures import Failure, failure_notes
 from perfgate.fields import FieldError
 from perfgate.files import write_atomically
 from perfgate.judge.exit_codes import GateExit, failing_by, gate_exit
+from perfgate.judge.limits import Rule
 from perfgate.judge.parse import figures_of, parse_process, parse_run, process_alone
 from perfgate.judge.record import Measurement, Process, Run
 from perfgate.judge.verdict import Verdict, difference
@@ -299,6 +300,9 @@ def _judge(state: Session) -> GateExit:
         *(name for name in accepted if is_left_out(state.config, name, state.absent)),
     ]
     verdicts = stored.judge(run, state.absent, left_out)
+    if stored.run is not None:  # which holds what is left out now
+        known = [*accepted.values(), *run.measurements.values()]
+        state.notes += map(_note_idle, stored.limits.idle(known))
     return_freed_memory()
     place = Place(
         state.config.rootpath,
@@ -321,6 +325,13 @@ def _judge(state: Session) -> GateExit:
         state.notes.append(str(settlement.error))
     statuses = (verdict.status for verdict in state.verdicts)
     return gate_exit(statuses, failing_by(option), settlement.stopped)
+
+
+def _note_idle(rule: Rule) -> str:
+    return (
+        f"the limit of pyproject.toml for {dict(rule.patterns)} ({rule.reason}) fits no benchmark "
+        "of this run or its baseline; expected one or more: correct its patterns, or remove it"
+    )
 
 
 def run_data(state: Session) -> dict[str, Any]:

@@ -143,7 +143,7 @@ IN_TURNS = Answers(
         ]
         for status, change in {"improved": -0.5, "regressed": 1.0}.items()
     },
-    {BY_STATUS["inconclusive"]: "it was stored from uncommitted work"},
+    {(BY_STATUS["inconclusive"], "baseline"): "it was stored from uncommitted work"},
 )
 
 

@@ -154,9 +154,12 @@ def test_the_command_says_what_is_wrong_in_one_line(repository, monkeypatch, cap
     assert capsys.readouterr().err.startswith("kan-bench: the revision 'nothing' does not exist")
 
 
-def pairs_of_rounds(*seconds, disturbed=None):
-    """Rounds of the base and of the head."""
-    return [(Round({OWN: base}, disturbed), Round({OWN: head})) for base, head in seconds]
+def pairs_of_rounds(*seconds, disturbed=None, side="base"):
+    """Rounds of the base and of the head, one side of which others may disturb."""
+    by = {"base": None, "head": None, side: disturbed}
+    return [
+        (Round({OWN: base}, by["base"]), Round({OWN: head}, by["head"])) for base, head in seconds
+    ]
 
 
 def test_what_a_round_owes_to_its_place_falls_on_both():
@@ -167,11 +170,12 @@ def test_what_a_round_owes_to_its_place_falls_on_both():
     assert (compared.rounds, compared.disturbed) == (6, 0)
 
 
-def test_a_disturbed_block_is_left_out_and_an_odd_one_is_the_medians_to_ignore():
+@pytest.mark.parametrize("side", ["base", "head"])
+def test_a_disturbed_block_is_left_out_and_an_odd_one_is_the_medians_to_ignore(side):
     good = pairs_of_rounds((1.0, 1.1), (1.0, 1.1))
     odd = pairs_of_rounds((9.0, 1.0), (1.0, 1.1))
     assert compare_rounds(good + odd + good).median_ns == pytest.approx(1.1)
-    busy = pairs_of_rounds((9.0, 1.0), (1.0, 1.1), disturbed="busy")
+    busy = pairs_of_rounds((9.0, 1.0), (1.0, 1.1), disturbed="busy", side=side)
     compared = compare_rounds(good + busy)
     assert compared.median_ns == pytest.approx(1.1)
     assert (compared.rounds, compared.disturbed) == (2, 2)
@@ -194,22 +198,22 @@ def test_a_plan_has_as_many_rounds_of_either_order():
 class Script:
     """Pairs that a test makes up, one after another."""
 
-    def __init__(self, *factors, base=None, head=None, gone=(), new=()):
+    def __init__(self, *factors, base=None, head=None, gone=(), new=(), failed=()):
         self.factors = list(factors)
         self.base = base or run_of(measurement(calibration=None))
         self.head = head or run_of(measurement(calibration=None))
-        self.gone, self.new = gone, new
+        self.gone, self.new, self.failed = gone, new, failed
         self.asked = []
 
     def measure(self, names=None, with_memory=False):
         self.asked.append((names, with_memory))
         (name,) = self.head.measurements
         compared = {name: process(None, median_ns=self.factors.pop(0))}
-        return Pair(self.base, self.head, compared, self.gone, self.new)
+        return Pair(self.base, self.head, compared, self.gone, self.new, self.failed)
 
 
 def judged(monkeypatch, tmp_path, script, **options):
-    tree = Tree(tmp_path, "c" * 40, "x")
+    tree = Tree(tmp_path, "c" * 40, "x", tmp_path, tmp_path)
     contestants = Contestants(tree, tree, [], lambda text: None)
     monkeypatch.setattr(contestants, "measure", script.measure)
     outcome = compare_revisions(contestants, **options)
@@ -296,7 +300,7 @@ def test_each_side_begins_every_other_pair_with_threads_asleep(monkeypatch, tmp_
         return Script(1.0).measure()
 
     monkeypatch.setattr("perfgate.ab.run.duel", duel)
-    tree = Tree(tmp_path, "c" * 40, "x")
+    tree = Tree(tmp_path, "c" * 40, "x", tmp_path, tmp_path)
     contestants = Contestants(tree, tree, [], lambda text: None)
     for _ in range(3):
         contestants.measure()
@@ -316,7 +320,7 @@ def test_a_comparison_that_breaks_off_says_what_it_knows(monkeypatch, tmp_path, 
         raise error("it ended early")
 
     monkeypatch.setattr(script, "measure", measure)
-    tree = Tree(tmp_path, "c" * 40, "x")
+    tree = Tree(tmp_path, "c" * 40, "x", tmp_path, tmp_path)
     contestants = Contestants(tree, tree, [], lambda text: None)
     monkeypatch.setattr(contestants, "measure", script.measure)
     outcome = compare_revisions(contestants)
@@ -339,7 +343,25 @@ def test_a_benchmark_that_fails_later_is_not_dropped(monkeypatch, tmp_path):
     monkeypatch.setattr(script, "measure", measure)
     (verdict,) = judged(monkeypatch, tmp_path, script)
     assert verdict.status == "unjudged"
-    assert "failed on one side" in verdict.cause
+    assert "could not measure it on both sides" in verdict.cause
+
+
+def test_a_benchmark_that_later_fails_on_both_sides_is_unjudged_too(monkeypatch, tmp_path):
+    both = run_of(*(measurement(name=name, calibration=None) for name in "ab"))
+    script = TwoScripts(3.0, *[0.0] * 11, base=both, head=both)
+    first = script.measure
+
+    def measure(names=None, with_memory=False):
+        pair = first(names, with_memory)
+        if names is not None:
+            del pair.compared["b"]
+        return pair
+
+    monkeypatch.setattr(script, "measure", measure)
+    verdicts = {v.name: v for v in judged(monkeypatch, tmp_path, script)}
+    assert verdicts["a"].status == "unchanged"
+    assert verdicts["b"].status == "unjudged"
+    assert "could not measure it on both sides" in verdicts["b"].cause
 
 
 def test_only_what_is_open_is_measured_again_and_memory_once(monkeypatch, tmp_path):
@@ -356,11 +378,21 @@ def test_memory_is_compared_to_the_byte(monkeypatch, tmp_path):
     assert "+4,096 B" in verdict.cause
 
 
-def test_what_only_one_revision_has_is_named(monkeypatch, tmp_path):
-    verdicts = judged(monkeypatch, tmp_path, Script(*[1.0] * 4, gone=["old"], new=["young"]))
+def test_launches_are_compared_too(monkeypatch, tmp_path):
+    before, now = (run_of(measurement(calibration=None, launches=n)) for n in (3, 4))
+    script = Script(*[1.0] * 4, base=before, head=now)
+    (verdict,) = judged(monkeypatch, tmp_path, script)
+    assert verdict.status == "regressed"
+    assert "launches +1" in verdict.cause
+
+
+def test_what_only_one_revision_has_or_none_can_run_is_named(monkeypatch, tmp_path):
+    script = Script(*[1.0] * 4, gone=["old"], new=["young"], failed=["broken"])
+    verdicts = judged(monkeypatch, tmp_path, script)
     assert {v.name: v.status for v in verdicts if v.status != "unchanged"} == {
         "old": "missing",
         "young": "no_baseline",
+        "broken": "missing",
     }
 
 
@@ -420,6 +452,12 @@ def test_new(measure):
 
 def test_newer(measure):  # which the base collects, and cannot run
     measure(lambda: mine.newer())
+
+def test_broken(benchmark):
+    benchmark(mine.nowhere)
+
+def test_elsewhere(benchmark):
+    pytest.skip("of another device")
 """
 
 
@@ -456,6 +494,7 @@ def test_two_real_revisions_of_somebody_elses_project(tmp_path):
     # What only one side measures holds up neither, and is named.
     assert pair.base.measurements.keys() == set(pair.compared)
     assert pair.gone == []
+    assert pair.failed == ["test_slow.py::test_broken"]
     assert sorted(pair.new) == ["test_slow.py::test_new", "test_slow.py::test_newer"]
     assert len(pair.head.measurements["test_slow.py::test_slow"].memory) == 3
 

@@ -6,10 +6,12 @@ import subprocess
 import pytest
 
 from perfgate import commands
+from perfgate.ab.run import Outcome
 from perfgate.cli import main
 from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import TimeChange, Verdict
 from perfgate.report.document import document, to_json
+from perfgate.run.processes import WorkerError, WorkerStoppedError
 from perfgate.store.baseline import find, read_run
 from tests.git import git
 from tests.perfgate.runs import run_data, write_run
@@ -126,7 +128,7 @@ def test_a_new_history_keeps_its_reason(folder):
 def test_calibrate_stores_what_it_measured(folder, monkeypatch, capsys):
     calls = []
 
-    def measure(command, runs, processes, announce, keep):
+    def measure(command, runs, processes, announce, keep, check):
         calls.append((command.arguments, runs, processes, keep))
         return run_data("a")
 
@@ -221,10 +223,22 @@ def test_what_is_unclear_fails_the_gate_where_that_is_asked(gated):
     assert "--fail-on-inconclusive" in asked[-1]
 
 
-def test_what_was_compared_with_no_earlier_code_never_passes_the_gate(gated):
+def test_what_was_compared_with_no_earlier_code_never_passes_the_gate(gated, folder, capsys):
     gate, _ = gated
     assert gate("inconclusive", code=0) == 19
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == (
+        "exit status 19, where pytest ended with 0: of b0 the time is unclear, and no earlier code "
+        "was measured beside it"
+    )
+    # The reports say what the gate says.
+    report = json.loads((folder / "gate" / "report.json").read_text())
+    assert report["exit"] == {"code": 19, "name": "UNJUDGED"}
+    assert (folder / "gate" / "exit_code").read_text() == "19\n"
+    assert "Exit status 19 (unjudged)" in (folder / "gate" / "summary.md").read_text()
+    assert "of b0 the time is unclear" in report["notes"][-1]
     assert gate("unchanged", code=0) == 0
+    assert "exit status" not in capsys.readouterr().out
 
 
 def compared(status):
@@ -262,9 +276,16 @@ def test_counts_are_at_least_one(folder, option, capsys):
 def test_a_calibration_of_a_part_does_not_drop_the_rest_by_itself(folder, monkeypatch, capsys):
     write_run(folder / ".benchmarks" / "last_run.json", "a", "b")
     main(["accept"])
-    monkeypatch.setattr("perfgate.store.calibrate.calibrate", lambda *a: run_data("b"))
+    asked = []
+
+    def measure(command, order, announce):
+        asked.append(order)
+        return run_data("b")
+
+    monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", measure)
     assert main(["calibrate"]) == 1
     assert "lacks 1 of the 2 benchmarks" in capsys.readouterr().err
+    assert len(asked) == 1  # and not after half an hour
     assert main(["calibrate", "--merge"]) == 0
     assert set(read_run(present(folder)).measurements) == {"a", "b"}
 
@@ -278,3 +299,17 @@ def test_a_run_that_was_disturbed_throughout_is_stored_with_a_word(folder, capsy
     assert main(["accept"]) == 0
     assert "disturbed in every process of a: their memory is stored" in capsys.readouterr().out
     assert present(folder).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(WorkerStoppedError, 18), (WorkerError, 19), (None, 0)]
+)
+def test_a_comparison_of_revisions_that_was_stopped_says_so(folder, monkeypatch, error, code):
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "base")
+    run = parse_run(run_data("b0"))
+    verdict = Verdict("b0", "unjudged" if error else "unchanged", "because", [])
+    outcome = Outcome(run, run, [verdict], error and error("it ended"))
+    monkeypatch.setattr("perfgate.ab.run.compare_revisions", lambda *a: outcome)
+    assert main(["ab", "main", "--report", "ab"]) == code
+    assert (folder / "ab" / "exit_code").read_text() == f"{code}\n"

@@ -43,6 +43,13 @@ def moved(operators, read, written):
         (lambda x: torch.mul(x, 2, out=torch.empty(10, 10)), moved(1, 100, 100)),
         (lambda x: torch.aminmax(x[0]), moved(1, 10, 2)),
         (lambda x: x.mul_(x[0]), moved(1, 110, 100)),
+        # Of what only lends its shape nothing is read.
+        (torch.zeros_like, moved(1, 0, 100)),
+        (torch.ones_like, moved(1, 0, 100)),
+        (torch.rand_like, moved(1, 0, 100)),
+        (lambda x: torch.full_like(x, 3.0), moved(1, 0, 100)),
+        (lambda x: x.new_zeros(7), moved(1, 0, 7)),
+        (lambda x: x.new_full((7,), 3.0), moved(1, 0, 7)),
     ],
 )
 def test_operands_are_read_and_results_written(forward, cost):

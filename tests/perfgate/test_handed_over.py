@@ -1,5 +1,6 @@
 """What a benchmark hands to `measure`, as a workload: without pytest-benchmark."""
 
+import functools
 from types import SimpleNamespace
 
 import pytest
@@ -67,6 +68,34 @@ def test_a_function_is_timed_and_its_bytes_are_told():
     assert len(ran) == 1
     assert isinstance(workload, Function)
     assert handed(lambda: torch.empty(2**20)).peak_bytes() == {"peak_bytes": FLOAT * 2**20}
+
+
+def test_the_bytes_of_a_function_do_not_depend_on_what_ran_before():
+    @functools.cache
+    def table():
+        return torch.rand(2**20)
+
+    workload = handed(lambda: table().sum())
+    first = workload.peak_bytes()
+    assert first == workload.peak_bytes()
+    assert first["peak_bytes"] < 2**20
+
+
+def test_passes_of_one_case_share_their_bytes(monkeypatch):
+    measured = []
+    own = ModulePass.measure_memory
+
+    def measure_memory(self):
+        measured.append(self.pass_name)
+        return own(self)
+
+    monkeypatch.setattr(ModulePass, "measure_memory", measure_memory)
+    case, peaks = Case("small", get_variant("mlp"), 20, (30, 40, 2)), {}
+    found = [handed(case, pass_name, peaks=peaks).peak_bytes() for pass_name in PASSES]
+    # The gradient of the input is other work.
+    assert sorted(measured) == ["backward_with_input_grad", "forward"]
+    alone = [handed(case, pass_name).peak_bytes() for pass_name in PASSES]
+    assert found == alone
 
 
 def test_a_case_and_a_workload():

@@ -5,6 +5,7 @@ import datetime
 import pytest
 
 from perfgate.judge.limits import CPU_LIMITS, LimitsError, LimitTable, read_rules
+from perfgate.judge.parse import parse_benchmark
 from tests.perfgate.measurements import measurement
 
 TODAY = datetime.date(2026, 11, 24)
@@ -25,7 +26,7 @@ def test_the_last_entry_that_fits_counts(tmp_path):
     text = entry(implementation='"mlp"', visible=0.3, reason='"noisy"')
     text += entry(group='"reference *"', ratio=0.05, reason='"so it is"')
     text += entry(benchmark='"*other*"', ratio=0.9, reason='"another one"')
-    limits = LimitTable(CPU_LIMITS, rules(tmp_path, text))(measurement())
+    limits = LimitTable(CPU_LIMITS, rules(tmp_path, text))(measurement(group="reference forward"))
     assert (limits.visible, limits.ratio) == (0.3, 0.05)
     assert limits.absolute == CPU_LIMITS.absolute
 
@@ -44,7 +45,24 @@ def test_a_limit_may_be_that_of_some_devices(tmp_path, key, visible):
 
 def test_all_patterns_of_an_entry_must_fit(tmp_path):
     text = entry(implementation='"mlp"', group='"growth *"', visible=0.3, reason='"noisy"')
-    assert LimitTable(CPU_LIMITS, rules(tmp_path, text))(measurement()) == CPU_LIMITS
+    found = LimitTable(CPU_LIMITS, rules(tmp_path, text))(measurement(group="reference forward"))
+    assert found == CPU_LIMITS
+
+
+def test_a_group_is_the_heading_that_users_see(tmp_path):
+    text = entry(group='"Linear *"', visible=0.3, reason='"noisy"')
+    table = LimitTable(CPU_LIMITS, rules(tmp_path, text))
+    handed = {"fullname": "a", "group": "Linear forward", "stats": {"median": 1.0, "rounds": 5}}
+    assert table(parse_benchmark(handed)).visible == 0.3
+    assert table(parse_benchmark({**handed, "group": None})) == CPU_LIMITS
+
+
+def test_an_entry_that_fits_nothing_is_found(tmp_path):
+    text = entry(implementation='"mlp"', visible=0.3, reason='"fits"')
+    text += entry(implementation='"mpl"', visible=0.3, reason='"mistyped"')
+    text += entry(device='"cuda_*"', visible=0.3, reason='"of another device"')
+    table = LimitTable(CPU_LIMITS, rules(tmp_path, text), "cpu_x")
+    assert [rule.reason for rule in table.idle([measurement()])] == ["mistyped"]
 
 
 def test_an_entry_counts_until_the_day_before_it_expires(tmp_path):

@@ -1,10 +1,12 @@
 """The report for other programs: JUnit's XML, and services that keep histories."""
 
 import re
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
+from perfgate.judge.exit_codes import failing_by
 from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import Verdict
 from perfgate.report.document import document
@@ -43,9 +45,9 @@ def parsed(report):
     return root
 
 
-def judged(*verdicts, exit_code=10, data=None):
+def judged(*verdicts, exit_code=10, data=None, **options):
     run = parse_run(data or run_data())
-    return document(run, verdicts, exit_code=exit_code, kind="compare")
+    return document(run, verdicts, exit_code=exit_code, kind="compare", **options)
 
 
 def outcomes(report):
@@ -97,19 +99,33 @@ def test_a_case_is_named_as_pytest_names_it():
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "tag"),
+    ("status", "options", "code", "tag"),
     [
-        ("no_baseline", 0, "skipped"),
-        ("no_baseline", 15, "failure"),
-        ("improved", 16, "failure"),
-        ("inconclusive", 17, "failure"),
-        ("unchanged", 0, "passed"),
+        ("no_baseline", {}, 0, "skipped"),
+        ("no_baseline", {"require_baseline": True}, 15, "failure"),
+        ("improved", {"fail_on_improved": True}, 16, "failure"),
+        ("inconclusive", {"fail_on_inconclusive": True}, 17, "failure"),
+        ("unchanged", {}, 0, "passed"),
+        ("unjudged", {}, 19, "failure"),
+        ("unjudged", {"allow_unjudged": True}, 0, "skipped"),
     ],
 )
-def test_what_the_run_was_told_not_to_let_pass_is_a_failure(status, code, tag):
-    assert outcomes(judged(Verdict("a", status, "why"), exit_code=code)) == {
-        "a": (tag, "" if tag == "passed" else f"{status.replace('_', ' ')}: why")
+def test_what_the_run_was_told_not_to_let_pass_is_a_failure(status, options, code, tag):
+    failing = failing_by(SimpleNamespace(**options))
+    found = outcomes(judged(Verdict("a", status, "why"), exit_code=code, failing=failing))
+    assert found == {"a": (tag, "" if tag == "passed" else f"{status.replace('_', ' ')}: why")}
+
+
+def test_a_failure_does_not_hide_another_kind_of_failure():
+    verdicts = Verdict("a", "regressed", "slow"), Verdict("b", "no_baseline", "new")
+    report = judged(*verdicts, failing=failing_by(SimpleNamespace(require_baseline=True)))
+    assert {name: tag for name, (tag, _) in outcomes(report).items()} == {
+        "a": "failure",
+        "b": "failure",
     }
+    # Reports of earlier versions do not say what was not to pass.
+    del report["failing"]
+    assert [tag for tag, _ in outcomes(report).values()] == ["failure", "skipped"]
 
 
 @pytest.mark.parametrize("code", [12, 14, 1, 99])

@@ -38,6 +38,18 @@ def test_what_is_not_to_pass_is_the_callers_choice():
     assert exit_of(report, failing={*FAILING, "inconclusive"}) == GateExit.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(
+    ("against", "code"),
+    [("base", GateExit.PASSED), ("baseline", GateExit.PASSED), ("anchor", GateExit.UNJUDGED)],
+)
+def test_an_unclear_time_must_have_been_compared_with_the_code_before_the_change(against, code):
+    report = green("inconclusive")
+    (verdict,) = report["verdicts"]
+    verdict["times"] = [{"in_turns_with": "c" * 40, "against": against}]
+    assert exit_of(report, needs_time=True) == code
+    assert exit_of(report) == GateExit.PASSED
+
+
 def test_a_failure_that_no_verdict_names_stays():
     report = {**green("unchanged"), "exit": {"code": 1, "name": "TESTS_FAILED"}}
     assert exit_of(report) == 1

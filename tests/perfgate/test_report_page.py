@@ -159,10 +159,9 @@ def test_a_name_is_text_whatever_it_holds():
     data["benchmarks"][0]["extra_info"]["measured"] |= {"implementation": HOSTILE, "case": HOSTILE}
     data["machine_info"]["perfgate"]["device_model"] = HOSTILE
     usual = page(judged_document(now=run_data("b", "plain"), before=run_data("b", "plain")))
-    text = page(
-        judged_document(now=data, before=data, notes=[HOSTILE, "{{script}}"], reproduce=HOSTILE),
-        [parse_run({**data, "datetime": HOSTILE})],
-    )
+    report = judged_document(now=data, before=data, notes=[HOSTILE, "{{script}}"])
+    report["commands"]["reproduce"] = HOSTILE
+    text = page(report, [parse_run({**data, "datetime": HOSTILE})])
     count = len([1 for tag, _ in Reader(usual).tags if tag == "script"])
     reader = Reader(text)
     scripts = [attributes for tag, attributes in reader.tags if tag == "script"]

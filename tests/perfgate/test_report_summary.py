@@ -1,5 +1,8 @@
 """The report as Markdown: a step summary, and a comment on a pull request."""
 
+import argparse
+import re
+import shlex
 from html.parser import HTMLParser
 
 import pytest
@@ -7,6 +10,7 @@ from markdown_it import MarkdownIt
 
 from perfgate.judge.parse import parse_run
 from perfgate.judge.verdict import MemoryChange, TimeChange, Verdict
+from perfgate.options import wanted_baseline
 from perfgate.report.document import document
 from perfgate.report.summary import LIMIT, escape, summary_markdown
 from perfgate.report.words import one_line
@@ -143,10 +147,21 @@ def test_the_evidence_is_told():
         assert fact in text
 
 
+def wanted_by(text):
+    """The baseline that the printed command names, and what it runs, as pytest takes them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--benchmark-compare", nargs="?", default=False, const=True)
+    parser.add_argument("names", nargs="*")
+    (command,) = re.findall("measure again: pytest (.*)", text)
+    found = parser.parse_args(shlex.split(command))
+    return wanted_baseline(found.benchmark_compare), found.names
+
+
 def test_the_commands_measure_again_what_is_unclear_and_accept():
     text = Page(summary_markdown(judged_document())).text
     names = " ".join(f"'{BY_STATUS[status]}'" for status in ("regressed", "inconclusive"))
-    assert f"measure again: pytest --benchmark-compare {names}" in text
+    assert f"measure again: pytest {names} --benchmark-compare" in text
+    assert wanted_by(text) == (None, [BY_STATUS["regressed"], BY_STATUS["inconclusive"]])
     assert "accept these figures as the new baseline: kan-bench accept" in text
     many = [Verdict(node(str(number)), "regressed", "slow") for number in range(4)]
     assert (

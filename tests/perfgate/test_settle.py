@@ -19,6 +19,9 @@ from tests.perfgate.measurements import LIMITS, measurement, process, run_of
 
 NAMES = ("a", "b", "c")
 
+# The sides on which a benchmark fails in turns; what has no factor, the base lacks.
+failing: dict[str, str] = {}
+
 # With which probability of a false alarm each comparison was made.
 alarms: list[float] = []
 
@@ -40,13 +43,18 @@ def turns(monkeypatch):
     """Comparisons that a test makes up: each factor is what four pairs measured."""
     factors, asked = {}, []
     alarms.clear()
+    failing.clear()
 
     def take_turns(contestants, goals, names, false_alarm, most_pairs, with_memory):
         alarms.append(false_alarm)
         text = (contestants.base.folder / "a.txt").read_text()
         asked.append((text, tuple(names), contestants.head.folder == contestants.folder))
         head = run_of(*(measurement(name=name) for name in names if name in factors))
-        pair = Pair(head, head, {n: process(None, factors[n]) for n in head.measurements}, (), ())
+        compared = {name: process(None, factors[name]) for name in head.measurements}
+        new = [name for name in names if name not in (*factors, *failing)]
+        gone = [name for name in names if failing.get(name) == "head"]
+        failed = [name for name in names if failing.get(name) == "both"]
+        pair = Pair(head, head, compared, gone, new, failed)
         comparison = Comparison(pair)
         for _ in range(4):
             comparison.add(pair)
@@ -257,3 +265,22 @@ def test_the_memory_of_what_has_no_baseline_is_the_bases(repository, turns):
         if v.name == "new"
     )
     assert verdict.memory == found.memory["new"]
+
+
+@pytest.mark.parametrize(
+    ("side", "words"), [("head", "this code does not run it"), ("both", "neither code runs it")]
+)
+def test_what_fails_in_turns_is_no_benchmark_without_a_baseline(repository, turns, side, words):
+    failing["new"] = side
+    baseline, base = stored(repository), git(repository, "rev-parse", "HEAD~")
+    found = settled(repository, baseline, [Verdict("new", "no_baseline", "")], base=base)
+    assert found.lacking == set()
+    run = run_of(measurement(name="new"))
+    (verdict,) = baseline.judge(run, {}, NAMES, found.answers)
+    assert verdict.status == "unjudged"
+    assert words in verdict.cause
+    # What the base lacks has no baseline.
+    failing.clear()
+    found = settled(repository, baseline, [Verdict("new", "no_baseline", "")], base=base)
+    (verdict,) = baseline.judge(run, {}, NAMES, found.answers)
+    assert verdict.status == "no_baseline"

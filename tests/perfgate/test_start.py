@@ -131,6 +131,21 @@ def test_doctor_reads_the_baseline(project):
     assert "was not committed" in baseline(head, dirty=True)[1]
 
 
+def test_doctor_sees_a_baseline_that_cannot_be_used(project):
+    from perfgate.start.doctor import _baseline
+    from tests.perfgate.runs import run_data, store
+
+    folder = project / "baselines"
+    store(folder, "cpu_test", run_data("a"), "good")
+    store(folder, "cpu_test", run_data("a"), "damaged").write_text("{")
+    (said,) = _baseline(project, folder, "cpu_test")
+    assert said.startswith("MISSING: ")
+    assert "0002_damaged.json is not a complete run" in said
+    (said,) = _baseline(project, project / "conftest.py", "cpu_test")
+    assert said.startswith("MISSING: ")
+    assert "cannot be listed" in said
+
+
 def test_help_does_not_wait_for_torch():
     code = "import sys; from perfgate.cli import parser; parser(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -96,7 +96,9 @@ def test_where_stored_times_say_nothing_the_oldest_baseline_is_asked_too():
     old = measurement(calibration=None)
     assert judge(old, measurement(), anchor=old).open == ("baseline", "anchor")
     assert judge(measurement(), measurement(), anchor=measurement()).open == ()
-    elsewhere = judge(measurement(), measurement(), anchor=measurement(), strange_anchor=True)
+    elsewhere = judge(
+        measurement(), measurement(), anchor=measurement(), strange_anchor=lambda oldest: True
+    )
     assert elsewhere.open == ("anchor",)
 
 

@@ -69,6 +69,7 @@ class Pair:
         base, head: their runs.
         compared: for each benchmark that both measured, the time of the head over the base's.
         gone, new: benchmarks that only the base, or only the head, could measure.
+        failed: benchmarks that neither could measure, but for those that both skip.
     """
 
     base: Run
@@ -76,11 +77,12 @@ class Pair:
     compared: dict[str, Process]
     gone: Sequence[str]
     new: Sequence[str]
+    failed: Sequence[str] = ()
 
 
 @dataclass
 class Side:
-    """A worker of one revision."""
+    """A worker of one revision; `skipped` are the benchmarks that it left out by itself."""
 
     name: str
     process: Any
@@ -88,6 +90,7 @@ class Side:
     output: Path
     tail: list[str]
     reader: threading.Thread
+    skipped: set[str] = field(default_factory=set)
 
     @cached_property
     def collected(self) -> set[str]:
@@ -148,6 +151,8 @@ class Side:
             raise WorkerError(
                 f"the process of the {self.name} sent {message}; expected {' or '.join(kinds)}"
             )
+        if message.get("skipped"):
+            self.skipped.add(message["finished"])
         return message
 
     def run(self) -> Run:
@@ -187,22 +192,25 @@ def duel(
         def start(label: str, command: Command, names: Sequence[str] | None) -> Side:
             return stack.enter_context(_side(label, command, folder, names, with_memory))
 
-        # The base collects no other files: the tests are the head's, and need not fit its code.
-        second = start("head", head, names)
-        sides = [start("base", base, sorted(second.collected) if names is None else names), second]
+        if names is None:
+            # The base collects no other files: the tests are the head's, and need not fit its code.
+            second = start("head", head, None)
+            sides = [start("base", base, sorted(second.collected)), second]
+        elif base_first:
+            sides = [start("base", base, names), start("head", head, names)]
+        else:
+            sides = [start("head", head, names), start("base", base, names)][::-1]
         collected = [side.collected for side in sides]
         every = collected[0] | collected[1] if names is None else set(names)
         common = sorted(every & collected[0] & collected[1])
         matches = _Matches()
         _take_all(sides, common, plan, announce, base_first, matches)
         runs = [side.run() for side in sides]
-    return Pair(
-        runs[0],
-        runs[1],
-        matches.compared,
-        gone=sorted(every & collected[0] - collected[1]) + matches.only[0],
-        new=sorted(every & collected[1] - collected[0]) + matches.only[1],
-    )
+    gone = sorted(every & collected[0] - collected[1]) + matches.only[0]
+    new = sorted(every & collected[1] - collected[0]) + matches.only[1]
+    skipped = sides[0].skipped & sides[1].skipped
+    failed = sorted(every - {*matches.compared, *gone, *new, *skipped})
+    return Pair(runs[0], runs[1], matches.compared, gone, new, failed)
 
 
 @dataclass
@@ -288,10 +296,11 @@ def _take_turns(
         measured: dict[int, Round] = {}
         for index in (0, 1) if base_first else (1, 0):
             taken = sides[index].turn()
-            if taken is None:
-                runs[index] = False
-                return pairs
-            measured[index] = taken
+            runs[index] = taken is not None
+            if taken is not None:
+                measured[index] = taken
+        if not all(runs):  # of which both sides were asked, since it may fail on both
+            return pairs
         pairs.append((measured[0], measured[1]))
         base_first = not base_first
     return pairs

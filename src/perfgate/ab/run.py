@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,7 +74,9 @@ class Contestants:
         if not (harness / "perfgate").is_dir():  # a project of its own, with perfgate installed
             harness = Path(perfgate.__file__).resolve().parents[1]
         bootstrap = harness / "perfgate" / "ab" / "bootstrap.py"
-        python = (sys.executable, str(bootstrap), str(tree.source), str(harness))
+        tops = (tree.top, self.head.top, self.head.checkout)
+        folders = map(str, (bootstrap, tree.source, harness, *tops))
+        python = (sys.executable, *folders)
         return Command(
             self.arguments, self.folder or self.head.folder, python, ENVIRONMENT, self.timeout
         )
@@ -103,13 +105,14 @@ class Comparison:
         if name in self.decisions and not self.decisions[name].is_open:
             return None
         if name in self.lost:
-            return "it failed on one side after the first pair of processes"
+            return "a later pair of processes could not measure it on both sides"
         if self.error is not None:
             return f"the pairs of processes broke off ({self.error.headline})"
         return None
 
-    def add(self, pair: Pair) -> None:
-        self.lost |= {name for name in (*pair.gone, *pair.new) if name in self.compared}
+    def add(self, pair: Pair, asked: Collection[str] = ()) -> None:
+        """Take what a pair compared, and note what it was `asked` for and did not compare."""
+        self.lost |= {*asked} - pair.compared.keys()
         for name, process in pair.compared.items():
             self.compared.setdefault(name, []).append(process)
 
@@ -193,7 +196,7 @@ def take_turns(
             break
         contestants.announce(f"pair {number} of at most {most_pairs}: {len(left)} are not decided")
         try:
-            comparison.add(contestants.measure(left))
+            comparison.add(contestants.measure(left), left)
         except WorkerError as error:
             comparison.error = error
             break
@@ -258,7 +261,7 @@ def compare_revisions(
     return Outcome(
         run_of_pairs(first.head, comparison.compared),
         first.head,
-        [*verdicts, *_on_one_side(first)],
+        [*verdicts, *_not_compared(first)],
         comparison.error,
     )
 
@@ -273,9 +276,9 @@ def run_of_pairs(run: Run, compared: Mapping[str, Sequence[Process]]) -> Run:
     return replace(run, measurements=measurements)
 
 
-def _on_one_side(pair: Pair) -> list[Verdict]:
+def _not_compared(pair: Pair) -> list[Verdict]:
+    """Verdicts of what one side alone measures, and of what fails on both."""
     gone = [Verdict(name, "missing", "the base has it, the head does not") for name in pair.gone]
-    return [
-        *gone,
-        *(Verdict(name, "no_baseline", "the base does not have it") for name in pair.new),
-    ]
+    failed = [Verdict(name, "missing", "it fails on both sides") for name in pair.failed]
+    new = [Verdict(name, "no_baseline", "the base does not have it") for name in pair.new]
+    return [*gone, *failed, *new]

@@ -163,11 +163,15 @@ def _compare(
         )
     found.error = comparison.error or found.error
     for name in names:
-        if name not in comparison.compared:
+        if name in comparison.compared:
+            why = comparison.obstacle(name) or ""
+        elif name in comparison.first.new:
             found.lacking.add(name)
             why = f"the code of {commit[:10]} does not run this benchmark"
         else:
-            why = comparison.obstacle(name) or ""
+            failing = "this code" if name in comparison.first.gone else "neither code"
+            runs = "does not run it" if name in comparison.first.gone else "runs it"
+            why = f"in turns with the code of {commit[:10]}, {failing} {runs}; see why it fails"
         if why:
             _hinder(found, [name], against, why)
             continue

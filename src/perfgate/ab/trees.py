@@ -30,15 +30,19 @@ class Tree:
         folder: where they are.
         commit: full id of the commit; of the one that uncommitted files go on from.
         revision: what the user called it.
+        top: the folder of all files of the repository, of which `folder` may be a part.
+        checkout: the same of the user's own files.
     """
 
     folder: Path
     commit: str
     revision: str
+    top: Path
+    checkout: Path
 
     @property
     def source(self) -> Path:
-        """The folder that goes onto Python's path."""
+        """The folder that goes onto Python's path; others are found as the user's own are."""
         src = self.folder / "src"
         return src if src.is_dir() else self.folder
 
@@ -51,17 +55,20 @@ def tree_of(root: Path, revision: str | None) -> Iterator[Tree]:
         RevisionError: this is no git repository, or it has no such revision.
     """
     if revision is None:
-        yield Tree(root, _git(root, "rev-parse", "HEAD"), "the files as they are")
+        head = _git(root, "rev-parse", "HEAD")
+        checkout = Path(_git(root, "rev-parse", "--show-toplevel"))
+        yield Tree(root, head, "the files as they are", checkout, checkout)
         return
     commit = commit_of(root, revision)
     # The folder of the project in its repository, of which it may be a part.
     inside = _git(root, "rev-parse", "--show-prefix")
+    checkout = Path(_git(root, "rev-parse", "--show-toplevel"))
     remove_leftovers(root)
     with _temporary_folder() as parent:
         folder = parent / commit[:10]
         try:
             _git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit)
-            yield Tree(folder / inside, commit, revision)
+            yield Tree(folder / inside, commit, revision, folder, checkout)
         finally:
             _remove(root, folder)
 

@@ -89,7 +89,7 @@ class Judge:
         anchor: the oldest kept one, so that many small losses are seen; None for none.
         limits: name to its limits.
         stranger: why the baseline's time of a benchmark tells nothing here; None where it does.
-        strange_anchor: whether the oldest one's times tell nothing here.
+        strange_anchor: whether the oldest one's time of a benchmark tells nothing here.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Judge:
         anchor: Run | None,
         limits: Callable[[Measurement], Limits],
         stranger: Callable[[Measurement], str | None] = lambda measurement: None,
-        strange_anchor: bool = False,
+        strange_anchor: Callable[[Measurement], bool] = lambda measurement: False,
     ) -> None:
         self.strange_anchor = strange_anchor
         self.accepted = baseline.measurements if baseline else {}
@@ -198,7 +198,8 @@ class Judge:
         """With what its code is to be compared, before its time is judged."""
         found: list[Against] = ["baseline"] if doubt else []
         found += [change.against for change in stored if change.status == "inconclusive"]
-        if (doubt or self.strange_anchor) and self._oldest_of(now):
+        oldest = self._oldest_of(now)
+        if oldest and (doubt or self.strange_anchor(oldest)):
             found.append("anchor")
         return list(dict.fromkeys(found))
 
@@ -228,7 +229,7 @@ class Judge:
             before, now
         )
         oldest = self._oldest_of(now)
-        if oldest and not self.strange_anchor and oldest.values(figure):
+        if oldest and not self.strange_anchor(oldest) and oldest.values(figure):
             drift = _Comparison(figure, "anchor", noise, basis, limits.drift, only_slower=True)
             yield drift.judge(oldest, now)
         # A ratio hides what slows the reference as well. The fastest process tells a slower

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime
 import fnmatch
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,10 @@ class Rule:
     reason: str
 
     def fits(self, measurement: Measurement, device_key: str) -> bool:
-        of = measurement.measured
         found = {
             "benchmark": measurement.name,
-            "group": f"{of.get('case')} {of.get('pass')}",
-            "implementation": str(of.get("implementation")),
+            "group": measurement.group or "",
+            "implementation": str(measurement.measured.get("implementation")),
             "device": device_key,
         }
         return all(
@@ -99,6 +98,16 @@ class LimitTable:
             if rule.fits(measurement, self.device_key):
                 limits = replace(limits, **rule.values)
         return limits
+
+    def idle(self, measurements: Iterable[Measurement]) -> list[Rule]:
+        """The rules for this device that fit none of these benchmarks."""
+        known = list(measurements)
+        here = [
+            rule
+            for rule in self.rules
+            if fnmatch.fnmatchcase(self.device_key, rule.patterns.get("device", "*"))
+        ]
+        return [rule for rule in here if not any(rule.fits(m, self.device_key) for m in known)]
 
 
 def read_rules(pyproject: Path, today: datetime.date | None = None) -> list[Rule]:

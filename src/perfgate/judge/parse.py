@@ -8,7 +8,7 @@ from typing import Any
 from perfgate.fields import FieldError, count, mapping, member, positive, sequence, text
 from perfgate.judge.device_key import recorded_environment
 from perfgate.judge.place import EARLIER, OURS, key_in, ours
-from perfgate.judge.provenance import parse_machine, parse_origin
+from perfgate.judge.provenance import parse_machine, parse_machine_entry, parse_origin
 from perfgate.judge.record import BESIDE, Calibration, Code, Measurement, Process, Run
 
 # Ours in `extra_info` before that key held them.
@@ -88,7 +88,8 @@ def parse_benchmark(entry: Any, where: str = "the benchmark") -> Measurement:
     extra = mapping(whole.get("extra_info", {}), f"{where}.extra_info")
     info, where = _ours(extra, f"{where}.extra_info")
     measured = info.get("measured", {})
-    calibration, code = info.get("calibration"), info.get("code")
+    calibration, code, machine = info.get("calibration"), info.get("code"), info.get("machine")
+    group = whole.get("group")
     # Earlier versions kept those apart that were started because the first ones looked changed.
     kept = [*_processes(info, "processes", where), *_processes(info, "confirming", where)]
     return Measurement(
@@ -107,6 +108,8 @@ def parse_benchmark(entry: Any, where: str = "the benchmark") -> Measurement:
         if calibration is None
         else _parse_calibration(calibration, f"{where}.calibration"),
         code=None if code is None else _parse_code(code, f"{where}.code"),
+        machine=None if machine is None else parse_machine_entry(machine, f"{where}.machine"),
+        group=None if group is None else str(group),
         info={**_own_words(extra), **info},
     )
 

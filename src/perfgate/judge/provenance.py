@@ -70,6 +70,15 @@ def parse_machine(machine_info: Mapping[str, Any]) -> Machine | None:
     part = ours(machine_info, "machine_info").get("machine")
     if part is None:
         return None
+    return parse_machine_entry(part, where)
+
+
+def parse_machine_entry(part: Any, where: str) -> Machine:
+    """A machine as a run describes it.
+
+    Raises:
+        FieldError: a part is of the wrong kind.
+    """
     whole = mapping(part, where)
     return Machine(*(_text(whole, name, where) for name in ("id", "hypervisor", "boot")))
 

@@ -135,6 +135,8 @@ class Measurement:
         launches: kernels that the pass launches on a GPU; None where they were not counted.
         calibration: how much its time differs between runs of identical code.
         code: what was measured, where that is not the run's.
+        machine: which machine it was then; None if unknown.
+        group: the heading that pytest-benchmark shows it under; None if it has none.
         info: everything else that was recorded of it.
     """
 
@@ -145,6 +147,8 @@ class Measurement:
     launches: int | None = None
     calibration: Calibration | None = None
     code: Code | None = None
+    machine: Machine | None = None
+    group: str | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def values(self, figure: Figure) -> list[float]:
@@ -222,3 +226,8 @@ class Run:
     def code_of(self, name: str) -> Code:
         """The code that a benchmark was measured on."""
         return self.measurements[name].code or Code(self.commit, self.dirty)
+
+    def machine_of(self, name: str) -> Machine | None:
+        """The machine that a benchmark was measured on; None if unknown."""
+        kept = self.measurements[name].code is not None
+        return self.measurements[name].machine if kept else self.machine

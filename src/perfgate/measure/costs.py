@@ -6,6 +6,7 @@ The rules, which make the figures the same on every machine:
 - Every operand is read once and every result written once. An operand that is given twice is read
   once, and so are the elements that a broadcast (stride 0) repeats: memory delivers them once, and
   the repeats come from caches or registers.
+- An operand that only lends its shape and type, as to `zeros_like`, is not read.
 - In place an operand is read and written; what `out=` names is only written, and so is what is
   overwritten without a look, as by `zero_()` or by a product with `beta=0`.
 - A matrix product `(m, k) @ (k, n)` counts 2mkn FLOPs. All other work is counted by its bytes,
@@ -38,6 +39,19 @@ _ALLOCATIONS = {
     "empty_strided",
     "new_empty",
     "new_empty_strided",
+}
+
+# Their first operand only lends its shape and type.
+_FILLED_ANEW = {
+    "full_like",
+    "new_full",
+    "new_ones",
+    "new_zeros",
+    "ones_like",
+    "rand_like",
+    "randint_like",
+    "randn_like",
+    "zeros_like",
 }
 
 # In place, and without a look at what was there.
@@ -170,13 +184,13 @@ class _Access(NamedTuple):
 
     Args:
         written: those that it writes to.
-        only_written: those of them that it does not read.
+        unread: those that it does not read.
         returns_new: whether it returns a tensor that is none of them.
         adds_product: whether it is `beta * self` plus a product.
     """
 
     written: frozenset[int | str]
-    only_written: frozenset[int | str]
+    unread: frozenset[int | str]
     returns_new: bool
     adds_product: bool
 
@@ -184,7 +198,7 @@ class _Access(NamedTuple):
         self, args: Iterable[Any], kwargs: Mapping[str, Any], result: Any
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The tensors that are read, and those that are written."""
-        unread = self.only_written
+        unread = self.unread
         if self.adds_product and kwargs.get("beta") == 0:
             unread = unread | {0, "self"}
         read: dict[int, Tensor] = {}
@@ -212,16 +226,16 @@ def _access(func: Any) -> _Access | None:
     if func.is_view or torch.Tag.inplace_view in func.tags or name in _ALLOCATIONS:
         return None
     written: set[int | str] = set()
-    only: set[int | str] = set()
+    unread: set[int | str] = {0, "self"} if name in _FILLED_ANEW else set()
     for position, argument in enumerate(func._schema.arguments):
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
         written |= {position, argument.name}
         if argument.is_out or name in _OVERWRITES:
-            only |= {position, argument.name}
+            unread |= {position, argument.name}
     returns_new = any(returned.alias_info is None for returned in func._schema.returns)
     adds_product = name.removesuffix("_") in _ADD_PRODUCT
-    return _Access(frozenset(written), frozenset(only), returns_new, adds_product)
+    return _Access(frozenset(written), frozenset(unread), returns_new, adds_product)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from perfgate.judge.exit_codes import GateExit
+from perfgate.judge.exit_codes import FAILING, GateExit
 from perfgate.judge.record import Run
-from perfgate.judge.verdict import MemoryChange, TimeChange, Verdict
+from perfgate.judge.verdict import MemoryChange, Status, TimeChange, Verdict
 from perfgate.report.measured import finite, measurement_entry, plain
 from perfgate.report.schema import violations
 
@@ -58,8 +58,7 @@ def document(
     base: str | None = None,
     pairs: Run | None = None,
     notes: Sequence[str] = (),
-    reproduce: str | None = None,
-    accept: str | None = None,
+    failing: Collection[Status] = FAILING,
 ) -> Document:
     """The report on a run.
 
@@ -73,15 +72,15 @@ def document(
         base: for `ab`, the revision that it was compared with.
         pairs: the run whose figures are those of this code over the earlier one's, in turns.
         notes: whatever else a reader must know.
-        reproduce, accept: the commands that measure again, and that accept this run; by default
-            those that go with `kind`.
+        failing: the verdicts that were not to pass.
     """
     before = baseline.run.measurements if baseline else {}
     compared = pairs.measurements if pairs else {}
     return {
         "schema": SCHEMA,
         "kind": kind,
-        "exit": {"code": int(exit_code), "name": _exit_name(exit_code)},
+        "exit": exit_entry(exit_code),
+        "failing": sorted(failing),
         "commit": run.commit,
         "datetime": run.datetime,
         "environment": plain(dict(run.environment)),
@@ -90,7 +89,7 @@ def document(
         "baseline": _source(baseline),
         "anchor": _source(anchor),
         "false_alarm_probability": false_alarm,
-        "commands": _commands(kind, base, reproduce, accept),
+        "commands": _commands(kind, base),
         "verdicts": [verdict_entry(verdict) for verdict in verdicts],
         "measurements": [
             measurement_entry(m, before.get(m.name), compared.get(m.name))
@@ -136,6 +135,11 @@ def _memory_entry(change: MemoryChange) -> dict[str, Any]:
     }
 
 
+def exit_entry(code: int) -> dict[str, Any]:
+    """An exit status as the document holds it."""
+    return {"code": int(code), "name": _exit_name(code)}
+
+
 def _exit_name(code: int) -> str:
     if code in {member.value for member in GateExit}:
         return GateExit(code).name
@@ -154,18 +158,16 @@ def _source(source: Source | None) -> dict[str, Any] | None:
     }
 
 
-def _commands(
-    kind: Kind, base: str | None, reproduce: str | None, accept: str | None
-) -> dict[str, str | None]:
-    usual = {
+def _commands(kind: Kind, base: str | None) -> dict[str, str | None]:
+    """What measures again, and what accepts the run."""
+    again = {
         "compare": "pytest --benchmark-compare",
         # A revision has no blank in it; what follows one is for readers.
         "ab": f"kan-bench ab {shlex.quote([*(base or '').split(), 'BASE'][0])}",
         "measure": "pytest --benchmark-only",
     }
     # Two revisions are compared without a baseline, so that there is nothing to accept.
-    stores = None if kind == "ab" else "kan-bench accept"
-    return {"reproduce": reproduce or usual[kind], "accept": accept or stores}
+    return {"reproduce": again[kind], "accept": None if kind == "ab" else "kan-bench accept"}
 
 
 def to_json(content: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from perfgate.judge.exit_codes import FAILING, GateExit, gate_exit
 from perfgate.judge.verdict import Status
-from perfgate.report.document import Document, ReportError, read_document
+from perfgate.report.document import Document, ReportError, exit_entry, read_document
 from perfgate.report.write import EXIT_CODE
 
 
@@ -53,20 +53,46 @@ def exit_of(
         the worst of what the verdicts say, what the report says of its run, and `MISSING` where a
         benchmark was measured or expected and not judged.
     """
-    if content["exit"]["code"]:
-        return int(content["exit"]["code"])
+    return ruling(content, expected, failing, needs_time)[0]
+
+
+def ruling(
+    content: Document,
+    expected: Iterable[str] = (),
+    failing: Iterable[Status] = FAILING,
+    needs_time: bool = False,
+) -> tuple[int, str]:
+    """The exit status as `exit_of` has it, and its cause in words; empty where all passed."""
+    said = content["exit"]
+    if said["code"]:
+        return int(said["code"]), f"its report says {said['name'].lower()}"
     judged = {verdict["name"]: verdict["status"] for verdict in content["verdicts"]}
     found = gate_exit(judged.values(), failing)
-    if found is GateExit.PASSED and needs_time and any(map(_is_uncompared, content["verdicts"])):
-        return GateExit.UNJUDGED
+    if found is not GateExit.PASSED:
+        stops = [name for name, status in judged.items() if status == found.name.lower()]
+        return found, f"{found.name.lower()}: {', '.join(stops) or 'no benchmark has a verdict'}"
+    uncompared = [entry["name"] for entry in content["verdicts"] if _is_uncompared(entry)]
+    if needs_time and uncompared:
+        return GateExit.UNJUDGED, (
+            f"of {', '.join(uncompared)} the time is unclear, and no earlier code was measured "
+            "beside it"
+        )
     measured = {measurement["name"] for measurement in content["measurements"]}
-    if found is GateExit.PASSED and (measured | set(expected)) - judged.keys():
-        return GateExit.MISSING
-    return found
+    if silent := sorted((measured | set(expected)) - judged.keys()):
+        return GateExit.MISSING, f"{', '.join(silent)} has no verdict"
+    return GateExit.PASSED, ""
+
+
+def overruled(content: Document, code: int, cause: str) -> Document:
+    """The report with another exit status than that of the run, and a note that says why."""
+    note = f"the gate's exit status is {code}, where the run had {content['exit']['code']}: {cause}"
+    return {**content, "exit": exit_entry(code), "notes": [*content["notes"], note]}
 
 
 def _is_uncompared(verdict: Mapping[str, Any]) -> bool:
-    """Whether its time is unclear, and no earlier code was measured beside it."""
+    """Whether its time is unclear, and no earlier code was measured beside it: that of the oldest
+    baseline tells nothing of what was gained since."""
     return verdict["status"] == "inconclusive" and not any(
-        change["in_turns_with"] for change in verdict["times"]
+        change["in_turns_with"] and change["against"] in ("base", "baseline")
+        for change in verdict["times"]
     )

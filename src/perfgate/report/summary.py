@@ -108,7 +108,7 @@ def _values(document: Mapping[str, Any], found: Sequence[Row]) -> dict[str, Any]
         "rows": found,
         "samples": [sample for entry in measured for sample in samples(entry)],
         "span": _span([len(samples(entry)) for entry in measured]),
-        "again": " ".join([commands["reproduce"], *_selection(commands["reproduce"], found)]),
+        "again": _again(commands["reproduce"], found),
         "accept": commands["accept"] if worth else None,
         "notes": [note for note in document["notes"] if note.strip()],
     }
@@ -145,8 +145,11 @@ def _span(counts: Sequence[int]) -> str:
     return " to ".join(map(str, sorted({min(counts), max(counts)}))) if counts else "none"
 
 
-def _selection(command: str, found: Sequence[Row]) -> list[str]:
-    """The benchmarks to measure again, where the command takes them and they are few."""
+def _again(command: str, found: Sequence[Row]) -> str:
+    """The command for the benchmarks to measure again, where it takes them and they are few."""
     names = [row.name for row in found if row.status in ("regressed", "inconclusive")]
-    takes = command.startswith("pytest ") and len(names) <= _MOST_SELECTED
-    return [shlex.quote(name) for name in names] if takes else []
+    program, _, options = command.partition(" ")
+    if program != "pytest" or len(names) > _MOST_SELECTED:
+        return command
+    # Before the options: --benchmark-compare takes what follows it for the baseline.
+    return " ".join([program, *map(shlex.quote, names), options])

@@ -13,7 +13,7 @@ from pathlib import Path
 from perfgate.ab.trees import RevisionError, commit_of, is_shallow
 from perfgate.judge.record import Run
 from perfgate.start.init import PLUGIN, names_plugin
-from perfgate.store.baseline import BaselineError, history
+from perfgate.store.baseline import BaselineError, find, read_run, stored
 
 # A processor this busy disturbs rounds: others take the cores that a pass needs.
 BUSY = 0.5
@@ -99,20 +99,21 @@ def _git(root: Path) -> Iterator[str]:
 
 def _baseline(root: Path, baselines: Path, device_key: str) -> Iterator[str]:
     try:
-        runs = history(baselines, device_key)
+        path = find(baselines, device_key)
+        newest = None if path is None else read_run(path)
+        number = len(stored(baselines, device_key))
     except BaselineError as error:
         yield f"MISSING: {error}"
         return
-    if not runs:
+    if newest is None:
         yield (
             f"none of this device in {baselines}: run pytest --benchmark-only, and then "
             "kan-bench accept"
         )
         return
-    newest = runs[-1]
     yield (
         f"{len(newest.measurements)} benchmarks of {newest.datetime[:10]} at {newest.commit[:10]}, "
-        f"the newest of {len(runs)}; {_noise(newest)}"
+        f"the newest of {number}; {_noise(newest)}"
     )
     if newest.dirty:
         yield "its code was not committed, so that it judges no time: measure and accept again"

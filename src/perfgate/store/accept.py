@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from perfgate.judge.parse import figures_of, parse_run
-from perfgate.judge.place import OURS
+from perfgate.judge.place import OURS, ours
 from perfgate.judge.record import Run
 from perfgate.store import baseline
 
@@ -99,16 +99,42 @@ def _kept(
     merge: bool,
     replace: bool,
 ) -> list[dict[str, Any]]:
-    """Entries of the present baseline that go on, as what they are: figures of its commit."""
+    """Entries of the present baseline that go on, as what they are: figures of its commit and
+    machine."""
+    if not merge and not replace:
+        check_covers(data, held, source, present)
     names = {entry["fullname"] for entry in data["benchmarks"]}
     others = [entry for entry in held["benchmarks"] if entry["fullname"] not in names]
+    commit = {key: held["commit_info"].get(key) for key in ("id", "dirty")}
+    machine = ours(held["machine_info"], "machine_info").get("machine")
     for entry in others:
-        commit = {key: held["commit_info"].get(key) for key in ("id", "dirty")}
-        figures_of(entry).setdefault("code", commit)
-    if others and not merge and not replace:
-        raise baseline.BaselineError(
-            f"{source} lacks {len(others)} of the {len(held['benchmarks'])} benchmarks of "
-            f"{present}; expected all of them: run them all, or keep the old entries with "
-            "--merge, or drop them with --replace"
-        )
+        figures = figures_of(entry)
+        if "code" not in figures:  # else it was kept before, from an earlier run
+            figures |= {"code": commit, "machine": machine}
     return [] if replace else others
+
+
+def check_covers(data: dict[str, Any], held: dict[str, Any], source: str, present: Path) -> None:
+    """Refuse a run that would drop benchmarks of the present baseline.
+
+    Raises:
+        BaselineError: it lacks some of them.
+    """
+    names = {entry["fullname"] for entry in held["benchmarks"]}
+    if lost := names - {entry["fullname"] for entry in data["benchmarks"]}:
+        raise baseline.BaselineError(
+            f"{source} lacks {len(lost)} of the {len(names)} benchmarks of {present}; expected all "
+            "of them: run them all, or keep the old entries with --merge, or drop them with "
+            "--replace"
+        )
+
+
+def refuse_part(baselines: Path, source: str, data: dict[str, Any]) -> None:
+    """Refuse what `accept` would not store without `merge` or `replace`, before more is measured.
+
+    Raises:
+        BaselineError: it lacks benchmarks of the present baseline, or that cannot be read.
+    """
+    present = baseline.find(baselines, parse_run(data).device_key)
+    if present is not None:
+        check_covers(data, baseline.read_json(present), source, present)

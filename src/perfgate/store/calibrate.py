@@ -34,6 +34,7 @@ def calibrate(
     announce: Callable[[str], None],
     keep: Path | None = None,
     add_to: Path | None = None,
+    check: Callable[[dict[str, Any]], None] = lambda measured: None,
 ) -> dict[str, Any]:
     """Measure the same code in several runs of several processes.
 
@@ -44,6 +45,7 @@ def calibrate(
         announce: hears what happens.
         keep: a folder for what each process measured, with the seconds of every round.
         add_to: where baselines are stored, whose newest of this device the runs are joined to.
+        check: is given what the first process measured, and raises what ends the calibration.
 
     Returns:
         a run in pytest-benchmark's JSON, of all processes, with its calibration.
@@ -66,8 +68,9 @@ def calibrate(
             # Memory in every run: it must not differ.
             order = Order(names=names, only_times=number > 1, processes=processes, keep_rounds=True)
             measured = measure_in_process(command, order, announce)
-            if names is None and add_to is not None:  # before an hour of measuring
-                held = _held(add_to, measured, processes)
+            if names is None:  # before an hour of measuring
+                check(measured)
+                held = None if add_to is None else _held(add_to, measured, processes)
             names = [entry["fullname"] for entry in measured["benchmarks"]]
             if not names:
                 raise CalibrationError(
