@@ -3,7 +3,7 @@
 import ctypes
 import sys
 
-from kan_impls.fused import choosing, cuda, dispatch, jit, kernels, problem, proof, trial
+from kan_impls.fused import choosing, cpu, cuda, dispatch, jit, kernels, problem, proof, trial
 from kan_impls.fused.compiler import Compiled
 from kan_impls.fused.kernels import Launch, Precision
 from tests.emulator.build import Emulator
@@ -78,4 +78,5 @@ def pretend_driver(monkeypatch, folder):
     monkeypatch.setattr(cuda, "precision_of", lambda element: Precision.TF32)
     monkeypatch.setattr(dispatch, "_pay", lambda operands: True)
     monkeypatch.setattr(choosing, "known", {})
+    monkeypatch.setattr(cpu, "compiled", lambda operands, basis: None)  # of a GPU's tensors nothing
     return fake

@@ -130,7 +130,7 @@ def test_plots_are_drawn_the_filter_works_and_nothing_is_asked_for(browser, tmp_
         loaded.texts[next(key for key in loaded.texts if key.startswith("choice-"))]
     )
     place = next(a["data-place"] for tag, a in loaded.elements if "data-place" in a)
-    assert len(drawn) == 2 * 3 + 3 * 4  # cases, and growing series
+    assert len(drawn) == 2 * 3 + 4 * 6  # cases, and growing series
     for key, plot in {**drawn, place: history[0]}.items():
         assert loaded.inside[key].count("trace") == len(plot["data"]), key
         assert "main-svg" in loaded.inside[key]
