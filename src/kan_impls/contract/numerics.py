@@ -89,6 +89,7 @@ def gradients_add_up_over_rows(subject: Subject, device: torch.device) -> None:
         np.concatenate([row.grad_x for row in rows]),
         {name: np.asarray(grad) for name, grad in grads.items()},
     )
+    # A gradient is a sum over all rows, each of which brings roundings of its own.
     assert_close(subject.run(module, x, grad_y), summed, 10 * REORDERED)
 
 
