@@ -109,7 +109,7 @@ def test_my_layer_is_walked_by_what_its_readme_says(my_layer, tmp_path):
     file.write_text(sound.replace(before, larger))
     red = walk(*compare)
     assert red.returncode == GateExit.REGRESSED, red.stdout
-    assert re.search(r"^regressed +test_layer\[forward\]", red.stdout, re.MULTILINE), red.stdout
+    assert re.search(r"^regressed +layer\[forward\]", red.stdout, re.MULTILINE), red.stdout
     file.write_text(sound)
     green = walk(*compare)
     assert green.returncode == 0, green.stdout
