@@ -11,8 +11,14 @@ from torch.autograd import forward_ad
 from torch.jit._trace import TracerWarning
 
 from kan_impls.contract.clause import BATCH, clause
-from kan_impls.contract.passes import assert_close, relative_error, to_numpy
+from kan_impls.contract.passes import Array, assert_close, relative_error, to_numpy
 from kan_impls.contract.subject import REORDERED, Subject, random_like
+
+
+def _assert_reordered(actual: Array, expected: Array, what: str = "it") -> None:
+    """The two differ by no more than sums in another order do."""
+    error = relative_error(actual, expected)
+    assert error <= REORDERED, f"{what} differs by {error:.1g}"
 
 
 @clause(
@@ -37,8 +43,7 @@ def unwanted_gradients_change_nothing(subject: Subject, device: torch.device) ->
     module.requires_grad_(False)
     x.requires_grad_()
     grad_x = torch.autograd.grad(module(x), x, grad_y)[0]
-    error = relative_error(to_numpy(grad_x), full.grad_x)
-    assert error <= REORDERED, f"the gradient of x alone differs by {error:.1g}"
+    _assert_reordered(to_numpy(grad_x), full.grad_x, "the gradient of x alone")
 
 
 @clause(
@@ -55,8 +60,7 @@ def forward_mode(subject: Subject, device: torch.device) -> None:
         found = forward_ad.unpack_dual(y).tangent
         again = forward_ad.unpack_dual(module(x)).primal
         assert torch.equal(module(x), again), "a tangent outlives its input"
-    error = relative_error(to_numpy(found), to_numpy(expected))
-    assert error <= REORDERED, f"it differs by {error:.1g}"
+    _assert_reordered(to_numpy(found), to_numpy(expected))
 
 
 @clause(
@@ -73,8 +77,7 @@ def trace_is_the_layer(subject: Subject, device: torch.device) -> None:
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", TracerWarning)
             traced = torch.jit.trace(module, x)
-        error = relative_error(to_numpy(traced(more)), to_numpy(module(more)))
-        assert error <= REORDERED, f"it differs by {error:.1g}"
+        _assert_reordered(to_numpy(traced(more)), to_numpy(module(more)))
 
 
 @clause(

@@ -56,13 +56,13 @@ def tree_of(root: Path, revision: str | None) -> Iterator[Tree]:
     """
     if revision is None:
         head = _git(root, "rev-parse", "HEAD")
-        checkout = Path(_git(root, "rev-parse", "--show-toplevel"))
+        checkout = _top(root)
         yield Tree(root, head, "the files as they are", checkout, checkout)
         return
     commit = commit_of(root, revision)
     # The folder of the project in its repository, of which it may be a part.
     inside = _git(root, "rev-parse", "--show-prefix")
-    checkout = Path(_git(root, "rev-parse", "--show-toplevel"))
+    checkout = _top(root)
     remove_leftovers(root)
     with _temporary_folder() as parent:
         folder = parent / commit[:10]
@@ -154,11 +154,16 @@ def has_changes(root: Path, beside: Path) -> bool:
     Raises:
         RevisionError: this is no git repository.
     """
-    top, beside = Path(_git(root, "rev-parse", "--show-toplevel")).resolve(), beside.resolve()
+    top, beside = _top(root).resolve(), beside.resolve()
     others = [":/"]
     if top in beside.parents:
         others.append(f":(exclude,top,literal){beside.relative_to(top)}")
     return bool(_git(root, "status", "--porcelain", "--untracked-files=no", "--", *others))
+
+
+def _top(root: Path) -> Path:
+    """The folder of all files of the repository."""
+    return Path(_git(root, "rev-parse", "--show-toplevel"))
 
 
 class _GitError(Exception):
