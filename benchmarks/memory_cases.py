@@ -22,7 +22,7 @@ LINEAR = Exponents(batch=1, width=1, grid=1)
 LINEAR_WITHOUT_GRID = Exponents(batch=1, width=1, grid=0)
 PRODUCTS = Exponents(batch=1, width=2, grid=1)
 EDGES = Exponents(batch=1, width=2)
-BATCH_NORM = Exponents(batch=1, width=1)
+BATCH_AND_WIDTH = Exponents(batch=1, width=1)
 
 
 def memory(at: Sizes, passes: Exponents, saved: Exponents | None, in_blocks: bool = False) -> Law:
@@ -51,14 +51,16 @@ _FUSED_NORM = memory(
     Sizes(16_384, 16, 2048, grid=5), LINEAR_WITHOUT_GRID, LINEAR_WITHOUT_GRID, in_blocks=True
 )
 LAWS = {name: _FUSED if variant.is_fused else _DIRECT for name, variant in OWN.items()} | {
-    "mlp": memory(
-        Sizes(65_536, 512, 512), Exponents(batch=1, width=1), saved=Exponents(batch=1, width=1)
-    ),
+    "mlp": memory(Sizes(65_536, 512, 512), BATCH_AND_WIDTH, saved=BATCH_AND_WIDTH),
     # Two products of shape (batch, outputs, inputs, grid).
     "fourier_kan": memory(Sizes(65_536, 1024, 1024, grid=16), PRODUCTS, saved=LINEAR),
     # Tensors of shape (batch, outputs, inputs); in blocks, what BatchNorm makes and keeps.
     "wav_kan": memory(Sizes(4096, 256, 256), EDGES, saved=EDGES),
-    "fused_wav_kan": memory(Sizes(65_536, 1, 160), BATCH_NORM, saved=BATCH_NORM, in_blocks=True),
+    "fused_wav_kan": memory(
+        Sizes(65_536, 1, 160), BATCH_AND_WIDTH, saved=BATCH_AND_WIDTH, in_blocks=True
+    ),
+    "rational_kan": memory(Sizes(65_536, 128, 128), BATCH_AND_WIDTH, saved=BATCH_AND_WIDTH),
+    "fused_rational_kan": memory(Sizes(2048, 4, 2048), BATCH_AND_WIDTH, None, in_blocks=True),
     # A LayerNorm keeps its input, and two numbers for each row.
     "fused_fast_kan": _FUSED_NORM,
     "fused_faster_kan": _FUSED_NORM,
@@ -73,10 +75,12 @@ COST_LAWS = {
     "mlp": costs(
         Sizes(65_536, 512, 512),
         flops=Exponents(batch=1, width=2),
-        traffic=Exponents(batch=1, width=1),
+        traffic=BATCH_AND_WIDTH,
     ),
     # Its products are element-wise, and FLOPs are those of matrix products.
     "fourier_kan": costs(Sizes(65_536, 1024, 1024, grid=16), flops=None, traffic=PRODUCTS),
+    "rational_kan": costs(Sizes(65_536, 128, 128), flops=EDGES, traffic=BATCH_AND_WIDTH),
+    "fused_rational_kan": costs(Sizes(512, 8, 2), flops=EDGES, traffic=BATCH_AND_WIDTH),
     "wav_kan": costs(Sizes(4096, 256, 256), flops=None, traffic=EDGES),
     "fused_wav_kan": costs(Sizes(1024, 16, 64), flops=EDGES, traffic=EDGES),
 }

@@ -19,6 +19,7 @@ from kan_impls.basis.radial import GaussianBasis, SwitchBasis
 from kan_impls.basis.silu import SiluBasis
 from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
+from kan_impls.variants.rational_kan import RationalBasis
 from kan_impls.variants.relu_kan import ReluBasis
 from tests.reference import (
     PhiReference,
@@ -37,6 +38,8 @@ from tests.reference import (
     mlp_ref,
     radial_layer_ref,
     radial_phi_ref,
+    rational_kan_ref,
+    rational_phi_ref,
     relu_kan_ref,
     relu_phi_ref,
     silu_phi_ref,
@@ -369,6 +372,26 @@ ROWS |= both_rows(
         phi_ref=lambda basis: relu_phi_ref(basis.grid_size, basis.order),
     ),
     saved_per_input=lambda config: 9 * config["grid_size"] + 40,
+)
+
+ROWS |= both_rows(
+    "rational_kan",
+    Row(
+        rational_kan_ref,
+        (
+            {"in_features": 6, "out_features": 2, "num_groups": 3},
+            {"in_features": 16, "out_features": 7},
+            {"in_features": 3, "out_features": 5, "bias": False},
+        ),
+        parameters=10_020_077,
+        # The terms of P cancel below 0.
+        amplification=lambda config, largest: 50,
+        fit_widths=(2, 16, 1),
+        fit_error=0.15,  # an input has but one function: 2% to 10% from any of four seeds
+        bases=(RationalBasis(),),
+        phi_ref=lambda basis: rational_phi_ref,
+    ),
+    saved_per_input=lambda config: 60,
 )
 
 # One row for each wavelet would repeat the rest: see test_wav_kan.py.

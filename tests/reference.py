@@ -117,6 +117,39 @@ def sine_phi_ref(x: Array, frequencies: Array, phases: Array) -> Phi:
     return Phi(np.sin(angle), frequencies * cos, (x[..., None, None] * by_phases, by_phases))
 
 
+def rational_phi_ref(x: Array, numerator: Array, denominator: Array) -> Phi:
+    """P / Q with P = sum_j a_j x^j and Q = 1 + sum_j |b_j x^j|, and the rule of quotients."""
+    j, size = np.arange(numerator.shape[1]), np.arange(1, denominator.shape[1] + 1)
+    to_p, to_q = x[..., None] ** j, np.abs(x)[..., None] ** size
+    p, q = (to_p * numerator).sum(-1), 1 + (to_q * np.abs(denominator)).sum(-1)
+    p_slope = (to_p[..., :-1] * (j * numerator)[:, 1:]).sum(-1)
+    one_less = np.abs(x)[..., None] ** (size - 1)
+    q_slope = np.sign(x) * (one_less * size * np.abs(denominator)).sum(-1)
+    by_a = to_p / q[..., None]
+    by_b = -(p / q**2)[..., None] * to_q * np.sign(denominator)
+    slopes = p_slope / q - p * q_slope / q**2
+    return Phi((p / q)[..., None], slopes[..., None], (by_a[..., None, :], by_b[..., None, :]))
+
+
+def rational_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+    """y_bo = bias_o + sum_i w_oi P(x_bi) / Q_i(x_bi): one P, and one Q for each group of inputs."""
+    of_p, of_q = parameters["act.weight_numerator"], parameters["act.weight_denominator"]
+    weight, size = parameters["fc.weight"], x.shape[1] // len(of_q)
+    phi = rational_phi_ref(x, np.tile(of_p, (x.shape[1], 1)), np.repeat(of_q, size, 0))
+    back = grad_y @ weight
+    by_p, by_q = (np.einsum("bi,bin->in", back, by[:, :, 0]) for by in phi.by_params)
+    grads = {
+        "act.weight_numerator": by_p.sum(0, keepdims=True),
+        "act.weight_denominator": by_q.reshape(len(of_q), size, -1).sum(1),
+        "fc.weight": grad_y.T @ phi.values[..., 0],
+    }
+    y = phi.values[..., 0] @ weight.T
+    if "fc.bias" in parameters:
+        y += parameters["fc.bias"]
+        grads["fc.bias"] = grad_y.sum(0)
+    return Passes(y, back * phi.slopes[..., 0], grads)
+
+
 def chebyshev_phi_ref(degree: int) -> PhiReference:
     """T_k(t) and k U_(k-1)(t) dt/dx, by SciPy, of t = tanh x; T_k(t) = (-1)^k T_k(-t)."""
 

@@ -24,7 +24,7 @@ from kan_impls.checks import (
 from kan_impls.fused.dispatch import check_backend
 from kan_impls.fused.forms import watched
 from kan_impls.fused.op import basis_product
-from kan_impls.fused.operands import Operands
+from kan_impls.fused.operands import Operands, of_inputs
 from kan_impls.published import Layout, Rearrangement, Stored, shape_of
 from kan_impls.variant import COMMON, Spec, Variant
 
@@ -75,7 +75,7 @@ class KANLayer(nn.Module):
         check_dtype(dtype)
         self.options = _checked(spec.options, options)
         self.basis = spec.basis_of(self.options)
-        self._sizes = spec.sizes(self.basis, in_features, out_features)
+        self._sizes = spec.sizes(self.options, self.basis, in_features, out_features)
         self._stored = spec.stored(self.options)
         self.names = {name: stored.named(is_fused) for name, stored in self._stored.items()}
         # What the direct formula takes, from what the layer stores.
@@ -202,7 +202,10 @@ def direct_form(layer: KANLayer, x: Tensor) -> Tensor:
     inner = x if layer.layernorm is None else layer.layernorm(x)
     # 16-bit parameters and differences of them would cost the basis most of its digits.
     wide = torch.promote_types(x.dtype, torch.float32)
-    params = [cast(Tensor, layer.as_formula(name)).to(wide) for name in layer.basis.params]
+    params = [
+        of_inputs(cast(Tensor, layer.as_formula(name)), layer.in_features).to(wide)
+        for name in layer.basis.params
+    ]
     phi = layer.basis.value(inner.to(wide), *params).to(inner.dtype)
     weight, scale = cast(Tensor, layer.as_formula("weight")), layer.as_formula("scale")
     base_weight, bias = layer.as_formula("base_weight"), layer.as_formula("bias")
@@ -251,6 +254,7 @@ def both_forms(name: str, spec: Spec) -> tuple[Variant, Variant]:
             layer=own,
             model=partial(spec.model, own),
             functions_per_input=partial(_functions_per_input, spec),
+            reference_widths=spec.reference_widths,
             reference_config=spec.reference_config,
             bound="product" if is_fused else spec.bound,
             options=(*spec.options, *(("backend",) if is_fused else ()), *COMMON),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from kan_impls.model import KAN
 from kan_impls.published import Stored, axes_of
 
 Bound = Literal["product", "stream"]
+
+REFERENCE_WIDTHS = (1000, 1000, 1)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Variant:
     layer: Callable[..., nn.Module]
     model: Callable[..., nn.Module]
     functions_per_input: Callable[[Mapping[str, Any]], int]
-    reference_widths: Sequence[int] = (1000, 1000, 1)
+    reference_widths: Sequence[int] = REFERENCE_WIDTHS
     reference_config: Mapping[str, Any] = field(default_factory=dict)
     bound: Bound = "product"
     options: Sequence[str] | None = None
@@ -77,7 +80,9 @@ class Spec:
         init: draws the tensors of a layer anew.
         options: names and defaults. One whose default is an integer must be positive, and one
             whose default is a pair must be an interval.
-        size: the option that growth varies.
+        groups: the option that says how many groups of inputs, axis `s`, share parameters; where
+            it does not divide the inputs, their greatest common divisor.
+        size: the option that growth varies; None if there is none.
         base, scale, bias: the weights of SiLU(x), a factor of all other weights of an edge, and
             a bias; None where the variant has none.
         params: the parameters of the basis, by their names there. Those that the basis does not
@@ -89,7 +94,7 @@ class Spec:
         direct: the direct form, if it is another than the basis times the weights.
         fused_basis: the basis that the fused form takes now, if it is another one.
         layer, model: the classes of its layers and networks.
-        reference_config, bound: see `Variant`; the bound is that of the direct form.
+        reference_widths, reference_config, bound: see `Variant`; the bound is that of the direct form.
     """
 
     formula: str
@@ -98,7 +103,8 @@ class Spec:
     weight: Stored
     init: Callable[[Any], None]
     options: Mapping[str, Any]
-    size: str
+    size: str | None = None
+    groups: str = ""
     base: Stored | None = None
     scale: Stored | None = None
     bias: Stored | None = None
@@ -110,6 +116,7 @@ class Spec:
     fused_basis: Callable[[Any], Basis] | None = None
     layer: type[nn.Module] | None = None
     model: type[KAN] = KAN
+    reference_widths: Sequence[int] = REFERENCE_WIDTHS
     reference_config: Mapping[str, Any] = field(default_factory=dict)
     bound: Bound = "product"
 
@@ -135,9 +142,13 @@ class Spec:
             if each is not None and (not each.option or options[each.option])
         }
 
-    def sizes(self, basis: Basis, in_features: int, out_features: int) -> dict[str, int]:
+    def sizes(
+        self, options: Mapping[str, Any], basis: Basis, in_features: int, out_features: int
+    ) -> dict[str, int]:
         """The sizes of the axes of all tensors, by their letters."""
         sizes = {"i": in_features, "o": out_features}
+        if self.groups:
+            sizes["s"] = math.gcd(options[self.groups], in_features)
         functions = axes_of(self.weight.fused)[0]
         (letter,) = [axis for axis in functions if not axis.isdigit()]
         sizes[letter] = basis.num_basis

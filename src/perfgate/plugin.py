@@ -44,16 +44,13 @@ from perfgate.report.tables import results_markdown
 from perfgate.report.verdict_table import verdict_lines, verdict_summary
 from perfgate.run import lifeline
 from perfgate.run.worker import NoTurnError, Turns, keep_ordered
-from perfgate.selection import is_benchmark, keep_benchmarks
+from perfgate.selection import is_among, is_benchmark, keep_benchmarks
 from perfgate.session import Session
 from perfgate.store import last_run
 from perfgate.store.baseline import BaselineError
 from perfgate.workload import NotEnoughMemoryError
 
 SESSION = pytest.StashKey[Session]()
-
-# How the reason begins why a benchmark is absent that did not fail.
-SKIPPED = "it was skipped"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -117,6 +114,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     session = config.stash[SESSION]
     assert session.runner is not None
     if session.order is not None:
+        if session.asked is not None:  # its files hold more
+            items[:] = [i for i in items if is_among(config, session.asked, i.nodeid)]
         keep_ordered(items, session.order, session.channel)
     elif config.option.benchmark_only and (tests := keep_benchmarks(items)):
         config.hook.pytest_deselected(items=tests)
@@ -244,12 +243,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         if test_report.failed:
             session.absent[item.nodeid] = "it failed"
         elif test_report.skipped:
-            session.absent[item.nodeid] = f"{SKIPPED} ({skip_reason(test_report)})"
+            session.skipped.add(item.nodeid)
+            session.absent[item.nodeid] = f"it was skipped ({skip_reason(test_report)})"
         elif test_report.when == "call" and fixture is not None and fixture.stats is not None:
             measuring.note_settings(session, fixture.stats)
             measuring.take(session, item.nodeid, fixture.stats)
         if session.channel is not None and test_report.when == "teardown":
-            skipped = session.absent.get(item.nodeid, "").startswith(SKIPPED)
+            skipped = item.nodeid in session.skipped
             session.channel.send(finished=item.nodeid, skipped=skipped)
     return test_report
 

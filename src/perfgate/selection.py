@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def is_left_out(config: Any, name: str, collected: Container[str]) -> bool:
     path = os.path.realpath(config.rootpath / name.split("::", 1)[0])
     # --last-failed does not even collect the files of what passed.
     failed_only = bool(config.getoption("lf", False))
-    return failed_only or _is_ignored(config, path) or _is_outside(config, path, name)
+    return failed_only or _is_ignored(config, path) or _is_outside(config, name)
 
 
 def _is_ignored(config: Any, path: str) -> bool:
@@ -52,19 +52,24 @@ def _is_ignored(config: Any, path: str) -> bool:
     )
 
 
-def _is_outside(config: Any, path: str, name: str) -> bool:
+def _is_outside(config: Any, name: str) -> bool:
     """Whether files or tests were named to be run, and this one is none of them."""
-    if config.args_source.name != "ARGS":
-        return False
-    test = name.split("::", 1)[1:]
-    for argument in config.args:
+    return config.args_source.name == "ARGS" and not is_among(config, config.args, name)
+
+
+def is_among(config: Any, arguments: Iterable[str], name: str) -> bool:
+    """Whether a test, by its node id, is among the folders, files and tests that arguments of
+    pytest name."""
+    file, *test = name.split("::", 1)
+    path = os.path.realpath(config.rootpath / file)
+    for argument in arguments:
         chosen_file, *chosen_test = argument.split("::", 1)
         chosen = os.path.realpath(config.invocation_params.dir / chosen_file)
         if chosen_test:
             if path == chosen and f"{''.join(test)}::".startswith(
                 (f"{chosen_test[0]}::", f"{chosen_test[0]}[")
             ):
-                return False
+                return True
         elif path == chosen or path.startswith(chosen + os.sep):
-            return False
-    return True
+            return True
+    return False

@@ -53,6 +53,7 @@ class Session:
         comparing: whether the run is judged by the stored baseline.
         processes: how many measure each benchmark.
         order, channel: those of a worker.
+        asked: folders, files and tests that the arguments of a worker name; None for all.
         wanted: a path or number of the baseline that the user asked for.
         stored: what the run is judged by.
         environment: the device and its settings when measuring began; None before.
@@ -63,6 +64,7 @@ class Session:
             process.
         described: the machine and the commit, which take a second to find out.
         absent: name to reason, of benchmarks that were collected and did not measure.
+        skipped: those of them that were skipped, or failed as expected.
         works: what benchmarks of a case measure, by name.
         failures: benchmarks that failed, or that were expected to.
         not_selected: names that the user left out.
@@ -81,6 +83,7 @@ class Session:
     processes: int = 1
     order: Order | None = None
     channel: Channel | None = None
+    asked: Sequence[str] | None = None
     wanted: str | None = None
     stored: compare.Stored | None = None
     environment: dict[str, Any] | None = None
@@ -90,6 +93,7 @@ class Session:
     rounds: dict[str, list[tuple[Sequence[float], int]]] = field(default_factory=dict)
     described: dict[str, Any] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
     works: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     not_selected: list[str] = field(default_factory=list)

@@ -487,6 +487,8 @@ def test_two_real_revisions_of_somebody_elses_project(tmp_path):
             plan=Plan(max_seconds=0.3),
         )
         pair = contestants.measure(with_memory=True)
+        contestants.arguments = ["test_slow.py::test_slow", *contestants.arguments]
+        chosen = contestants.measure()
     for name in ("test_slow", "test_plain"):
         compared = pair.compared[f"test_slow.py::{name}"]
         assert compared.median_ns == pytest.approx(1.5, rel=0.15)
@@ -497,6 +499,9 @@ def test_two_real_revisions_of_somebody_elses_project(tmp_path):
     assert pair.failed == ["test_slow.py::test_broken"]
     assert sorted(pair.new) == ["test_slow.py::test_new", "test_slow.py::test_newer"]
     assert len(pair.head.measurements["test_slow.py::test_slow"].memory) == 3
+    # The base has the other tests of the file, and they were not asked for.
+    assert set(chosen.compared) == {"test_slow.py::test_slow"}
+    assert (chosen.gone, chosen.failed, chosen.new) == ([], [], [])
 
 
 def test_a_side_that_breaks_is_an_error_with_its_last_words(tmp_path):

@@ -93,16 +93,16 @@ def test_a_folder_of_baselines(tmp_path, examples):
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize(
-    ("store", "valid"),
+    ("store", "file"),
     [
-        (device_free_baseline, stored_figures("device_free.json")),
-        (instructions_baseline, stored_figures("instructions.json")),
+        (device_free_baseline, "device_free.json"),
+        (instructions_baseline, "instructions.json"),
     ],
     ids=["device_free", "instructions"],
 )
-def test_exact_figures(path, store, valid, examples):
+def test_exact_figures(path, store, file, examples):
     """What is read is compared with what was stored, in sentences."""
-    text = json.dumps(valid).encode()
+    text = json.dumps(stored_figures(file)).encode()
     path.write_bytes(text)
     good = store.STORE.read(path)
 

@@ -80,14 +80,14 @@ class Needs(NamedTuple):
 
 def terms_of(operands: Operands, basis: Basis) -> list[Term]:
     """The sum over the basis and, where there are base weights, that over SiLU."""
-    params = [_of_inputs(param, operands.x.shape[-1]) for param in operands.params]
+    params = [of_inputs(param, operands.x.shape[-1]) for param in operands.params]
     terms = [Term(basis, operands.weight, operands.scale, params)]
     if operands.base_weight is not None:
         terms.append(Term(SiluBasis(), operands.base_weight.unsqueeze(0)))
     return terms
 
 
-def _of_inputs(param: Tensor, in_features: int) -> Tensor:
+def of_inputs(param: Tensor, in_features: int) -> Tensor:
     """Each input's own, but where one is for all."""
     sets = param.shape[0]
     return param if sets in (1, in_features) else param.repeat_interleave(in_features // sets, 0)

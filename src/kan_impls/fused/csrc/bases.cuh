@@ -4,6 +4,7 @@
 #include "bumps.cuh"
 #include "fourier.cuh"
 #include "polynomials.cuh"
+#include "rational.cuh"
 #include "sines.cuh"
 
 // SiLU(x) = x sigmoid(x).
