@@ -86,3 +86,26 @@ def test_two_variants_of_one_name_are_refused_and_others_are_not():
     assert list(registry.table_of([first, other])) == ["mlp", "other"]
     with pytest.raises(ValueError, match=r"'mlp' is registered twice; .* from mlp, other: rename"):
         registry.table_of([first, other, first])
+
+
+def test_a_layer_may_have_options_of_its_own():
+    model = kan_impls.create_model(
+        "fused_fourier_kan", [3, 4, 2], [{"grid_size": 8}, {}], grid_size=2, bias=False
+    )
+    assert [layer.options["grid_size"] for layer in model.layers] == [8, 2]
+    assert [layer.options["bias"] for layer in model.layers] == [False, False]
+    model = kan_impls.create_model("sine_kan", [3, 4, 2], [{}, {"is_first": True}])
+    assert all(layer.options["is_first"] for layer in model.layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "per_layer", "error", "said"),
+    [
+        ("fourier_kan", [{}], ValueError, "options of 1 layers; expected 2, one for each pair"),
+        ("fourier_kan", [{}, {"degree": 2}], TypeError, "'degree'; expected some of"),
+        ("mlp", [{}, {}], TypeError, "takes no options per layer; expected none"),
+    ],
+)
+def test_options_of_layers_that_do_not_fit(name, per_layer, error, said):
+    with pytest.raises(error, match=said):
+        kan_impls.create_model(name, [3, 4, 2], per_layer)

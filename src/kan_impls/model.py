@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,18 +17,32 @@ class KAN(nn.Module):
     Args:
         layer: makes a layer, called as `layer(in_features, out_features, **config)`.
         widths: number of features at the input and after each layer; two or more.
+        per_layer: options of each layer alone, which go before those of all.
+        config: options of all layers.
 
     Shapes: `(..., widths[0])` to `(..., widths[-1])`.
+
+    Raises:
+        ValueError: a width that is not positive, or `per_layer` of another number of layers.
     """
 
     def __init__(
-        self, layer: Callable[..., nn.Module], widths: Sequence[int], **config: Any
+        self,
+        layer: Callable[..., nn.Module],
+        widths: Sequence[int],
+        per_layer: Sequence[Mapping[str, Any]] | None = None,
+        **config: Any,
     ) -> None:
         super().__init__()
-        widths = check_widths(widths)
+        pairs = list(itertools.pairwise(check_widths(widths)))
+        own = [{} for _ in pairs] if per_layer is None else list(per_layer)
+        if len(own) != len(pairs):
+            raise ValueError(
+                f"per_layer has options of {len(own)} layers; expected {len(pairs)}, one for each "
+                "pair of neighbouring widths: give {} for a layer without any"
+            )
         self.layers = nn.ModuleList(
-            layer(width_in, width_out, **config)
-            for width_in, width_out in itertools.pairwise(widths)
+            layer(*pair, **{**config, **options}) for pair, options in zip(pairs, own, strict=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -127,24 +128,40 @@ def create_layer(name: str, in_features: int, out_features: int, **config: Any) 
     return variant.layer(in_features, out_features, **config)
 
 
-def create_model(name: str, layers: Sequence[int], **config: Any) -> nn.Module:
+def create_model(
+    name: str,
+    layers: Sequence[int],
+    per_layer: Sequence[Mapping[str, Any]] | None = None,
+    **config: Any,
+) -> nn.Module:
     """Build a network of the given widths, `(..., layers[0])` to `(..., layers[-1])`.
 
     Args:
         name: one of `list_variants()`.
         layers: number of features at the input and after each layer.
+        per_layer: options of each layer alone, such as `[{"grid_size": 8}, {}]`, which go before
+            those of every layer.
         config: options of every layer.
 
     Raises:
-        ValueError: an unknown name, or a size out of range.
+        ValueError: an unknown name, a size out of range, or `per_layer` of another number of
+            layers.
         TypeError: an option that the implementation does not have.
     """
     variant = get_variant(name)
-    _check_options(variant, config)
-    return variant.model(layers, **config)
+    for options in (config, *(per_layer or ())):
+        _check_options(variant, options)
+    if per_layer is None:
+        return variant.model(layers, **config)
+    taken = inspect.signature(variant.model).parameters.values()
+    if not any(p.name == "per_layer" or p.kind is p.VAR_KEYWORD for p in taken):
+        raise TypeError(
+            f"a network of {name} takes no options per layer; expected none: leave per_layer out"
+        )
+    return variant.model(layers, per_layer=per_layer, **config)
 
 
-def _check_options(variant: Variant, config: dict[str, Any]) -> None:
+def _check_options(variant: Variant, config: Mapping[str, Any]) -> None:
     accepted = variant.option_names()
     for option in config:
         if option not in accepted:

@@ -27,7 +27,11 @@ class MadeUp:
         self.now = name
         return name not in self.skipped
 
-    def warm_up(self):
+    def start_warm_up(self):
+        self.log.append((self.label, "warms up", self.now))
+
+    def end_warm_up(self):
+        self.log.append((self.label, "is warm", self.now))
         return None if self.now in self.failing else 0.1
 
     def turn(self):
@@ -73,8 +77,28 @@ def test_each_side_comes_first_in_half_of_the_rounds_and_benchmarks(
 ):
     _, log = measured(base_first=base_first)
     # The first benchmark has the number 1, and begins with the other side than the second one.
-    assert turns(log, "a") == [second, first, first, second] * 2
-    assert turns(log, "b") == [first, second, second, first] * 2
+    # A block comes before those that are counted.
+    assert turns(log, "a") == [second, first, first, second] * 3
+    assert turns(log, "b") == [first, second, second, first] * 3
+
+
+def test_both_sides_warm_up_at_once(measured):
+    # In turn, the first would touch its memory first, and keep worse pages.
+    _, log = measured(("a",))
+    told = [(what, label) for label, what, *_ in log if "warm" in what]
+    assert [what for what, _ in told] == ["warms up"] * 2 + ["is warm"] * 2
+
+
+def test_the_first_block_is_not_counted(measured, monkeypatch):
+    seconds = {"base": iter([2.0] * 2 + [1.0] * 4), "head": iter([1.0] * 6)}
+
+    def turn(self):
+        return Round({OWN: next(seconds[self.label])})
+
+    monkeypatch.setattr(MadeUp, "turn", turn)
+    pair, _ = measured(("a",))
+    assert pair.compared["a"].median_ns == 1
+    assert pair.compared["a"].rounds == 4
 
 
 @pytest.mark.parametrize("base_first", [True, False])

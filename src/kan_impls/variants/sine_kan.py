@@ -38,7 +38,7 @@ class SineKAN(KAN):
         starts = itertools.chain([is_first], itertools.repeat(False))
 
         def make(*sizes: int, **options: Any) -> nn.Module:
-            return layer(*sizes, is_first=next(starts), **options)
+            return layer(*sizes, **{"is_first": next(starts), **options})
 
         super().__init__(make, widths, **config)
 
