@@ -16,7 +16,7 @@ KILLS ?=
 ON_LINUX := $(if $(filter Linux,$(shell uname)),instructions)
 
 .PHONY: help test field operators memory instructions emulator compile bench compare accept \
-	calibrate ab gate gpu-test growth batch refresh lint check selftest wheel docs axe chaos \
+	calibrate ab gate gpu-test growth batch refresh quality lint check selftest wheel docs axe chaos \
 	gpu-check clean
 
 help: ## this list
@@ -91,6 +91,9 @@ growth: $(READY) ## growth with width and grid, and [784,256,10] at batch 36,864
 
 batch: $(READY) ## over an MLP from batch 1 to 36,864, and in small networks
 	$(BIN)/python -m pytest benchmarks/test_batch.py --benchmark-only -m "batch and not field"
+
+quality: $(READY) ## how well networks of equal size learn, in quality/ (needs the extra quality)
+	$(BIN)/python benchmarks/quality.py
 
 lint: $(READY) ## format, lint, spelling, types, import contracts, workflows
 	$(BIN)/ruff format --check .

@@ -25,8 +25,8 @@ def pytest_addoption(parser):
 # Layers beyond the published comparison: what is quick is tested of all layers, and what takes long
 # of these under -m field alone. What has another marker of those in LEGS is selected by that one.
 FIELD = re.compile(
-    r"(?<![a-z])(cheby|fast|faster|gram|jacobi|legendre|rbf|relu|sine|wav)_kan"
-    r"|(Chebyshev|Gram|Jacobi|Radial|ReluBumps|Sines)(Basis)?\b"
+    r"(?<![a-z])(cheby|fast|faster|gram|jacobi|legendre|rational|rbf|relu|sine|wav)_kan"
+    r"|(Chebyshev|Gram|Jacobi|Radial|Rational|ReluBumps|Sines)(Basis)?\b"
 )
 QUICK_FILES = ("test_golden.py", "test_upstream.py", "test_registry.py", "test_bad_input.py")
 QUICK = ("test_contract.py", "test_figures_are_the_stored_ones[reference")

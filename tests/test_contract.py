@@ -45,6 +45,7 @@ ONCE = (
     habits.forward_mode,
     habits.trace_is_the_layer,
     habits.compiles_for_any_batch,
+    habits.exports_for_any_batch,
 )
 
 

@@ -135,6 +135,7 @@ FAULTS = [
     (habits.forward_mode, spoilt(lambda grad_x, grad_w, x, grad_y: (grad_x, grad_w))),
     (habits.trace_is_the_layer, after(lambda x: x * float(len(x)))),
     (habits.compiles_for_any_batch, after(lambda x: x if x.sum() > 0 else 2 * x)),
+    (habits.exports_for_any_batch, after(lambda x: x * float(len(x)))),
     (  # a product of bfloat16 and float32 in the backward pass
         habits.autocast_keeps_dtypes,
         spoilt(lambda grad_x, grad_w, x, grad_y: (grad_x, grad_w)),

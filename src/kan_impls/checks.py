@@ -152,6 +152,12 @@ def check_input(x: Tensor, in_features: int, weight: object) -> None:
             `weight` outside autocast.
         ValueError: the last dimension of x is not `in_features`.
     """
+    if isinstance(x, torch.fx.Proxy):
+        raise TypeError(
+            "x is a Proxy of torch.fx.symbolic_trace, which has no shape to check; expected a "
+            "torch.Tensor: trace with torch.export.export, or let is_leaf_module of a "
+            "torch.fx.Tracer keep the layer as a whole"
+        )
     if not isinstance(x, Tensor):
         raise TypeError(
             f"x is a {type(x).__name__}; expected a torch.Tensor: convert it with torch.as_tensor"

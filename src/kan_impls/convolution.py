@@ -21,9 +21,9 @@ Pair = int | tuple[int, int]
 class KANConv2d(nn.Module):
     """`torch.nn.Conv2d` with a KAN layer in place of the affine map of a patch.
 
-    The numbers of a patch are the inputs of the layer, channel by channel, each row by row, as those
-    of `torch.nn.Conv2d` are. Padding adds zeros, at which a basis function need not be zero.
-    The patches of all positions are one tensor, of kernel height times width the size of the image,
+    The numbers of a patch are the inputs of the layer, channel by channel, each row by row, as
+    those of `torch.nn.Conv2d` are. Padding adds zeros, at which a basis function need not be zero.
+    The patches of all positions are one tensor, kernel height times width as large as the image,
     which a fused layer keeps for the backward pass, as its input.
 
     Args:

@@ -94,7 +94,8 @@ class Spec:
         direct: the direct form, if it is another than the basis times the weights.
         fused_basis: the basis that the fused form takes now, if it is another one.
         layer, model: the classes of its layers and networks.
-        reference_widths, reference_config, bound: see `Variant`; the bound is that of the direct form.
+        reference_widths, reference_config, bound: see `Variant`; the bound is that of the direct
+            form.
     """
 
     formula: str

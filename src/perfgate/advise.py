@@ -6,15 +6,20 @@ import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from perfgate.judge.record import Measurement, Run
-from perfgate.report.measured import label, says_all, whole, work_entry
+from perfgate.judge.record import Run
+from perfgate.report.measured import (
+    cost_of_step,
+    label,
+    measurement_entry,
+    says_all,
+    work_entry,
+)
 from perfgate.report.tables import markdown_table
 from perfgate.report.words import date, device_words, milliseconds
-
-FLOAT_BYTES = 4
 
 
 class NoAdviceError(Exception):
@@ -115,14 +120,15 @@ def _is_on(run: Run, device: str | None) -> bool:
 
 
 def _shapes(run: Run) -> list[Shape]:
-    passes: dict[tuple[str, int], dict[tuple[str, str], dict[str, Measurement]]] = defaultdict(
+    passes: dict[tuple[str, int], dict[tuple[str, str], dict[str, Any]]] = defaultdict(
         lambda: defaultdict(dict)
     )
     for measurement in run.measurements.values():
         work = work_entry(measurement.measured)
         if says_all(work) and len(work.get("widths", ())) > 1:
             row = label(work), repr((work["widths"], work.get("config")))
-            passes[work["case"], work["batch"]][row][work["pass"]] = measurement
+            found = passes[work["case"], work["batch"]][row]
+            found[work["pass"]] = measurement_entry(measurement)
     shapes = [
         Shape(run, batch, [c for (name, _), of in rows.items() if (c := _choice(name, of))])
         for (_, batch), rows in passes.items()
@@ -130,19 +136,13 @@ def _shapes(run: Run) -> list[Shape]:
     return [shape for shape in shapes if shape.choices]
 
 
-def _choice(name: str, passes: dict[str, Measurement]) -> Choice | None:
+def _choice(name: str, passes: Mapping[str, Mapping[str, Any]]) -> Choice | None:
     """None where the time or the memory of a step was not measured."""
-    if "training_step" in passes:
-        of, step_ns = passes["training_step"], passes["training_step"].median_ns
-    elif {"forward", "backward"} <= passes.keys():
-        of = passes["backward"]
-        step_ns = passes["forward"].median_ns + of.median_ns
-    else:
+    cost = cost_of_step(passes)
+    if cost is None:
         return None
-    peak, parameters = of.memory.get("backward_peak_bytes"), whole(of.info.get("parameters"))
-    if peak is None or parameters is None:
-        return None
-    return Choice(name, of.measured["widths"], step_ns, peak + FLOAT_BYTES * parameters)
+    widths = next(iter(passes.values()))["measured"]["widths"]
+    return Choice(name, widths, *cost)
 
 
 def _table(choices: Sequence[Choice]) -> str:

@@ -147,6 +147,19 @@ IN_TURNS = Answers(
 )
 
 
+def steps_data(*choices, batch=100, device_key="cpu_test"):
+    """A run of training steps: of each choice the name, the time in ms and the peak in MB."""
+    data = run_data(device_key=device_key)
+    data["machine_info"]["perfgate"]["device_key"] = device_key
+    for name, ms, megabytes in choices:
+        entry = benchmark(f"{name} {batch}", name, "training_step", median_ns=ms * 1e6)
+        entry["extra_info"]["measured"] |= {"batch": batch, "widths": [10, 10, 1]}
+        entry["extra_info"]["memory"] = {"backward_peak_bytes": int(megabytes * 1e6)}
+        entry["extra_info"]["parameters"] = 250_000  # 1 MB
+        data["benchmarks"].append(entry)
+    return data
+
+
 def judged_document(now=None, before=None, **options):
     """A real report: of the runs above, or of the data given."""
     usual_before, usual_now = judged_runs()

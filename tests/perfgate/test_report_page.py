@@ -295,7 +295,8 @@ def test_the_plots_of_a_case_show_its_figures():
     assert section.title == "reference, batch 100"
     assert section.text == "Widths: 1000 → 1000 → 1 (mlp, fused)."
     alt = section.plots[0].alt
-    time, memory, ratio = (plot.json for plot in section.plots)
+    time, memory, pareto, ratio = (plot.json for plot in section.plots)
+    assert [trace["name"] for trace in pareto["data"][1:]] == ["mlp", "fused"]
     fused = time["data"][1]
     assert (fused["name"], fused["x"][0], fused["y"][0]) == ("fused", pytest.approx(4.0), "step")
     assert fused["error_x"]["array"][0] == pytest.approx(1e-6)

@@ -21,6 +21,7 @@ CLAUSES = (
     habits.forward_mode,
     habits.trace_is_the_layer,
     habits.compiles_for_any_batch,
+    habits.exports_for_any_batch,
     habits.autocast_keeps_dtypes,
     habits.copies_are_the_same_layer,
     habits.repeats_to_the_bit,

@@ -96,6 +96,19 @@ def compiles_for_any_batch(subject: Subject, device: torch.device) -> None:
 
 
 @clause(
+    "a program of torch.export is the layer at any batch",
+    "use no value of a tensor in Python, and give operators of your own a fake implementation",
+)
+def exports_for_any_batch(subject: Subject, device: torch.device) -> None:
+    module = subject.layer(device)
+    x, _ = subject.inputs(module, BATCH)
+    more, _ = subject.inputs(module, BATCH + 4)
+    rows = torch.export.Dim("rows")
+    program = torch.export.export(module, (x,), dynamic_shapes=({0: rows},))
+    _assert_reordered(to_numpy(program.module()(more)), to_numpy(module(more)))
+
+
+@clause(
     "autocast to 16 bits keeps the dtypes of gradients",
     "cast inside the layer by what autocast says, and nowhere else",
 )

@@ -11,8 +11,9 @@ from torch.autograd import forward_ad
 
 def needs_formula(tensors: Iterable[Tensor | None], is_compiling: bool) -> bool:
     """Whether only PyTorch's own operators will do: under torch.func, for forward-mode
-    derivatives, and where `torch.jit.trace` records."""
-    if torch._C._are_functorch_transforms_active():
+    derivatives, and where `torch.jit.trace` records or `torch.export` does, whose programs run, and
+    become ONNX, without this package."""
+    if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
         return True
     return not is_compiling and (_is_dual(tensors) or _is_traced())
 

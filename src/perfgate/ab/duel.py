@@ -329,26 +329,21 @@ def _rounds(
 
 
 def compare_rounds(pairs: Sequence[tuple[Round, Round]]) -> Process:
-    """The head over the base: the median over blocks of two rounds, one of either order.
+    """The head over the base, by the faster half of the rounds of each.
 
-    A block in which others took a core is left out, unless these are more than half of all: what
-    disturbs one side then disturbs the other, and pairs of processes that differ tell how much.
+    What disturbs a round makes it longer, never shorter. Pairs of identical code so differ by three
+    quarters of what they do by medians (docs/trust.md).
     """
-    blocks = [pairs[start : start + 2] for start in range(0, len(pairs), 2)]
-    clean = [block for block in blocks if all(map(_is_undisturbed, block))]
-    used = clean if 2 * len(clean) >= len(blocks) else blocks
-    disturbed = sum(not _is_undisturbed(pair) for pair in pairs)
+    base, head = zip(*pairs, strict=True)
+    disturbed = sum(any(measured.disturbance for measured in pair) for pair in pairs)
     return Process(
-        median_ns=math.exp(statistics.median(map(_factor, used))),
+        median_ns=math.exp(_faster_half(head) - _faster_half(base)),
         rounds=len(pairs) - disturbed,
         disturbed=disturbed,
     )
 
 
-def _is_undisturbed(pair: tuple[Round, Round]) -> bool:
-    return all(measured.disturbance is None for measured in pair)
-
-
-def _factor(block: Sequence[tuple[Round, Round]]) -> float:
-    """Mean logarithm of the head's seconds over the base's."""
-    return statistics.fmean(math.log(head.seconds[OWN] / base.seconds[OWN]) for base, head in block)
+def _faster_half(rounds: Sequence[Round]) -> float:
+    """Mean logarithm of their seconds."""
+    seconds = sorted(measured.seconds[OWN] for measured in rounds)
+    return statistics.fmean(map(math.log, seconds[: (len(seconds) + 1) // 2]))

@@ -9,6 +9,7 @@ from typing import Any
 
 from perfgate.judge.record import BESIDE
 from perfgate.report.measured import companions, extremes, heading, label, says_all
+from perfgate.report.pareto import time_against_memory
 from perfgate.report.plot import GREY, Look, Plot, Section, log_axis, looks, new_figure, text
 from perfgate.report.words import PASSES, kind_words, pass_words, short_names
 
@@ -57,6 +58,7 @@ def _case_plots(entries: Sequence[Entry], looks_of: Mapping[str, Look]) -> Itera
     times = _by_pass(entries, "median_ns", 1e-6)
     yield from _dots("Time", "median time, ms", times, looks_of)
     yield from _dots("Memory", "memory, MB of 10⁶ bytes", _memory(entries), looks_of)
+    yield from time_against_memory(entries, looks_of)
     for name in companions(entries):
         ratios = _by_pass(entries, f"{BESIDE}{name}", 1)
         for plot in _dots(f"Time over {name}", f"time over that of {name}", ratios, looks_of):

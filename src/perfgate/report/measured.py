@@ -22,6 +22,8 @@ _WORK_TYPES: Mapping[str, type] = {
     "config": dict,
 }
 
+FLOAT_BYTES = 4
+
 # What two works of a pass each do not share, though they are passes of one thing.
 _OF_PASS = {"pass", "reference", "reference_flops"}
 
@@ -115,6 +117,25 @@ def work_entry(measured: Any) -> dict[str, Any]:
 def says_all(work: Mapping[str, Any]) -> bool:
     """Whether a work says under which heading, and in which row and column, its figures belong."""
     return {"case", "batch", "implementation", "pass"} <= work.keys()
+
+
+def cost_of_step(passes: Mapping[str, Mapping[str, Any]]) -> tuple[float, int] | None:
+    """Nanoseconds and bytes of a training step, from the entries of one row by their passes; None
+    where they do not tell. The bytes are the parameters, and the peak of forward and backward
+    above them."""
+    if "training_step" in passes:
+        own = passes["training_step"]
+        step_ns = own["median_ns"]
+    elif {"forward", "backward"} <= passes.keys():
+        own = passes["backward"]
+        times = [passes["forward"]["median_ns"], own["median_ns"]]
+        step_ns = None if None in times else sum(times)
+    else:
+        return None
+    peak, parameters = own["memory_bytes"].get("backward_peak_bytes"), own["parameters"]
+    if not step_ns or peak is None or parameters is None:
+        return None
+    return step_ns, peak + FLOAT_BYTES * parameters
 
 
 def conditions(work: Mapping[str, Any]) -> str:
