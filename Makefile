@@ -100,6 +100,7 @@ lint: $(READY) ## format, lint, spelling, types, import contracts, workflows
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent tests/typed_use.py
 	$(BIN)/lint-imports
 	$(BIN)/zizmor --offline --quiet --persona=auditor --strict-collection .github
 

@@ -12,6 +12,8 @@ from tests.cases import MODEL_WIDTHS, ROWS
 from tests.helpers import assert_unchanged, random_like
 
 NAN, INF = float("nan"), float("inf")
+# Options that are numbers, so that one out of range has the right type.
+NUMBERS = ("grid_range", "grid_eps", "scale_noise", "spline_weight_init_scale", "a")
 
 each_variant = pytest.mark.parametrize("name", ROWS)
 
@@ -116,6 +118,10 @@ def test_unknown_option(name):
         ("fused_efficient_kan", {"grid_eps": -0.5}, ("grid_eps is -0.5; expected a weight",)),
         ("efficient_kan", {"scale_noise": NAN}, ("scale_noise is nan; expected a finite number",)),
         ("jacobi_kan", {"a": INF}, ("a is inf; expected a finite number",)),
+        ("jacobi_kan", {"a": 1e200}, ("a is 1e+200; expected one with which a polynomial",)),
+        ("fused_jacobi_kan", {"a": 400.0, "degree": 40}, ("a is 400.0; expected one with",)),
+        ("fast_kan", {"spline_weight_init_scale": -1}, ("is -1.0; expected a standard deviation",)),
+        ("fused_rbf_kan", {"spline_weight_init_scale": -0.1}, ("expected a standard deviation",)),
         ("fourier_kan", {"grid_size": 0}, ("grid_size is 0; expected a positive",)),
         ("fused_fourier_kan", {"grid_size": -1}, ("grid_size is -1; expected a positive",)),
         ("fused_fourier_kan", {"grid_size": "5"}, ("grid_size is '5'; expected a positive",)),
@@ -124,8 +130,7 @@ def test_unknown_option(name):
 )
 def test_options_out_of_range(name, options, parts):
     has_type = all(
-        name in ("grid_range", "grid_eps", "scale_noise", "a") or type(value) not in (str, float)
-        for name, value in options.items()
+        name in NUMBERS or type(value) not in (str, float) for name, value in options.items()
     )
     error = ValueError if has_type else TypeError
     assert_raises(error, lambda: kan_impls.create_layer(name, 3, 2, **options), *parts)

@@ -1,4 +1,5 @@
-"""Networks that leave PyTorch's eager mode for good: torch.export, ONNX, torch.fx, quantisation."""
+"""Networks that leave PyTorch's eager mode for good: torch.export, ONNX, torch.fx, quantisation,
+safetensors."""
 
 import io
 
@@ -78,3 +79,19 @@ def test_dynamic_quantisation_changes_the_linear_layers_alone(name):
     quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
     # Weights and inputs of 8 bits, in every layer.
     assert relative_error(to_numpy(quantised(x)), to_numpy(model(x))) < 0.1
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_safetensors_can_store_a_state(name, device):
+    # Which refuses tensors that share memory, and those that are not contiguous.
+    state = network(name, device).state_dict()
+    assert all(value.is_contiguous() for value in state.values())
+    places = [value.untyped_storage().data_ptr() for value in state.values() if value.numel()]
+    assert len(places) == len(set(places))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_autocast_gives_every_output_in_16_bits(name, device):
+    layer = kan_impls.create_layer(name, 6, 3, device=device).eval()
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        assert layer(torch.rand(4, 6, device=device)).dtype == torch.bfloat16

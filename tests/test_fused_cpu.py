@@ -68,7 +68,8 @@ def build(kind, in_features, out_features):
 @pytest.mark.parametrize("is_direct", [True, False])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(
-    ("rows", "inputs", "outputs"), [(1, 5, 7), (3, 33, 18), (20, 4, 1), (70, 19, 66)]
+    ("rows", "inputs", "outputs"),
+    [(1, 5, 7), (3, 33, 18), (20, 4, 1), (70, 19, 66), (13, 40, 96), (504, 3, 33)],
 )
 def test_both_ways_are_the_layer(monkeypatch, kind, is_direct, threads, rows, inputs, outputs):
     monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 * is_direct)
@@ -85,7 +86,9 @@ def test_both_ways_are_the_layer(monkeypatch, kind, is_direct, threads, rows, in
     finally:
         torch.set_num_threads(before)
     passes = ["forward"] if kind == "sines" else ["forward", "backward"]
-    assert calls == is_direct * 2 * passes
+    is_blocked = kind in ("splines", "splines-chunks") and outputs >= cpu.TILE_OUTPUTS
+    fits = rows * (layer.basis.num_basis + 1) <= cpu.MOST_VALUES
+    assert calls == (2 * passes if is_direct and fits else is_blocked * 2 * ["forward_in_blocks"])
     reference = ROWS[KINDS[kind][0]].layer_ref
     norms = norms_of_terms(reference, layer, x, grad_y)
     assert_close(actual, run_ref(reference, layer, x, grad_y), BOUND, norms)
@@ -297,6 +300,12 @@ FAULTS = {
     "forward": ("cpu.cpp", "y[o] = fmaf(scale[o], sum, y[o]);", "y[o] = scale[o] * sum;"),
     "backward": ("cpu.cpp", "grad[o] = scale[o] * sum_of[o];", "grad[o] = sum_of[o];"),
     "scale": ("cpu.cpp", "fmaf(sum[o], row[o], grad[o])", "sum[o] * row[o]"),
+    "blocks": (
+        "multiply.h",
+        "sums[r][1].add_product(factor, right)",
+        "sums[r][1].add_product(factor, left)",
+    ),
+    "rest": ("multiply.h", "own[e * y_stride + o] += edge", "own[e * y_stride + o] = edge"),
 }
 
 

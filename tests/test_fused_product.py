@@ -313,14 +313,15 @@ def test_forward_mode_derivative(device, kind):
 
 
 @each_kind
-def test_exports_as_one_operator(device, kind):
+def test_exports_as_its_formula(device, kind):
     layer = build(device, kind)
     x = random_like(layer, 4, IN_FEATURES)
     exported = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    calls = [node.target for node in exported.graph.nodes if node.op == "call_function"]
-    assert torch.ops.kan_impls.basis_product.default in calls
+    calls = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+    assert not [call for call in calls if "kan_impls" in call]
     more = random_like(layer, 9, IN_FEATURES)
-    assert torch.equal(exported.module()(more), layer(more))
+    # Its sums are in another order.
+    torch.testing.assert_close(exported.module()(more), layer(more))
 
 
 @each_kind

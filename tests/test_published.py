@@ -17,8 +17,7 @@ try:
     published = importlib.import_module("efficient_kan")
 except ImportError as error:
     pytest.skip(
-        f"the published efficient_kan is not installed ({error}): "
-        "pip install 'kan-impls[upstream]'",
+        f"the published efficient_kan is not installed ({error}): docs/measurements.md says how",
         allow_module_level=True,
     )
 

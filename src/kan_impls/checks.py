@@ -52,6 +52,19 @@ def check_number(name: str, value: object) -> float:
     return float(value)
 
 
+def check_deviation(name: str, value: float) -> float:
+    """Return `value` if it can be a standard deviation.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if value < 0:
+        raise ValueError(
+            f"{name} is {value}; expected a standard deviation, of 0 or more: pass one such as 0.1"
+        )
+    return value
+
+
 def check_dtype(dtype: torch.dtype | None) -> None:
     """Check that parameters can have a dtype; None is torch's default.
 

@@ -263,7 +263,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         session = config.stash[SESSION]
         session.started += 1
         if config.get_verbosity() <= 0:
+            reporter.showfspath = False  # which would begin a line of its own, the same each time
             reporter.ensure_newline()
+            if session.started > 1:
+                reporter.write("\n")
             progress = f"[{session.started}/{session.total}] {one_line(item.name)} "
             reporter.write(progress, flush=True)
         if session.order is None:  # workers are watched by who started them

@@ -5,14 +5,18 @@ Source: NIST DLMF, section 18.9(i). Published layer: https://github.com/SpaceLea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from kan_impls.basis.base import register
 from kan_impls.basis.recurrence import RecurrentBasis, Step
 from kan_impls.checks import check_number
+
+LOG_LARGEST = math.log(torch.finfo(torch.float32).max)
 
 
 @register
@@ -22,7 +26,8 @@ class JacobiBasis(RecurrentBasis):
     `(1 - t)^a (1 + t)^b`.
 
     Raises:
-        ValueError: an exponent of -1 or less, whose weight has no integral.
+        ValueError: an exponent of -1 or less, whose weight has no integral, or one so large that
+            float32 does not hold the polynomials.
     """
 
     degree: int
@@ -39,6 +44,12 @@ class JacobiBasis(RecurrentBasis):
                 raise ValueError(
                     f"{name} is {exponent}; expected a number above -1: Jacobi polynomials are "
                     "orthogonal there only"
+                )
+            # log |P_D| where it is largest, at t = 1 or -1: that of the binomial of D + a over D.
+            if sum(math.log1p(exponent / k) for k in range(1, self.degree + 1)) > LOG_LARGEST:
+                raise ValueError(
+                    f"{name} is {exponent}; expected one with which a polynomial of degree "
+                    f"{self.degree} stays within float32: take a smaller exponent or degree"
                 )
         super().__post_init__()
 

@@ -47,6 +47,13 @@ SMALL_WORK = 1 << 21
 VECTOR = 16
 # So many take about as long as to wake a thread; cpu.cpp has the same.
 WORK_OF_THREAD = 1 << 15
+# A product in blocks: rows and outputs that are in registers at once (or fewer), functions in a
+# thread's caches, as cpu.cpp has it, and at most of an input.
+TILE_ROWS, TILE_OUTPUTS = 12, 32
+BLOCK_DEPTH = 256
+MOST_FUNCTIONS = 1024
+# With more rows than this the library's product is as fast: a copy of the weights costs it little.
+BLOCK_ROWS = 504
 # A part of a pass, `Tile` of cpu.cpp, holds so many values, of one input or more.
 MOST_VALUES = 8192
 
@@ -86,6 +93,27 @@ class Compiled:
         self._run("forward", operands, threads, (None, y, workspace))
         return y
 
+    def is_blocked(self, operands: Operands) -> bool:
+        """Whether the product in blocks takes these operands, and is faster: without a scale the
+        library takes the weights where they are."""
+        functions, _, outputs = operands.weight.shape
+        if operands.scale is None or outputs < TILE_OUTPUTS or functions >= MOST_FUNCTIONS:
+            return False
+        if not 0 < operands.x.shape[0] <= BLOCK_ROWS:
+            return False
+        if 4 * _block_floats(operands) > cells.workspace_of(operands.x.device).most:
+            return False
+        return all(tensor is None or tensor.is_contiguous() for tensor in operands.flat)
+
+    def forward_in_blocks(self, operands: Operands) -> Tensor:
+        """`product.forward` of operands that `is_blocked`, without a scaled copy of all weights."""
+        x, weight = operands.x, operands.weight
+        y, own = weight.new_empty(x.shape[0], weight.shape[2]), _block_floats(operands)
+        threads = _threads(operands, beside=4 * own)
+        workspace = weight.new_empty((threads - 1) * y.numel() + threads * own)
+        self._run("forward_in_blocks", operands, threads, (None, y, workspace))
+        return y
+
     def backward(self, grad_y: Tensor, operands: Operands, needs: Needs) -> list[Tensor | None]:
         """The gradients of operands that `is_direct`, in their places; none of parameters."""
         threads, grad_y = _threads(operands), grad_y.contiguous()
@@ -118,13 +146,22 @@ def _work(operands: Operands) -> int:
     return operands.x.shape[0] * functions * inputs * max(outputs, VECTOR)
 
 
-def _threads(operands: Operands) -> int:
+def _threads(operands: Operands, beside: int = 0) -> int:
     """How many take part: to wake one takes as long as some work, and each but the first sums in
-    memory of its own."""
+    memory of its own, and takes so many bytes beside."""
     rows, inputs = operands.x.shape
     enough = _work(operands) // WORK_OF_THREAD
-    fitting = 1 + cells.WORKSPACE_BYTES // (4 * rows * operands.weight.shape[2])
+    sums = 4 * rows * operands.weight.shape[2]
+    fitting = (cells.workspace_of(operands.x.device).most + sums) // (sums + beside)
     return max(1, min(torch.get_num_threads(), inputs, enough, fitting))
+
+
+def _block_floats(operands: Operands) -> int:
+    """What a thread of a product in blocks takes of memory: `Blocks::floats` of cpu.cpp."""
+    rows = operands.x.shape[0]
+    functions = operands.weight.shape[0] + (operands.base_weight is not None)
+    depth = max(1, BLOCK_DEPTH // functions) * functions
+    return depth * (TILE_OUTPUTS + rows + TILE_ROWS) + (functions + 1) * rows
 
 
 def compiled(operands: Operands, basis: Basis) -> Compiled | None:
@@ -171,13 +208,15 @@ def _fault(form: Compiled) -> str | None:
     # Sums of at most some 2000 terms, which are as exact as the bound; longer ones round more.
     inputs = max(3, min(37, 2048 // functions.count))
     for rows in (5, 70):
-        sizes = (rows, inputs, 19)
+        sizes = (rows, inputs, 45)  # several vectors of outputs, and a rest
         layer = Layer(functions, *sizes, Element.FLOAT, Precision.ACCURATE, Device(0, 0))
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             operands, grad_y = trial.values(layer)
             wide = Operands.of([None if t is None else t.double() for t in operands.flat])
             expected = _passes(terms_of(wide, basis), wide, grad_y.double())
             found = [_passes(form.terms(operands), operands, grad_y)]
+            blocks = form.forward_in_blocks(operands)
+            found.append([blocks, *found[0][1:]])
             if rows <= 5:
                 found.append(_direct_passes(form, operands, grad_y))
         for results in found:

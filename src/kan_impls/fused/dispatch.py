@@ -92,6 +92,8 @@ def forward(operands: Operands, basis: Basis, backend: str, is_fixed: bool = Fal
             case CompiledProduct(compiled):
                 if compiled.is_direct(operands):
                     return compiled.forward(operands)
+                if compiled.is_blocked(operands):
+                    return compiled.forward_in_blocks(operands)
                 return product.forward(operands.x, compiled.terms(operands), operands.bias)
             case Product(workspace):
                 terms = choosing.terms_in(form, operands, basis)

@@ -48,7 +48,11 @@ def materialised(layer: KANLayer, x: Tensor) -> Tensor:
     y = (angle.cos().to(x.dtype) * cosines).sum((-2, -1))
     y = y + (angle.sin().to(x.dtype) * sines).sum((-2, -1))
     bias = layer.stored("bias")
-    return y if bias is None else y + bias.squeeze(0)
+    y = y if bias is None else y + bias.squeeze(0)
+    # As a matrix product, which others end with, would: autocast takes sums in float32.
+    if torch.is_autocast_enabled(x.device.type) and y.dtype == torch.float32:
+        y = y.to(torch.get_autocast_dtype(x.device.type))
+    return y
 
 
 # Published fused layers store inputs before outputs, and a bias without a row.

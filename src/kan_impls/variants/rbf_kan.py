@@ -12,6 +12,7 @@ from __future__ import annotations
 from torch import nn
 
 from kan_impls.basis.radial import GaussianBasis, write_centres
+from kan_impls.checks import check_deviation
 from kan_impls.layer import KANLayer, both_forms
 from kan_impls.published import Stored
 from kan_impls.variant import Spec
@@ -19,7 +20,8 @@ from kan_impls.variant import Spec
 
 def draw(layer: KANLayer) -> None:
     """Normal weights, and the base branch of an `nn.Linear`."""
-    deviation = layer.options["spline_weight_init_scale"]
+    option = "spline_weight_init_scale"
+    deviation = check_deviation(option, layer.options[option])
     layer.start("weight", lambda value: nn.init.normal_(value, std=deviation))
     layer.start_uniform(layer.in_features**-0.5, "base_weight", "bias")
     ends = layer.options["grid_min"], layer.options["grid_max"]

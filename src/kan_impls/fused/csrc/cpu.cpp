@@ -3,7 +3,7 @@
 //   KAN_FUNCTIONS  how many functions it has
 // A point is one x of one row and input. All loops over points or outputs are vectorised.
 #define KAN_CPU
-#include "points.h"
+#include "multiply.h"
 
 #include <omp.h>
 
@@ -173,11 +173,106 @@ int active_functions() { return Active<Basis>::COUNT; }
 void evaluate_silu(const Problem* problem, const Points* cell) {
   evaluate_cell<Silu>(*problem, *cell);
 }
+}
 
-// y by rows of weights: those whose function is zero are not read. Each thread sums over some of the
-// inputs, in workspace (splits - 1, rows, outputs), and the sums are added in their order.
-void forward(const Problem* packed) {
-  const Problem& problem = *packed;
+// A product in blocks: all functions of a few inputs, so many that they stay in the caches of a
+// thread, while one panel of their weights after the other, scaled and packed, is multiplied by them.
+const i64 BLOCK_DEPTH = 256;
+
+static int functions_of(const Problem& problem) {
+  return KAN_FUNCTIONS + (problem.base_weight != nullptr);  // SiLU included
+}
+static i64 inputs_of_block(i64 functions) { return std::max<i64>(1, BLOCK_DEPTH / functions); }
+
+struct Blocks {
+  const Problem& problem;
+  const int functions;
+  const i64 inputs_at_once;  // of a block
+  float *const phi, *const panel, *const values, *const x;  // of a thread
+
+  Blocks(const Problem& problem, float* workspace)
+      : problem(problem),
+        functions(functions_of(problem)),
+        inputs_at_once(inputs_of_block(functions)),
+        phi(workspace),
+        panel(phi + inputs_at_once * functions * (problem.rows + TILE_ROWS)),
+        values(panel + inputs_at_once * functions * TILE_OUTPUTS),
+        x(values + functions * problem.rows) {}
+
+  // What it takes of memory, in floats; cpu.py has the same.
+  static i64 floats(const Problem& problem) {
+    const i64 functions = functions_of(problem), depth = inputs_of_block(functions) * functions;
+    return depth * (TILE_OUTPUTS + problem.rows + TILE_ROWS) + (functions + 1) * problem.rows;
+  }
+
+  // Add what the inputs from `first` to `end` make to y.
+  void add(i64 first, i64 end, float* y) const {
+    const i64 outputs = problem.outputs;
+    for (i64 input = first; input < end; input += inputs_at_once) {
+      const i64 inputs = std::min(inputs_at_once, end - input);
+      evaluate_at(input, inputs);
+      for (i64 o = 0; o < outputs; o += TILE_OUTPUTS) {
+        const i64 count = std::min<i64>(TILE_OUTPUTS, outputs - o);
+        pack(input, inputs, o, count);
+        multiply(problem.rows, count, phi, panel, inputs * functions, y + o, outputs);
+      }
+    }
+  }
+
+ private:
+  // phi[r / TILE_ROWS][i * functions + f][r % TILE_ROWS]: what a tile takes lies side by side.
+  void evaluate_at(i64 input, i64 inputs) const {
+    const i64 rows = problem.rows, depth = inputs * functions;
+    for (i64 i = 0; i < inputs; i++) {
+      for (i64 r = 0; r < rows; r++) x[r] = problem.x[r * problem.inputs + input + i];
+      Points points = {x, rows, input + i, values, nullptr, rows, nullptr, 0, 0, nullptr};
+      evaluate<Basis, VALUES>(problem, points);
+      points.values += KAN_FUNCTIONS * rows;
+      if (problem.base_weight != nullptr) evaluate<Silu, VALUES>(problem, points);
+      for (i64 r = 0; r < rows; r += TILE_ROWS) {
+        float* to = phi + (r / TILE_ROWS * depth + i * functions) * TILE_ROWS;
+        const i64 count = std::min<i64>(TILE_ROWS, rows - r);
+        for (int f = 0; f < functions; f++, to += TILE_ROWS) {
+          memcpy(to, values + f * rows + r, count * sizeof(float));
+        }
+      }
+    }
+  }
+
+  // panel[i * functions + f][o], of `count` outputs.
+  void pack(i64 input, i64 inputs, i64 output, i64 count) const {
+    float* to = panel;
+    for (i64 i = input; i < input + inputs; i++) {
+      const float* scale = (const float*)problem.scale;
+      if (scale) scale += i * problem.outputs + output;
+      for (int f = 0; f < functions; f++, to += TILE_OUTPUTS) {
+        const float* weight = weights_of(problem, f, i) + output;
+        const float* factor = f == KAN_FUNCTIONS ? nullptr : scale;
+        if (count == TILE_OUTPUTS) {
+          pack_row(to, weight, factor, TILE_OUTPUTS);
+        } else {
+          pack_row(to, weight, factor, count);
+          memset(to + count, 0, (TILE_OUTPUTS - count) * sizeof(float));
+        }
+      }
+    }
+  }
+
+  static __forceinline__ void pack_row(float* __restrict to, const float* weight,
+                                       const float* factor, i64 count) {
+    if (factor == nullptr) {
+      memcpy(to, weight, count * sizeof(float));
+      return;
+    }
+#pragma GCC ivdep
+    for (i64 o = 0; o < count; o++) to[o] = weight[o] * factor[o];
+  }
+};
+
+// y, of which each thread makes what some of the inputs do: `add(thread, first, end, y)`. They sum in
+// workspace (splits - 1, rows, outputs), and the sums are added in their order.
+template <class Add>
+static void sum_over_inputs(const Problem& problem, Add add) {
   const i64 size = problem.rows * problem.outputs;
   const int threads = problem.splits;
   float* result = (float*)problem.y;
@@ -191,13 +286,7 @@ void forward(const Problem* packed) {
         y[r * problem.outputs + o] = own == 0 && bias != nullptr ? bias[o] : 0.f;
       }
     }
-    Tile tile;
-    const i64 end = start_of(problem.inputs, own + 1, team), step = Tile::inputs(problem);
-    for (i64 input = start_of(problem.inputs, own, team); input < end; input += step) {
-      const i64 count = std::min(step, end - input);
-      tile.evaluate_at<VALUES>(problem, input, count);
-      for (int i = 0; i < count; i++) add_input(problem, tile, i, input + i, y);
-    }
+    add(own, start_of(problem.inputs, own, team), start_of(problem.inputs, own + 1, team), y);
 #pragma omp barrier
     const i64 first = start_of(size, own, team), last = start_of(size, own + 1, team);
     for (int t = 1; t < team; t++) {
@@ -206,6 +295,31 @@ void forward(const Problem* packed) {
       for (i64 n = first; n < last; n++) result[n] += other[n];
     }
   }
+}
+
+extern "C" {
+
+// y by rows of weights: those whose function is zero are not read.
+void forward(const Problem* packed) {
+  const Problem& problem = *packed;
+  sum_over_inputs(problem, [&](int, i64 first, i64 end, float* y) {
+    Tile tile;
+    const i64 step = Tile::inputs(problem);
+    for (i64 input = first; input < end; input += step) {
+      const i64 count = std::min(step, end - input);
+      tile.evaluate_at<VALUES>(problem, input, count);
+      for (int i = 0; i < count; i++) add_input(problem, tile, i, input + i, y);
+    }
+  });
+}
+
+// y in blocks, whose memory comes behind the sums in the workspace.
+void forward_in_blocks(const Problem* packed) {
+  const Problem& problem = *packed;
+  float* memory = problem.workspace + (problem.splits - 1) * problem.rows * problem.outputs;
+  sum_over_inputs(problem, [&](int own, i64 first, i64 end, float* y) {
+    Blocks(problem, memory + own * Blocks::floats(problem)).add(first, end, y);
+  });
 }
 }
 
