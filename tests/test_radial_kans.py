@@ -126,5 +126,5 @@ def test_grids_that_are_none(name):
         assert_raises(
             ValueError,
             lambda other=other: kan_impls.create_layer(other, 3, 2, grid_min=1, grid_max=1),
-            "(grid_min, grid_max) is (1, 1); expected two finite",
+            "(grid_min, grid_max) is (1.0, 1.0); expected two finite",
         )

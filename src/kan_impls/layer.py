@@ -214,7 +214,8 @@ def direct_form(layer: KANLayer, x: Tensor) -> Tensor:
         weight = weight * scale.unsqueeze(-1)
     y = F.linear(phi.flatten(-2), weight.flatten(1))
     y = y if base is None else base + y
-    return y if bias is None else y + bias
+    # Not wider than the product: autocast makes that in 16 bits.
+    return y if bias is None else y + bias.to(y.dtype)
 
 
 def fused_form(layer: KANLayer, x: Tensor, basis: Basis) -> Tensor:

@@ -71,12 +71,10 @@ class RationalBasis(Pointwise):
     ) -> None:
         (x,) = prepared
         at = _Quotient(x, *(in_columns(param, x) for param in params))
-        by_numerator = grad_phi[0] * at.factor / at.below
-        by_denominator = -grad_phi[0] * at.value / at.below
-        for j in range(P_ORDER + 1):
-            grads[0][:, j] += (by_numerator * at.power(P_ORDER, j)).sum(1)
-        for j, signs in enumerate(params[1].sign().unbind(1), start=1):
-            grads[1][:, j - 1] += signs * (by_denominator * at.power(Q_ORDER, j).abs()).sum(1)
+        scaled = grad_phi[0] * at.factor / at.below
+        grads[0].add_(at.moments(scaled, P_ORDER, at.t))
+        by_powers = at.moments(scaled.mul_(at.above).div_(at.below), Q_ORDER, at.t.abs())
+        grads[1].addcmul_(params[1].sign(), by_powers[:, 1:], value=-1)
 
 
 class _Quotient:
@@ -91,9 +89,17 @@ class _Quotient:
         self.above, self.below = _horner(self.p, self.t), _horner(self.q, self.t.abs())
         self.value = self.factor * self.above / self.below
 
-    def power(self, order: int, j: int) -> Tensor:
-        """x^j, over x^order beyond 1."""
-        return torch.where(self.is_far, self.t ** (order - j), self.t**j)
+    def moments(self, factors: Tensor, order: int, t: Tensor) -> Tensor:
+        """Sums over rows of `factors x^j`, over x^order beyond 1, for j = 0 to `order`: shape
+        `(inputs, order + 1)`."""
+        near, far = factors.masked_fill(self.is_far, 0), factors.masked_fill(~self.is_far, 0)
+        found = factors.new_zeros(order + 1, factors.shape[0])
+        for j in range(order + 1):
+            found[j] += near.sum(1)
+            found[order - j] += far.sum(1)
+            near.mul_(t)
+            far.mul_(t)
+        return found.t()
 
     def slope(self) -> Tensor:
         """The derivative by x."""
