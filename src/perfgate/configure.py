@@ -134,7 +134,7 @@ def _configure_worker(config: Any, session: Session) -> None:
     option.benchmark_autosave = False
     option.xmlpath = None
     option.verbose = 0  # which prints the benchmark that runs
-    if config.args_source.name == "ARGS":
+    if config.args_source.name == "ARGS" and not option.pyargs:
         session.asked = list(config.args)
     if order.names is not None:  # without collecting a thousand tests
         files = dict.fromkeys(name.split("::")[0] for name in order.names)

@@ -60,8 +60,7 @@ class Session:
         runner: measures benchmarks.
         measured: pytest-benchmark's statistics of each.
         changed: settings that some benchmarks were measured under, and the names of these.
-        rounds: of each benchmark the seconds of all rounds and the iterations in each, for every
-            process.
+        rounds: of each benchmark, for every process the seconds of all rounds, and iterations.
         described: the machine and the commit, which take a second to find out.
         absent: name to reason, of benchmarks that were collected and did not measure.
         skipped: those of them that were skipped, or failed as expected.
@@ -133,16 +132,13 @@ def note_settings(state: Session, stats: Any) -> None:
     It becomes a part of what was measured, so that it is only compared with the same.
     """
     assert state.environment is not None
-    changed = {
-        name: value
-        for name, value in describe_settings(state.device).items()
-        if value != state.environment[name]
-    }
+    settings, began = describe_settings(state.device), state.environment
+    changed = {name: value for name, value in settings.items() if value != began[name]}
     if changed:
         info = figures_of({"extra_info": stats.extra_info})
         info["measured"] = {**info.get("measured", {}), **changed}
         now = ", ".join(f"{name} {value}" for name, value in changed.items())
-        before = ", ".join(f"{name} {state.environment[name]}" for name in changed)
+        before = ", ".join(f"{name} {began[name]}" for name in changed)
         state.changed.setdefault(f"{now}, where the run began with {before}", []).append(
             stats.fullname
         )

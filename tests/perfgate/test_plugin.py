@@ -25,7 +25,7 @@ def test_benchmark_only_measures_and_keeps_the_run(project):
     result.stdout.fnmatch_lines(["*[[]1/2] test_small*", "*| implementation *", "*| mlp *"])
     # One line for each benchmark, and none of the file's name alone.
     progress = [line for line in result.outlines if line.startswith("[")]
-    assert [line.split()[-1][0] for line in progress] == [".", "."]
+    assert [line.split()[2] for line in progress] == [".", "."]
     assert not [line for line in result.outlines if line.startswith("test_small.py")]
     data = json.loads((project.path / ".benchmarks" / "last_run.json").read_text())
     assert "| mlp " in (project.path / ".benchmarks" / "last_run.md").read_text()

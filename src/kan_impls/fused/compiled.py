@@ -125,11 +125,10 @@ class CompiledBasis(Basis):
         Args:
             addresses: of the tensors, by `addresses_of`.
             params: of the basis, contiguous.
-            sizes: rows, inputs, outputs, and how many threads may take part; of a product in
-                blocks how these are shared, too.
+            sizes: rows, inputs, outputs, and how many threads may take part.
         """
         sets = [param.shape[0] for param in params]
-        return pack_plain(addresses, (*sizes, 0, 0)[:6], sets, self.packed_constants)
+        return pack_plain(addresses, (*sizes, 0, 0), sets, self.packed_constants)
 
 
 def addresses_of(

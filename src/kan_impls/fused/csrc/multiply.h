@@ -47,11 +47,9 @@ const int TILE_OUTPUTS = 2 * Vector::SIZE;
 template <int ROWS>
 static __attribute__((noinline)) void multiply_tile(const float* phi, const float* panel, i64 depth,
                                                     float* y, i64 y_stride) {
+  // From zero, and not from y: sums of sums round less than one long sum.
   Vector sums[ROWS][2];
-  KAN_UNROLL for (int r = 0; r < ROWS; r++) {
-    sums[r][0] = Vector::load(y + r * y_stride);
-    sums[r][1] = Vector::load(y + r * y_stride + Vector::SIZE);
-  }
+  KAN_UNROLL for (int r = 0; r < ROWS; r++) sums[r][0] = sums[r][1] = Vector::of(0.f);
   for (i64 k = 0; k < depth; k++) {
     const Vector left = Vector::load(panel), right = Vector::load(panel + Vector::SIZE);
     KAN_UNROLL for (int r = 0; r < ROWS; r++) {
@@ -61,9 +59,14 @@ static __attribute__((noinline)) void multiply_tile(const float* phi, const floa
     }
     phi += TILE_ROWS, panel += TILE_OUTPUTS;
   }
+  const Vector one = Vector::of(1.f);
   KAN_UNROLL for (int r = 0; r < ROWS; r++) {
-    sums[r][0].store(y + r * y_stride);
-    sums[r][1].store(y + r * y_stride + Vector::SIZE);
+    KAN_UNROLL for (int half = 0; half < 2; half++) {
+      float* to = y + r * y_stride + half * Vector::SIZE;
+      Vector total = Vector::load(to);
+      total.add_product(sums[r][half], one);
+      total.store(to);
+    }
   }
 }
 
