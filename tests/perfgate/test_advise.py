@@ -7,9 +7,7 @@ import pytest
 from perfgate.advise import NoAdviceError, advise
 from perfgate.cli import main
 from perfgate.judge.parse import parse_run
-from tests.perfgate.runs import steps_data
-
-KANS = [("quick", 2.0, 9.0), ("small", 3.0, 1.0), ("neither", 4.0, 5.0)]
+from tests.perfgate.runs import KANS, steps_data
 
 
 def test_names_the_fastest_and_the_smallest():

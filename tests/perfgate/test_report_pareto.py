@@ -6,9 +6,7 @@ from perfgate.judge.parse import parse_run
 from perfgate.report.measured import measurement_entry
 from perfgate.report.pareto import frontier, time_against_memory
 from perfgate.report.plot import looks
-from tests.perfgate.runs import steps_data
-
-KANS = [("quick", 2.0, 9.0), ("small", 3.0, 1.0), ("neither", 4.0, 5.0)]
+from tests.perfgate.runs import KANS, steps_data
 
 
 def entries_of(*choices):

@@ -82,7 +82,7 @@ class Compiled:
             return False
         if needs is not None and any(needs.params):
             return False
-        return all(tensor is None or tensor.is_contiguous() for tensor in operands.flat)
+        return _are_contiguous(operands)
 
     def forward(self, operands: Operands) -> Tensor:
         """`product.forward` of operands that `is_direct`."""
@@ -103,7 +103,7 @@ class Compiled:
             return False
         if 4 * _block_floats(operands) > cells.workspace_of(operands.x.device).most:
             return False
-        return all(tensor is None or tensor.is_contiguous() for tensor in operands.flat)
+        return _are_contiguous(operands)
 
     def forward_in_blocks(self, operands: Operands) -> Tensor:
         """`product.forward` of operands that `is_blocked`, without a scaled copy of all weights."""
@@ -138,6 +138,10 @@ class Compiled:
         addresses = addresses_of(operands[:5], params, made, grads)
         sizes = (*operands.x.shape, operands.weight.shape[2], threads)
         getattr(self.basis.library, which)(self.basis.problem(addresses, params, *sizes))
+
+
+def _are_contiguous(operands: Operands) -> bool:
+    return all(tensor is None or tensor.is_contiguous() for tensor in operands.flat)
 
 
 def _work(operands: Operands) -> int:

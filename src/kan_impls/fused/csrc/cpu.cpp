@@ -335,7 +335,7 @@ static void backward_input(const Problem& problem, const Tile& tile, int at, i64
   if (NEEDS_X) {
     for (i64 r = 0; r < rows; r++) problem.grad_x[r * problem.inputs + input] = 0.f;
   }
-  for (int f = 0; f < KAN_FUNCTIONS + (problem.base_weight != nullptr); f++) {
+  for (int f = 0; f < functions_of(problem); f++) {
     const bool is_base = f == KAN_FUNCTIONS;
     const float* values = tile.values + f * Tile::POINTS + at * rows;
     const float* slopes = tile.slopes + f * Tile::POINTS + at * rows;
