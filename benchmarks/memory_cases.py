@@ -22,6 +22,7 @@ LINEAR = Exponents(batch=1, width=1, grid=1)
 LINEAR_WITHOUT_GRID = Exponents(batch=1, width=1, grid=0)
 PRODUCTS = Exponents(batch=1, width=2, grid=1)
 EDGES = Exponents(batch=1, width=2)
+WEIGHTS = Exponents(batch=0, width=2)
 BATCH_AND_WIDTH = Exponents(batch=1, width=1)
 
 
@@ -61,6 +62,8 @@ LAWS = {name: _FUSED if variant.is_fused else _DIRECT for name, variant in OWN.i
     ),
     "rational_kan": memory(Sizes(65_536, 128, 128), BATCH_AND_WIDTH, saved=BATCH_AND_WIDTH),
     "fused_rational_kan": memory(Sizes(2048, 4, 2048), BATCH_AND_WIDTH, None, in_blocks=True),
+    # The factors of edges behind their mask are kept.
+    "fused_pykan": memory(Sizes(2048, 4, 2048, grid=5), LINEAR_WITHOUT_GRID, WEIGHTS, True),
     # A LayerNorm keeps its input, and two numbers for each row.
     "fused_fast_kan": _FUSED_NORM,
     "fused_faster_kan": _FUSED_NORM,

@@ -50,8 +50,8 @@ def efficient_kan_upstream(in_features, out_features, grid_size=5, spline_order=
     return KANLinear(in_features, out_features, grid_size=grid_size, spline_order=spline_order)
 
 
-def pykan(in_features, out_features, grid_size=5, spline_order=3):
-    """The layer of the KAN paper (arXiv:2404.19756), without its symbolic branch and its plots."""
+def pykan_upstream(in_features, out_features, grid_size=5, spline_order=3):
+    """The published layer that `pykan` is the function of."""
     from kan.KANLayer import KANLayer
 
     return _First(KANLayer(in_features, out_features, num=grid_size, k=spline_order))
@@ -110,7 +110,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer(efficient_kan_upstream, "efficient_kan", _SPLINES),
-        Peer(pykan, "pykan", _SPLINES),
+        Peer(pykan_upstream, "pykan", _SPLINES),
         Peer(inkan, "inkan"),
         Peer(flashkan, "flashkan"),
         Peer(kanditioned, "kanditioned"),

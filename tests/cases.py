@@ -36,6 +36,7 @@ from tests.reference import (
     jacobi_phi_ref,
     kan_ref,
     mlp_ref,
+    pykan_ref,
     radial_layer_ref,
     radial_phi_ref,
     rational_kan_ref,
@@ -172,6 +173,24 @@ ROWS: dict[str, Row] = {
             phi_ref=_spline_phi_ref,
         ),
         # Autograd keeps, for each order of the recurrence, two factors and the basis below.
+        saved_per_input=lambda config: (
+            3 * config["spline_order"] * (config["grid_size"] + 2 * config["spline_order"])
+        ),
+    ),
+    **both_rows(
+        "pykan",
+        Row(
+            pykan_ref,
+            (
+                {"in_features": 3, "out_features": 2, "grid_size": 5, "spline_order": 3},
+                {"in_features": 13, "out_features": 7, "grid_size": 9, "spline_order": 2},
+            ),
+            parameters=11_011_000,  # a mask for each edge, which is not trained
+            amplification=lambda config, largest: config.get("spline_order", 3),
+            golden="pykan",
+            # The two factors of each edge behind its mask; the contract keeps 64 rows.
+            saved_per_input=lambda config: 2 * config["out_features"] / 64,
+        ),
         saved_per_input=lambda config: (
             3 * config["spline_order"] * (config["grid_size"] + 2 * config["spline_order"])
         ),

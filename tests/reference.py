@@ -469,6 +469,26 @@ def efficient_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes
     return Passes(y, grad_x, {key: grads[key] for key in grads if key in parameters})
 
 
+def pykan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
+    """y_bo = sum_i mask_io (base_io silu(x_bi) + sum_k scale_io w_iok B_k(x_bi))."""
+    mask, weight = parameters["mask"], parameters["coef"]
+    inner = {
+        "base_weight": (mask * parameters["scale_base"]).T,
+        "spline_weight": weight.transpose(1, 0, 2),
+        "spline_scaler": (mask * parameters["scale_sp"]).T,
+        "grid": parameters["grid"],
+    }
+    y, grad_x, grads = efficient_kan_ref(x, inner, grad_y)
+    of_base, of_scale = grads["base_weight"].T, grads["spline_scaler"].T
+    found = {
+        "scale_base": mask * of_base,
+        "coef": grads["spline_weight"].transpose(1, 0, 2),
+        "scale_sp": mask * of_scale,
+        "mask": parameters["scale_base"] * of_base + parameters["scale_sp"] * of_scale,
+    }
+    return Passes(y, grad_x, found)
+
+
 def fourier_kan_ref(x: Array, parameters: Parameters, grad_y: Array) -> Passes:
     """y_bo = bias_o + sum_ik (a_oik cos(k x_bi) + b_oik sin(k x_bi)), k = 1..G."""
     coeffs = parameters["fouriercoeffs"]

@@ -63,22 +63,37 @@ def build(kind, in_features, out_features):
     return randomize(kan_impls.create_layer(name, in_features, out_features, **options))
 
 
+# Without a matrix product, with one of its own, and with that of the library.
+WAYS = ("direct", "blocks", "library")
+
+
+def take(monkeypatch, way):
+    """All products that can go this way do."""
+
+    def in_blocks(self, operands, needs=None):
+        is_for_it = not (needs and any(needs.params)) and cpu._are_contiguous(operands)
+        return way == "blocks" and is_for_it
+
+    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 * (way == "direct"))
+    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
+    monkeypatch.setattr(cpu.Compiled, "is_blocked", in_blocks)
+
+
 @needs_compiler
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("is_direct", [True, False])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(
     ("rows", "inputs", "outputs"),
     [(1, 5, 7), (3, 33, 18), (20, 4, 1), (70, 19, 66), (13, 40, 96), (504, 3, 33)],
 )
-def test_both_ways_are_the_layer(monkeypatch, kind, is_direct, threads, rows, inputs, outputs):
-    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 * is_direct)
-    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
+def test_each_way_is_the_layer(monkeypatch, kind, way, threads, rows, inputs, outputs):
+    take(monkeypatch, way)
     monkeypatch.setattr(cpu, "WORK_OF_THREAD", 1)
     layer = build(kind, inputs, outputs)
     x, grad_y = random_like(layer, rows, inputs), random_like(layer, rows, outputs)
     layer(x)  # which compiles, and tests what it has compiled
-    calls = record_direct(monkeypatch)
+    calls = record_passes(monkeypatch)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -86,17 +101,17 @@ def test_both_ways_are_the_layer(monkeypatch, kind, is_direct, threads, rows, in
     finally:
         torch.set_num_threads(before)
     passes = ["forward"] if kind == "sines" else ["forward", "backward"]
-    is_blocked = kind in ("splines", "splines-chunks") and outputs >= cpu.TILE_OUTPUTS
-    fits = rows * (layer.basis.num_basis + 1) <= cpu.MOST_VALUES
-    assert calls == (2 * passes if is_direct and fits else is_blocked * 2 * ["forward_in_blocks"])
+    fits = way != "direct" or rows * (layer.basis.num_basis + 1) <= cpu.MOST_VALUES
+    names = {"direct": passes, "blocks": [f"{name}_in_blocks" for name in passes], "library": []}
+    assert calls == 2 * names[way if fits else "library"]
     reference = ROWS[KINDS[kind][0]].layer_ref
     norms = norms_of_terms(reference, layer, x, grad_y)
     assert_close(actual, run_ref(reference, layer, x, grad_y), BOUND, norms)
     assert_close(again, actual, 0)
 
 
-def record_direct(monkeypatch):
-    """The passes that take no matrix product."""
+def record_passes(monkeypatch):
+    """The passes of the library, by name."""
     calls = []
     plain = cpu.Compiled._run
 
@@ -110,15 +125,29 @@ def record_direct(monkeypatch):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("rows", "inputs", "outputs", "is_direct"),
-    [(5, 400, 400, True), (300, 40, 40, False), (5, 400, 1, True), (60, 700, 1, False)],
+    ("kind", "rows", "inputs", "outputs", "expected"),
+    [
+        ("fourier", 4, 400, 400, ["forward"]),
+        ("fourier", 5, 400, 400, []),
+        ("fourier", 5, 400, 1, ["forward", "backward"]),  # small
+        ("splines", 10, 400, 400, ["forward", "backward_in_blocks"]),
+        ("splines", 11, 400, 400, ["forward_in_blocks", "backward_in_blocks"]),
+        ("fourier", 60, 700, 1, ["forward_in_blocks", "backward_in_blocks"]),
+        ("fourier", 129, 700, 31, []),
+        ("fourier", 100, 400, 400, []),
+        ("fourier", 300, 400, 40, ["forward_in_blocks"]),
+        ("fourier", 513, 400, 40, []),
+        ("splines", 100, 400, 400, ["forward_in_blocks", "backward_in_blocks"]),
+        ("splines", 1024, 40, 300, ["forward_in_blocks"]),  # grad_y takes more than 1 MiB
+        ("splines", 1025, 40, 300, []),
+    ],
 )
-def test_few_rows_and_small_layers_are_direct(monkeypatch, rows, inputs, outputs, is_direct):
-    layer = build("fourier", inputs, outputs)
+def test_which_way_a_layer_takes(monkeypatch, kind, rows, inputs, outputs, expected):
+    layer = build(kind, inputs, outputs)
     layer(torch.rand(1, inputs))  # which compiles, and tests what it has compiled
-    calls = record_direct(monkeypatch)
+    calls = record_passes(monkeypatch)
     layer(torch.rand(rows, inputs)).sum().backward()
-    assert calls == is_direct * ["forward", "backward"]
+    assert calls == expected
 
 
 @needs_compiler
@@ -147,12 +176,11 @@ def one_for_all(value):
 
 
 @needs_compiler
-@pytest.mark.parametrize("is_direct", [True, False])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("given", [every_other, one_for_all])
 @pytest.mark.parametrize("rows", [3, 400])
-def test_weights_that_lie_apart_in_memory(monkeypatch, given, is_direct, rows):
-    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 * is_direct)
-    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
+def test_weights_that_lie_apart_in_memory(monkeypatch, given, way, rows):
+    take(monkeypatch, way)
     layer, weight = build("splines", 64, 64), "spline_weight"
     apart = given(layer.spline_weight.detach())
     x, grad_y = random_like(layer, rows, 64), random_like(layer, rows, 64)
@@ -182,16 +210,15 @@ def test_with_few_rows_weights_whose_function_is_zero_are_not_read(monkeypatch):
 
 @needs_compiler
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("is_direct", [True, False])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e9, -3e12, 1e38])
-def test_what_is_no_number_or_far_is_what_operators_make_of_it(monkeypatch, kind, is_direct, value):
+def test_what_is_no_number_or_far_is_what_operators_make_of_it(monkeypatch, kind, way, value):
     if abs(value) == torch.inf and not kind.startswith("fourier"):
         pytest.skip("a spline there is 0 as defined, and not a number by the operators")
     layer = build(kind, 3, 4)
     x, grad_y = random_like(layer, 9, 3), random_like(layer, 9, 4)
     x[4, 1] = value
-    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 * is_direct)
-    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
+    take(monkeypatch, way)
     found = []
     for compiled in (cpu.compiled, lambda operands, basis: None):
         monkeypatch.setattr(cpu, "compiled", compiled)
@@ -302,10 +329,12 @@ FAULTS = {
     "scale": ("cpu.cpp", "fmaf(sum[o], row[o], grad[o])", "sum[o] * row[o]"),
     "blocks": (
         "multiply.h",
-        "sums[r][1].add_product(factor, right)",
-        "sums[r][1].add_product(factor, left)",
+        "sums[r][v].add_product(factor, right[v])",
+        "sums[r][v].add_product(factor, right[0])",
     ),
-    "rest": ("multiply.h", "own[e * y_stride + o] += edge", "own[e * y_stride + o] = edge"),
+    "rest": ("multiply.h", "y[r * y_stride + o] += edge", "y[r * y_stride + o] = edge"),
+    "scale in blocks": ("blocks.h", "fmaf(sums[o], weight[o], total[o])", "sums[o] * weight[o]"),
+    "x in blocks": ("blocks.h", "fmaf(slope[r], grad[r], x[r])", "slope[r] * grad[r]"),
 }
 
 

@@ -63,6 +63,7 @@ LAWS = [
     ("faster_kan", {"num_grids": 5}, "spline_linear.weight", Uniform((6 / (200 + 60)) ** 0.5)),
     ("relu_kan", {"grid_size": 5}, "equal_size_conv.weight", Uniform((INPUTS * 8) ** -0.5)),
     ("wav_kan", {}, "wavelet_weights", Uniform(LINEAR)),
+    ("pykan", {}, "scale_base", Uniform(LINEAR)),
 ]
 
 

@@ -35,6 +35,13 @@ PUBLISHED = {
         "spline_scaler": (2, 3),
         "grid": (3, 12),
     },
+    "pykan": {
+        "scale_base": (3, 2),
+        "coef": (3, 2, 8),
+        "scale_sp": (3, 2),
+        "mask": (3, 2),
+        "grid": (3, 12),
+    },
     "fourier_kan": {"fouriercoeffs": (2, 2, 3, 5), "bias": (1, 2)},
     "fused_fourier_kan": {"fouriercoeffs": (2, 2, 3, 5), "bias": (1, 2)},
 }

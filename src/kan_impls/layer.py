@@ -128,9 +128,16 @@ class KANLayer(nn.Module):
             if name in self._stored:
                 self.start(name, lambda value: nn.init.uniform_(value, -bound, bound))
 
+    def operand(self, name: str) -> Tensor | None:
+        """A tensor as `Operands` takes it: that of an edge behind the mask, where there is one."""
+        value, mask = self.stored(name), self.stored("mask")
+        if value is None or mask is None or name not in ("scale", "base_weight"):
+            return value
+        return value * mask
+
     def as_formula(self, name: str) -> Tensor | None:
         """The same, outputs first; parameters of the basis as it takes them."""
-        value = self.stored(name)
+        value = self.operand(name)
         return None if value is None else self._plain[name](value)
 
     def _between(self, stored: Stored, letters: str) -> Rearrangement:
@@ -221,7 +228,7 @@ def direct_form(layer: KANLayer, x: Tensor) -> Tensor:
 def fused_form(layer: KANLayer, x: Tensor, basis: Basis) -> Tensor:
     """The product of `kan_impls.fused`, of this basis."""
     names = ("weight", "scale", "base_weight", "bias")
-    weight, scale, base_weight, bias = (layer.stored(name) for name in names)
+    weight, scale, base_weight, bias = (layer.operand(name) for name in names)
     params = [layer.stored(name) for name in basis.params]
     if layer.layernorm is None:
         operands = Operands.of([x, weight, scale, base_weight, bias, *params])

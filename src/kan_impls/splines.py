@@ -63,7 +63,7 @@ class SplineLayer(KANLayer):
             equal sample counts.
         grid_range: the interval that the initial grid covers.
 
-    Parameters, as published: `base_weight` and `spline_scaler` of shape `(out_features,
+    Parameters, as efficient-kan has them: `base_weight` and `spline_scaler` of shape `(out_features,
     in_features)`, `spline_weight` of shape `(out_features, in_features, grid_size +
     spline_order)`. Buffer: `grid` of shape `(in_features, grid_size + 2 * spline_order + 1)`.
 
@@ -74,8 +74,6 @@ class SplineLayer(KANLayer):
 
     basis: BSplineBasis
     grid: Tensor
-    base_weight: Tensor
-    spline_weight: Tensor
 
     _basis: UniformBSplineBasis | BSplineBasis
     # The grid that `_basis` describes: the tensor, how often it had been written to, and on
@@ -112,7 +110,7 @@ class SplineLayer(KANLayer):
         """
         if check_number("margin", margin) < 0:
             raise ValueError(f"margin is {margin}; expected 0 or more: pass, for example, 0.01")
-        check_input(x, self.in_features, self.base_weight)
+        check_input(x, self.in_features, self.stored("weight"))
         samples = x.detach().reshape(-1, self.in_features).double()
         if not samples.shape[0] or not samples.isfinite().all():
             raise ValueError(
@@ -126,7 +124,7 @@ class SplineLayer(KANLayer):
                 f"update_grid got samples of up to {samples.abs().max().item():.3g}, whose knots "
                 f"are beyond {knots.dtype}; expected knots that it can hold: scale the inputs"
             )
-        weight = self.as_published("weight")
+        weight = self.coefficients
         per_feature = samples.shape[0] * self.basis.num_basis * samples.element_size()
         for features in torch.arange(self.in_features, device=x.device).split(
             max(1, FIT_BYTES // per_feature)
@@ -164,13 +162,18 @@ class SplineLayer(KANLayer):
         (arXiv 2404.19756, section 2.5.1) takes the spline's values instead of its
         coefficients; efficient-kan does it so, because the values never exist at once.
         """
-        size = self.as_published("weight").abs().mean(-1)
+        size = self.coefficients.abs().mean(-1)
         total = size.sum()
         # All splines zero: no size, and no spread either.
         share = size / torch.where(total > 0, total, 1)
         # 0 log 0 = 0; the clamp keeps the gradient of a spline that is zero finite.
         entropy = -(share * share.clamp_min(torch.finfo(size.dtype).tiny).log()).sum()
         return regularize_activation * total + regularize_entropy * entropy
+
+    @property
+    def coefficients(self) -> Tensor:
+        """Those of the splines, a view of shape `(out_features, in_features, num_basis)`."""
+        return cast(Tensor, self.as_formula("weight"))
 
     def basis_of_grid(self) -> UniformBSplineBasis | BSplineBasis:
         """The local form if it describes the knots; looked at again when they have changed."""
@@ -248,28 +251,27 @@ class SplineLayer(KANLayer):
 def draw(layer: SplineLayer) -> None:
     """Start anew: the knots of `grid_range`, Kaiming-uniform base and scaler, and the splines that
     fit uniform noise at the knots best."""
-    basis, options, weight = layer.basis, layer.options, layer.spline_weight
+    scale = layer.options["scale_spline"]
+    _draw_edges(layer.as_published("base_weight"), layer.options["scale_base"])
+    draw_splines(layer, 1.0 if layer.options["enable_standalone_scale_spline"] else scale)
+    if layer.stored("scale") is not None:
+        _draw_edges(layer.as_published("scale"), scale)
+
+
+def draw_splines(layer: SplineLayer, factor: float = 1.0) -> None:
+    """The knots of `grid_range`, and splines that fit uniform noise at them best, times a factor."""
+    basis, options, weight = layer.basis, layer.options, layer.coefficients
     grid_size, ends = basis.grid_size, options["grid_range"]
     check_knots(ends, grid_size, basis.spline_order, weight.dtype)
     # The grid is the same for every feature here, so one fit serves them all.
     knots = basis.uniform_knots(ends)
     layer.grid.copy_(knots.to(layer.grid))
     layer.grid_changed()
-    _draw_edges(layer.as_published("base_weight"), options["scale_base"])
-    noise = torch.rand(
-        grid_size + 1,
-        layer.in_features * layer.out_features,
-        device=weight.device,
-        dtype=weight.dtype,
-    )
+    edges = layer.in_features * layer.out_features
+    noise = torch.rand(grid_size + 1, edges, device=weight.device, dtype=weight.dtype)
     noise = (noise - 0.5) * (options["scale_noise"] / grid_size)
-    coefficients = basis.interpolation_operator(knots).to(weight) @ noise
-    if layer.stored("scale") is None:
-        coefficients *= options["scale_spline"]
-    else:
-        _draw_edges(layer.as_published("scale"), options["scale_spline"])
-    coefficients = coefficients.view(-1, layer.in_features, layer.out_features)
-    layer.as_published("weight").copy_(coefficients.permute(2, 1, 0))
+    coefficients = factor * (basis.interpolation_operator(knots).to(weight) @ noise)
+    weight.copy_(coefficients.view(-1, layer.in_features, layer.out_features).permute(2, 1, 0))
 
 
 def _draw_edges(published: Tensor, scale: float) -> None:

@@ -85,6 +85,7 @@ class Spec:
         size: the option that growth varies; None if there is none.
         base, scale, bias: the weights of SiLU(x), a factor of all other weights of an edge, and
             a bias; None where the variant has none.
+        mask: a factor of `base` and `scale`, in their layouts, that is not trained; None as well.
         params: the parameters of the basis, by their names there. Those that the basis does not
             train are buffers.
         derived: from the options, buffers that published checkpoints have and layers do not need,
@@ -109,6 +110,7 @@ class Spec:
     base: Stored | None = None
     scale: Stored | None = None
     bias: Stored | None = None
+    mask: Stored | None = None
     params: Mapping[str, Stored] = field(default_factory=dict)
     derived: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     kept: Mapping[str, Stored] = field(default_factory=dict)
@@ -134,6 +136,7 @@ class Spec:
             "weight": self.weight,
             "scale": self.scale,
             "bias": self.bias,
+            "mask": self.mask,
             **self.params,
             **self.kept,
         }

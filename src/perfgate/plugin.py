@@ -39,6 +39,7 @@ from perfgate.measure.rounds import OWN, Round
 from perfgate.network.case import Case, Pass
 from perfgate.paths import LAST_RUN
 from perfgate.plain_text import one_line, printable
+from perfgate.progress import Progress
 from perfgate.report import junit
 from perfgate.report.tables import results_markdown
 from perfgate.report.verdict_table import verdict_lines, verdict_summary
@@ -131,9 +132,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     state = config.stash[SESSION]
-    state.total = sum(map(is_benchmark, session.items))
+    state.progress = Progress(sum(map(is_benchmark, session.items)))
     if (
-        state.total
+        state.progress.total
         and state.order is None
         and is_timed(config)
         and not is_distributed(config.option)
@@ -261,14 +262,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None and is_benchmark(item) and is_timed(config):
         session = config.stash[SESSION]
-        session.started += 1
+        number = session.progress.begin()
         if config.get_verbosity() <= 0:
             reporter.showfspath = False  # which would begin a line of its own, the same each time
             reporter.ensure_newline()
-            if session.started > 1:
+            if session.progress.started > 1:
                 reporter.write("\n")
-            progress = f"[{session.started}/{session.total}] {one_line(item.name)} "
-            reporter.write(progress, flush=True)
+            reporter.write(f"[{number}] {one_line(item.name)} ", flush=True)
         if session.order is None:  # workers are watched by who started them
             seconds, say = config.option.worker_timeout, partial(_say_at_once, config)
             with lifeline.limit(seconds, item.nodeid, GateExit.STOPPED, say):

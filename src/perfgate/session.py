@@ -30,6 +30,7 @@ from perfgate.measure.allocator import return_freed_memory
 from perfgate.measure.environment import describe_environment, describe_settings
 from perfgate.paths import BASELINES
 from perfgate.plain_text import one_line, printable
+from perfgate.progress import Progress
 from perfgate.run.processes import Command, WorkerError, WorkerStoppedError, measure_in_process
 from perfgate.run.runner import Runner
 from perfgate.run.worker import Channel, Order
@@ -67,7 +68,7 @@ class Session:
         works: what benchmarks of a case measure, by name.
         failures: benchmarks that failed, or that were expected to.
         not_selected: names that the user left out.
-        total, started: numbers of benchmarks, for the progress.
+        progress: of the benchmarks.
         peaks: bytes that passes over the same took.
         run, verdicts: what came out.
         pairs: what was compared in turns, over the earlier code's.
@@ -96,8 +97,7 @@ class Session:
     works: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     not_selected: list[str] = field(default_factory=list)
-    total: int = 0
-    started: int = 0
+    progress: Progress = field(default_factory=lambda: Progress(0))
     peaks: dict[str, Mapping[str, int]] = field(default_factory=dict)
     run: Run | None = None
     verdicts: Sequence[Verdict] = ()

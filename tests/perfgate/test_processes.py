@@ -37,11 +37,11 @@ def test_an_order_is_read_as_it_was_written(tmp_path):
 
 def test_a_worker_writes_its_run_and_says_what_it_measures(tmp_path):
     data = json.dumps(run_data("a"))
-    code = f"print('[1/1] test_x[a] .')\nopen(order['output'], 'w').write({data!r})"
+    code = f"print('[1/1, 30 s left] test_x[a] .')\nopen(order['output'], 'w').write({data!r})"
     heard = []
     measured = measure_in_process(python(code, tmp_path), Order(names=["a"]), heard.append)
     assert measured == run_data("a")
-    assert heard == ["[1/1] test_x[a]"]
+    assert heard == ["[1/1, 30 s left] test_x[a]"]
 
 
 @pytest.mark.parametrize(

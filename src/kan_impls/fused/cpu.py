@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -38,22 +38,28 @@ from kan_impls.fused.term import Term
 
 VARIABLE = "KAN_IMPLS_CPU"
 
-# With more values than this that are not zero, for each input, the library's product is faster than
-# passes over the weights.
-FEW_VALUES = 128
+# With more values than this that are not zero, for each input, a product is faster than the forward
+# pass over the weights; the backward one is never faster.
+FEW_VALUES = 40
 # So many products of a layer take less time than the operators around them.
 SMALL_WORK = 1 << 21
 # Passes over the weights take vectors of outputs: fewer outputs than this take as long.
 VECTOR = 16
 # So many take about as long as to wake a thread; cpu.cpp has the same.
 WORK_OF_THREAD = 1 << 15
-# A product in blocks: rows and outputs that are in registers at once (or fewer), functions in a
-# thread's caches, as cpu.cpp has it, and at most of an input.
+# Passes in blocks: rows and outputs that are in registers at once (or fewer), functions and outputs
+# in a thread's caches, as blocks.h has it, and functions at most of an input.
 TILE_ROWS, TILE_OUTPUTS = 12, 32
-BLOCK_DEPTH = 256
+BLOCK_DEPTH, BLOCK_WIDTH = 256, 256
 MOST_FUNCTIONS = 1024
 # With more rows than this the library's product is as fast: a copy of the weights costs it little.
-BLOCK_ROWS = 504
+BLOCK_ROWS = 1024
+# It takes weights without a scale where they are; with so many rows it is slower all the same.
+UNSCALED_ROWS = (128, 512)
+# And with more than these where there are few outputs.
+FEW_OUTPUTS_ROWS = 128
+# Beyond so many floats of grad_y the second-level cache does not hold what all inputs read.
+COTANGENT_FLOATS = 1 << 18
 # A part of a pass, `Tile` of cpu.cpp, holds so many values, of one input or more.
 MOST_VALUES = 8192
 
@@ -76,7 +82,7 @@ class Compiled:
         """Whether the passes without a matrix product take these operands, and are faster."""
         rows, functions = operands.x.shape[0], operands.weight.shape[0]
         few = rows * self.basis.num_active <= FEW_VALUES and operands.weight.shape[2] >= VECTOR
-        if not few and _work(operands) > SMALL_WORK:
+        if not (few and needs is None) and _work(operands) > SMALL_WORK:
             return False
         if not 0 < rows * (functions + 1) <= MOST_VALUES:
             return False
@@ -87,42 +93,73 @@ class Compiled:
     def forward(self, operands: Operands) -> Tensor:
         """`product.forward` of operands that `is_direct`."""
         x, weight = operands.x, operands.weight
-        threads = _threads(operands)
         y = weight.new_empty(x.shape[0], weight.shape[2])
+        threads = _threads(operands, y.numel(), -y.numel())
         workspace = weight.new_empty((threads - 1) * y.numel()) if threads > 1 else None
         self._run("forward", operands, threads, (None, y, workspace))
         return y
 
-    def is_blocked(self, operands: Operands) -> bool:
-        """Whether the product in blocks takes these operands, and is faster: without a scale the
-        library takes the weights where they are."""
-        functions, _, outputs = operands.weight.shape
-        if operands.scale is None or outputs < TILE_OUTPUTS or functions >= MOST_FUNCTIONS:
+    def is_blocked(self, operands: Operands, needs: Needs | None = None) -> bool:
+        """Whether the passes in blocks take these operands, and are faster.
+
+        Without a scale the library takes the weights where they are, and writes their gradients
+        there; for few outputs its operators are the longer part.
+        """
+        rows, functions, outputs = operands.x.shape[0], *operands.weight.shape[::2]
+        if functions >= MOST_FUNCTIONS or (needs is not None and any(needs.params)):
             return False
-        if not 0 < operands.x.shape[0] <= BLOCK_ROWS:
-            return False
-        if 4 * _block_floats(operands) > cells.workspace_of(operands.x.device).most:
-            return False
-        return _are_contiguous(operands)
+        if needs is None:
+            floats = _forward_floats(operands)
+            fewest, most = UNSCALED_ROWS if operands.scale is None else (0, BLOCK_ROWS)
+            is_faster = fewest < rows <= most
+        else:
+            shared, own = _backward_floats(operands, needs)
+            floats = shared + own
+            is_faster = operands.scale is not None and 0 < shared <= COTANGENT_FLOATS
+        if outputs < TILE_OUTPUTS:
+            is_faster = 0 < rows <= FEW_OUTPUTS_ROWS
+        fits = 4 * floats <= cells.workspace_of(operands.x.device).most
+        return is_faster and fits and _are_contiguous(operands)
 
     def forward_in_blocks(self, operands: Operands) -> Tensor:
         """`product.forward` of operands that `is_blocked`, without a scaled copy of all weights."""
         x, weight = operands.x, operands.weight
-        y, own = weight.new_empty(x.shape[0], weight.shape[2]), _block_floats(operands)
-        threads = _threads(operands, beside=4 * own)
+        y, own = weight.new_empty(x.shape[0], weight.shape[2]), _forward_floats(operands)
+        threads = _threads(operands, y.numel() + own, -y.numel())
         workspace = weight.new_empty((threads - 1) * y.numel() + threads * own)
         self._run("forward_in_blocks", operands, threads, (None, y, workspace))
         return y
 
+    def backward_in_blocks(
+        self, grad_y: Tensor, operands: Operands, needs: Needs
+    ) -> list[Tensor | None]:
+        """`backward` of operands that `is_blocked`, without the gradient of scaled weights."""
+        shared, own = _backward_floats(operands, needs)
+        threads = _threads(operands, own, shared)
+        floats = shared + threads * own
+        return self._backward("backward_in_blocks", grad_y, operands, needs, threads, floats)
+
     def backward(self, grad_y: Tensor, operands: Operands, needs: Needs) -> list[Tensor | None]:
         """The gradients of operands that `is_direct`, in their places; none of parameters."""
-        threads, grad_y = _threads(operands), grad_y.contiguous()
+        threads = _threads(operands, grad_y.shape[1], 0)
+        floats = threads * grad_y.shape[1]
+        return self._backward("backward", grad_y, operands, needs, threads, floats)
+
+    def _backward(
+        self,
+        which: str,
+        grad_y: Tensor,
+        operands: Operands,
+        needs: Needs,
+        threads: int,
+        floats: int,
+    ) -> list[Tensor | None]:
+        grad_y = grad_y.contiguous()
         grads = [
             torch.empty_like(value) if needed and value is not None else None
             for value, needed in zip(operands[:4], needs[:4], strict=True)
         ]
-        workspace = grad_y.new_empty(threads * grad_y.shape[1])
-        self._run("backward", operands, threads, (grad_y, None, workspace), grads)
+        self._run(which, operands, threads, (grad_y, None, grad_y.new_empty(floats)), grads)
         bias = grad_y.sum(0) if needs.bias else None
         return [*grads, bias, *[None] * len(operands.params)]
 
@@ -150,22 +187,35 @@ def _work(operands: Operands) -> int:
     return operands.x.shape[0] * functions * inputs * max(outputs, VECTOR)
 
 
-def _threads(operands: Operands, beside: int = 0) -> int:
-    """How many take part: to wake one takes as long as some work, and each but the first sums in
-    memory of its own, and takes so many bytes beside."""
-    rows, inputs = operands.x.shape
+def _threads(operands: Operands, own: int, shared: int) -> int:
+    """How many take part: to wake one takes as long as some work, and they take so many floats,
+    each of them and all together."""
     enough = _work(operands) // WORK_OF_THREAD
-    sums = 4 * rows * operands.weight.shape[2]
-    fitting = (cells.workspace_of(operands.x.device).most + sums) // (sums + beside)
-    return max(1, min(torch.get_num_threads(), inputs, enough, fitting))
+    fitting = (cells.workspace_of(operands.x.device).most // 4 - shared) // own
+    return max(1, min(torch.get_num_threads(), operands.x.shape[1], enough, fitting))
 
 
-def _block_floats(operands: Operands) -> int:
-    """What a thread of a product in blocks takes of memory: `Blocks::floats` of cpu.cpp."""
-    rows = operands.x.shape[0]
-    functions = operands.weight.shape[0] + (operands.base_weight is not None)
+def _forward_floats(operands: Operands) -> int:
+    """What a thread takes of memory: `ForwardBlocks::floats` of blocks.h."""
+    rows, functions = operands.x.shape[0], _functions(operands)
     depth = max(1, BLOCK_DEPTH // functions) * functions
-    return depth * (TILE_OUTPUTS + rows + TILE_ROWS) + (functions + 1) * rows
+    return depth * (BLOCK_WIDTH + rows + TILE_ROWS) + (functions + 1) * rows
+
+
+def _backward_floats(operands: Operands, needs: Needs) -> tuple[int, int]:
+    """What all threads take, and one: `Cotangent::floats` and `BackwardBlocks::floats`."""
+    rows, functions, outputs = operands.x.shape[0], _functions(operands), operands.weight.shape[2]
+    high, wide = (_rounded_up(size, TILE_OUTPUTS) for size in (rows, outputs))
+    own = (_rounded_up(functions, TILE_ROWS) + 2 * functions + 1) * rows + functions * high
+    return wide * rows + (high * outputs if needs.x else 0), own
+
+
+def _functions(operands: Operands) -> int:
+    return operands.weight.shape[0] + (operands.base_weight is not None)
+
+
+def _rounded_up(size: int, step: int) -> int:
+    return -(-size // step) * step
 
 
 def compiled(operands: Operands, basis: Basis) -> Compiled | None:
@@ -219,10 +269,10 @@ def _fault(form: Compiled) -> str | None:
             wide = Operands.of([None if t is None else t.double() for t in operands.flat])
             expected = _passes(terms_of(wide, basis), wide, grad_y.double())
             found = [_passes(form.terms(operands), operands, grad_y)]
-            blocks = form.forward_in_blocks(operands)
-            found.append([blocks, *found[0][1:]])
+            ways = [(form.forward_in_blocks, form.backward_in_blocks)]
             if rows <= 5:
-                found.append(_direct_passes(form, operands, grad_y))
+                ways.append((form.forward, form.backward))
+            found += [_compiled_passes(*way, operands, grad_y) for way in ways]
         for results in found:
             error = max(map(trial.error_of, results, expected))
             if not error <= bound:
@@ -243,11 +293,16 @@ def _passes(terms: list[Term], operands: Operands, grad_y: Tensor) -> list[Tenso
     return [tensor for tensor in found if tensor is not None]
 
 
-def _direct_passes(form: Compiled, operands: Operands, grad_y: Tensor) -> list[Tensor]:
-    """The same without matrix products."""
+def _compiled_passes(
+    forward: Callable[[Operands], Tensor],
+    backward: Callable[[Tensor, Operands, Needs], list[Tensor | None]],
+    operands: Operands,
+    grad_y: Tensor,
+) -> list[Tensor]:
+    """The same by passes of the library."""
     needs = Needs(True, True, True, True, False, [False] * len(operands.params))
-    grad_x, weight, scale, base, *_ = form.backward(grad_y, operands, needs)
-    found = (form.forward(operands), grad_x, weight, scale, base)
+    grad_x, weight, scale, base, *_ = backward(grad_y, operands, needs)
+    found = (forward(operands), grad_x, weight, scale, base)
     return [
         tensor.view(1, *tensor.shape) if tensor is base else tensor
         for tensor in found

@@ -129,6 +129,8 @@ def backward(
             case CompiledProduct(compiled):
                 if compiled.is_direct(operands, needs):
                     return compiled.backward(grad_y, operands, needs)
+                if compiled.is_blocked(operands, needs):
+                    return compiled.backward_in_blocks(grad_y, operands, needs)
                 return _product_backward(grad_y, operands, compiled.terms(operands), needs)
             case Product(workspace):
                 terms = choosing.terms_in(form, operands, basis)

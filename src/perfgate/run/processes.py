@@ -22,7 +22,7 @@ from perfgate.plain_text import one_line
 from perfgate.run import lifeline
 from perfgate.run.worker import Order
 
-PROGRESS = re.compile(r"\[\d+/\d+\] \S+(?=\s)")
+PROGRESS = re.compile(r"\[\d+/\d+(, \d+ \w+ left)?\] \S+(?=\s)")
 LINES_OF_FAILURE = 40
 
 # The longest benchmark here, ten passes of a minute each, takes a third of it.

@@ -14,6 +14,7 @@ from perfgate.judge.limits import limits_of
 from perfgate.judge.parse import figures_of, parse_benchmark, parse_run
 from perfgate.judge.provenance import Machine, Origin
 from perfgate.judge.record import FIGURES, Measurement, Run
+from perfgate.progress import Progress
 from perfgate.run.processes import Command, measure_in_process
 from perfgate.run.worker import Order
 from perfgate.store.baseline import read_json, stored
@@ -61,10 +62,13 @@ def calibrate(
     data: list[list[dict[str, Any]]] = []
     names: list[str] | None = None
     held: dict[str, Any] | None = None
+    progress = Progress(runs * processes)
     for run in range(1, runs + 1):
         data.append([])
         for number in range(1, processes + 1):
-            announce(f"run {run} of {runs}, process {number} of {processes}")
+            announce(
+                f"run {run} of {runs}, process {number} of {processes} [{progress.begin()}]"
+            )
             # Memory in every run: it must not differ.
             order = Order(names=names, only_times=number > 1, processes=processes, keep_rounds=True)
             measured = measure_in_process(command, order, announce)

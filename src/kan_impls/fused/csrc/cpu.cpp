@@ -1,14 +1,9 @@
-// What the product form does on a CPU besides the library's matrix products, for one basis.
-//   KAN_BASIS      a struct of bases.cuh
-//   KAN_FUNCTIONS  how many functions it has
+// What the product form does on a CPU besides the library's matrix products, for the layer of layer.h.
 // A point is one x of one row and input. All loops over points or outputs are vectorised.
 #define KAN_CPU
-#include "multiply.h"
+#include "blocks.h"
 
 #include <omp.h>
-
-typedef KAN_BASIS Basis;
-static_assert(Basis::NUM_FUNCTIONS == KAN_FUNCTIONS, "cpu.py says how many functions there are");
 
 // Less work than this, in products, takes one thread: to wake another one takes longer.
 const i64 WORK_OF_THREAD = 1 << 15;
@@ -135,11 +130,6 @@ struct Tile {
   }
 };
 
-static const float* weights_of(const Problem& problem, int function, i64 input) {
-  if (function == KAN_FUNCTIONS) return (const float*)problem.base_weight + input * problem.outputs;
-  return (const float*)problem.weight + (function * (i64)problem.inputs + input) * problem.outputs;
-}
-
 // The part of y that one input of a tile makes.
 static void add_input(const Problem& problem, const Tile& tile, int at, i64 input, float* y) {
   const i64 rows = problem.rows, outputs = problem.outputs;
@@ -159,9 +149,6 @@ static void add_input(const Problem& problem, const Tile& tile, int at, i64 inpu
   }
 }
 
-// Part `n` of a size that so many threads share, nearly equal ones.
-static i64 start_of(i64 size, int n, int threads) { return size * n / threads; }
-
 extern "C" {
 
 void evaluate_basis(const Problem* problem, const Points* cell) {
@@ -174,100 +161,6 @@ void evaluate_silu(const Problem* problem, const Points* cell) {
   evaluate_cell<Silu>(*problem, *cell);
 }
 }
-
-// A product in blocks: all functions of a few inputs, so many that they stay in the caches of a
-// thread, while one panel of their weights after the other, scaled and packed, is multiplied by them.
-const i64 BLOCK_DEPTH = 256;
-
-static int functions_of(const Problem& problem) {
-  return KAN_FUNCTIONS + (problem.base_weight != nullptr);  // SiLU included
-}
-static i64 inputs_of_block(i64 functions) { return std::max<i64>(1, BLOCK_DEPTH / functions); }
-
-struct Blocks {
-  const Problem& problem;
-  const int functions;
-  const i64 inputs_at_once;  // of a block
-  float *const phi, *const panel, *const values, *const x;  // of a thread
-
-  Blocks(const Problem& problem, float* workspace)
-      : problem(problem),
-        functions(functions_of(problem)),
-        inputs_at_once(inputs_of_block(functions)),
-        phi(workspace),
-        panel(phi + inputs_at_once * functions * (problem.rows + TILE_ROWS)),
-        values(panel + inputs_at_once * functions * TILE_OUTPUTS),
-        x(values + functions * problem.rows) {}
-
-  // What it takes of memory, in floats; cpu.py has the same.
-  static i64 floats(const Problem& problem) {
-    const i64 functions = functions_of(problem), depth = inputs_of_block(functions) * functions;
-    return depth * (TILE_OUTPUTS + problem.rows + TILE_ROWS) + (functions + 1) * problem.rows;
-  }
-
-  // Add what the inputs from `first` to `end` make to y.
-  void add(i64 first, i64 end, float* y) const {
-    const i64 outputs = problem.outputs;
-    for (i64 input = first; input < end; input += inputs_at_once) {
-      const i64 inputs = std::min(inputs_at_once, end - input);
-      evaluate_at(input, inputs);
-      for (i64 o = 0; o < outputs; o += TILE_OUTPUTS) {
-        const i64 count = std::min<i64>(TILE_OUTPUTS, outputs - o);
-        pack(input, inputs, o, count);
-        multiply(problem.rows, count, phi, panel, inputs * functions, y + o, outputs);
-      }
-    }
-  }
-
- private:
-  // phi[r / TILE_ROWS][i * functions + f][r % TILE_ROWS]: what a tile takes lies side by side.
-  void evaluate_at(i64 input, i64 inputs) const {
-    const i64 rows = problem.rows, depth = inputs * functions;
-    for (i64 i = 0; i < inputs; i++) {
-      for (i64 r = 0; r < rows; r++) x[r] = problem.x[r * problem.inputs + input + i];
-      Points points = {x, rows, input + i, values, nullptr, rows, nullptr, 0, 0, nullptr};
-      evaluate<Basis, VALUES>(problem, points);
-      points.values += KAN_FUNCTIONS * rows;
-      if (problem.base_weight != nullptr) evaluate<Silu, VALUES>(problem, points);
-      for (i64 r = 0; r < rows; r += TILE_ROWS) {
-        float* to = phi + (r / TILE_ROWS * depth + i * functions) * TILE_ROWS;
-        const i64 count = std::min<i64>(TILE_ROWS, rows - r);
-        for (int f = 0; f < functions; f++, to += TILE_ROWS) {
-          memcpy(to, values + f * rows + r, count * sizeof(float));
-        }
-      }
-    }
-  }
-
-  // panel[i * functions + f][o], of `count` outputs.
-  void pack(i64 input, i64 inputs, i64 output, i64 count) const {
-    float* to = panel;
-    for (i64 i = input; i < input + inputs; i++) {
-      const float* scale = (const float*)problem.scale;
-      if (scale) scale += i * problem.outputs + output;
-      for (int f = 0; f < functions; f++, to += TILE_OUTPUTS) {
-        const float* weight = weights_of(problem, f, i) + output;
-        const float* factor = f == KAN_FUNCTIONS ? nullptr : scale;
-        if (count == TILE_OUTPUTS) {
-          pack_row(to, weight, factor, TILE_OUTPUTS);
-        } else {
-          pack_row(to, weight, factor, count);
-          memset(to + count, 0, (TILE_OUTPUTS - count) * sizeof(float));
-        }
-      }
-    }
-  }
-
-  static __forceinline__ void pack_row(float* __restrict to, const float* weight,
-                                       const float* factor, i64 count) {
-    if (factor == nullptr) {
-      memcpy(to, weight, count * sizeof(float));
-      return;
-    }
-#pragma GCC ivdep
-    for (i64 o = 0; o < count; o++) to[o] = weight[o] * factor[o];
-  }
-};
 
 // y, of which each thread makes what some of the inputs do: `add(thread, first, end, y)`. They sum in
 // workspace (splits - 1, rows, outputs), and the sums are added in their order.
@@ -318,8 +211,27 @@ void forward_in_blocks(const Problem* packed) {
   const Problem& problem = *packed;
   float* memory = problem.workspace + (problem.splits - 1) * problem.rows * problem.outputs;
   sum_over_inputs(problem, [&](int own, i64 first, i64 end, float* y) {
-    Blocks(problem, memory + own * Blocks::floats(problem)).add(first, end, y);
+    const i64 floats = ForwardBlocks(problem, memory).floats();
+    ForwardBlocks(problem, memory + own * floats).add(first, end, y);
   });
+}
+
+// The gradients of x, weight, scale and base_weight that have an address, in blocks.
+void backward_in_blocks(const Problem* packed) {
+  const Problem& problem = *packed;
+  const int threads = problem.splits;
+  const Cotangent cotangent(problem, problem.workspace);
+  float* memory = problem.workspace + cotangent.floats();
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    const int own = omp_get_thread_num(), team = omp_get_num_threads();
+    cotangent.pack(own, team);
+#pragma omp barrier
+    const i64 floats = BackwardBlocks(problem, cotangent, memory).floats();
+    const BackwardBlocks blocks(problem, cotangent, memory + own * floats);
+    const i64 end = start_of(problem.inputs, own + 1, team);
+    for (i64 input = start_of(problem.inputs, own, team); input < end; input++) blocks.write(input);
+  }
 }
 }
 
@@ -336,14 +248,12 @@ static void backward_input(const Problem& problem, const Tile& tile, int at, i64
     for (i64 r = 0; r < rows; r++) problem.grad_x[r * problem.inputs + input] = 0.f;
   }
   for (int f = 0; f < functions_of(problem); f++) {
-    const bool is_base = f == KAN_FUNCTIONS;
     const float* values = tile.values + f * Tile::POINTS + at * rows;
     const float* slopes = tile.slopes + f * Tile::POINTS + at * rows;
     const float* weight = weights_of(problem, f, input);
-    const float* scale = problem.scale && !is_base ? (const float*)problem.scale + own : nullptr;
-    float* grad = is_base ? (float*)problem.grad_base_weight : (float*)problem.grad_weight;
-    if (grad) grad += (is_base ? 0 : f * (i64)problem.inputs * outputs) + own;
-    const bool sums_scale = grad_scale != nullptr && !is_base;
+    const float* scale = scale_of(problem, f, input);
+    float* grad = grads_of(problem, f, input);
+    const bool sums_scale = grad_scale != nullptr && f < KAN_FUNCTIONS;
     if (grad || sums_scale) {
       // Where there is no scale, the sum is the gradient.
       float* sum_of = grad && !scale ? grad : total;

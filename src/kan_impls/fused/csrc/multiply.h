@@ -1,4 +1,4 @@
-// A matrix product of few registers' size, for CPUs: y += phi^T panel.
+// A matrix product of few registers' size, for CPUs.
 #pragma once
 #include "points.h"
 
@@ -43,56 +43,61 @@ const int TILE_ROWS = 6;
 
 const int TILE_OUTPUTS = 2 * Vector::SIZE;
 
-// y[r][o] += sum over k of phi[k][r] panel[k][o], of `ROWS` rows and `TILE_OUTPUTS` outputs.
-template <int ROWS>
-static __attribute__((noinline)) void multiply_tile(const float* phi, const float* panel, i64 depth,
-                                                    float* y, i64 y_stride) {
+// Where the left factor of a product has term k of row r: at `k * STEP + r * ROW`.
+struct Interleaved {  // the rows of a tile side by side, which `TILE_ROWS` take even if they are fewer
+  static const int STEP = TILE_ROWS, ROW = 1;
+};
+struct InRows {
+  static const int STEP = 1, ROW = TILE_OUTPUTS;
+};
+
+// y[r][o] += sum over k of left[k, r] panel[k][o], of `ROWS` rows and `VECTORS` vectors of outputs; a
+// row of the panel has `TILE_OUTPUTS`.
+template <class Left, int VECTORS, int ROWS>
+static __attribute__((noinline)) void multiply_tile(const float* left, const float* panel,
+                                                    i64 depth, float* y, i64 y_stride) {
   // From zero, and not from y: sums of sums round less than one long sum.
-  Vector sums[ROWS][2];
-  KAN_UNROLL for (int r = 0; r < ROWS; r++) sums[r][0] = sums[r][1] = Vector::of(0.f);
+  Vector sums[ROWS][VECTORS];
+  KAN_UNROLL for (int r = 0; r < ROWS; r++) {
+    KAN_UNROLL for (int v = 0; v < VECTORS; v++) sums[r][v] = Vector::of(0.f);
+  }
   for (i64 k = 0; k < depth; k++) {
-    const Vector left = Vector::load(panel), right = Vector::load(panel + Vector::SIZE);
+    Vector right[VECTORS];
+    KAN_UNROLL for (int v = 0; v < VECTORS; v++) right[v] = Vector::load(panel + v * Vector::SIZE);
     KAN_UNROLL for (int r = 0; r < ROWS; r++) {
-      const Vector factor = Vector::of(phi[r]);
-      sums[r][0].add_product(factor, left);
-      sums[r][1].add_product(factor, right);
+      const Vector factor = Vector::of(left[r * Left::ROW]);
+      KAN_UNROLL for (int v = 0; v < VECTORS; v++) sums[r][v].add_product(factor, right[v]);
     }
-    phi += TILE_ROWS, panel += TILE_OUTPUTS;
+    left += Left::STEP, panel += TILE_OUTPUTS;
   }
   const Vector one = Vector::of(1.f);
   KAN_UNROLL for (int r = 0; r < ROWS; r++) {
-    KAN_UNROLL for (int half = 0; half < 2; half++) {
-      float* to = y + r * y_stride + half * Vector::SIZE;
+    KAN_UNROLL for (int v = 0; v < VECTORS; v++) {
+      float* to = y + r * y_stride + v * Vector::SIZE;
       Vector total = Vector::load(to);
-      total.add_product(sums[r][half], one);
+      total.add_product(sums[r][v], one);
       total.store(to);
     }
   }
 }
 
-template <int ROWS = TILE_ROWS>
-static void multiply_rows(int rows, const float* phi, const float* panel, i64 depth, float* y,
-                          i64 y_stride) {
+// The same for up to `TILE_ROWS` rows.
+template <class Left, int VECTORS = 2, int ROWS = TILE_ROWS>
+static void multiply(int rows, const float* left, const float* panel, i64 depth, float* y,
+                     i64 y_stride) {
   if constexpr (ROWS > 0) {
-    if (rows == ROWS) return multiply_tile<ROWS>(phi, panel, depth, y, y_stride);
-    multiply_rows<ROWS - 1>(rows, phi, panel, depth, y, y_stride);
+    if (rows == ROWS) return multiply_tile<Left, VECTORS, ROWS>(left, panel, depth, y, y_stride);
+    multiply<Left, VECTORS, ROWS - 1>(rows, left, panel, depth, y, y_stride);
   }
 }
 
-// The same for any number of rows and up to `TILE_OUTPUTS` outputs.
-static void multiply(i64 rows, i64 outputs, const float* phi, const float* panel, i64 depth,
-                     float* y, i64 y_stride) {
-  for (i64 r = 0; r < rows; r += TILE_ROWS, phi += depth * TILE_ROWS) {
-    const int count = (int)std::min<i64>(TILE_ROWS, rows - r);
-    float* own = y + r * y_stride;
-    if (outputs == TILE_OUTPUTS) {
-      multiply_rows(count, phi, panel, depth, own, y_stride);
-      continue;
-    }
-    float edge[TILE_ROWS * TILE_OUTPUTS] = {};
-    multiply_rows(count, phi, panel, depth, edge, TILE_OUTPUTS);
-    for (int e = 0; e < count; e++) {
-      for (i64 o = 0; o < outputs; o++) own[e * y_stride + o] += edge[e * TILE_OUTPUTS + o];
-    }
+// The same for up to `TILE_OUTPUTS` outputs, too.
+static void multiply_edge(int rows, i64 outputs, const float* left, const float* panel, i64 depth,
+                          float* y, i64 y_stride) {
+  if (outputs == TILE_OUTPUTS) return multiply<Interleaved>(rows, left, panel, depth, y, y_stride);
+  float edge[TILE_ROWS * TILE_OUTPUTS] = {};
+  multiply<Interleaved>(rows, left, panel, depth, edge, TILE_OUTPUTS);
+  for (int r = 0; r < rows; r++) {
+    for (i64 o = 0; o < outputs; o++) y[r * y_stride + o] += edge[r * TILE_OUTPUTS + o];
   }
 }
