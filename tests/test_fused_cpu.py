@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -63,20 +64,28 @@ def build(kind, in_features, out_features):
     return randomize(kan_impls.create_layer(name, in_features, out_features, **options))
 
 
-# Without a matrix product, with one of its own, and with that of the library.
-WAYS = ("direct", "blocks", "library")
+# Those of the library, and with torch's products.
+WAYS = (*get_args(cpu.Way), None)
 
 
 def take(monkeypatch, way):
     """All products that can go this way do."""
+    plain = cpu.Compiled.way
 
-    def in_blocks(self, operands, needs=None):
-        is_for_it = not (needs and any(needs.params)) and cpu._are_contiguous(operands)
-        return way == "blocks" and is_for_it
+    def chosen(self, operands, needs=None):
+        if way == "direct":
+            return plain(self, operands, needs)
+        is_for_it = not (needs and any(needs.params))
+        return (
+            way
+            if is_for_it and all(t is None or t.is_contiguous() for t in operands.flat)
+            else None
+        )
 
-    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 * (way == "direct"))
-    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
-    monkeypatch.setattr(cpu.Compiled, "is_blocked", in_blocks)
+    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60)
+    monkeypatch.setattr(cpu, "FEW_OUTPUTS", 0)
+    monkeypatch.setattr(cpu, "_is_faster_in_blocks", lambda operands, needs: False)
+    monkeypatch.setattr(cpu.Compiled, "way", chosen)
 
 
 @needs_compiler
@@ -102,8 +111,7 @@ def test_each_way_is_the_layer(monkeypatch, kind, way, threads, rows, inputs, ou
         torch.set_num_threads(before)
     passes = ["forward"] if kind == "sines" else ["forward", "backward"]
     fits = way != "direct" or rows * (layer.basis.num_basis + 1) <= cpu.MOST_VALUES
-    names = {"direct": passes, "blocks": [f"{name}_in_blocks" for name in passes], "library": []}
-    assert calls == 2 * names[way if fits else "library"]
+    assert calls == 2 * ([f"{name}_{way}" for name in passes] if way and fits else [])
     reference = ROWS[KINDS[kind][0]].layer_ref
     norms = norms_of_terms(reference, layer, x, grad_y)
     assert_close(actual, run_ref(reference, layer, x, grad_y), BOUND, norms)
@@ -127,19 +135,18 @@ def record_passes(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "rows", "inputs", "outputs", "expected"),
     [
-        ("fourier", 4, 400, 400, ["forward"]),
-        ("fourier", 5, 400, 400, []),
-        ("fourier", 5, 400, 1, ["forward", "backward"]),  # small
-        ("splines", 10, 400, 400, ["forward", "backward_in_blocks"]),
-        ("splines", 11, 400, 400, ["forward_in_blocks", "backward_in_blocks"]),
-        ("fourier", 60, 700, 1, ["forward_in_blocks", "backward_in_blocks"]),
-        ("fourier", 129, 700, 31, []),
-        ("fourier", 100, 400, 400, []),
-        ("fourier", 300, 400, 40, ["forward_in_blocks"]),
-        ("fourier", 513, 400, 40, []),
-        ("splines", 100, 400, 400, ["forward_in_blocks", "backward_in_blocks"]),
-        ("splines", 1024, 40, 300, ["forward_in_blocks"]),  # grad_y takes more than 1 MiB
-        ("splines", 1025, 40, 300, []),
+        ("fourier", 4, 400, 400, ("direct", None)),
+        ("fourier", 5, 400, 400, (None, None)),
+        ("fourier", 5, 400, 1, ("direct", "direct")),  # small
+        ("fourier", 60, 700, 8, ("few_outputs", "few_outputs")),
+        ("fourier", 128, 700, 9, ("blocks", "blocks")),
+        ("fourier", 129, 700, 31, (None, None)),
+        ("fourier", 300, 400, 40, ("blocks", None)),
+        ("fourier", 513, 400, 40, (None, None)),
+        ("splines", 10, 400, 400, ("direct", "blocks")),
+        ("splines", 11, 400, 400, ("blocks", "blocks")),
+        ("splines", 1024, 40, 300, ("blocks", None)),  # grad_y takes more than 1 MiB
+        ("splines", 1025, 40, 300, (None, None)),
     ],
 )
 def test_which_way_a_layer_takes(monkeypatch, kind, rows, inputs, outputs, expected):
@@ -147,7 +154,8 @@ def test_which_way_a_layer_takes(monkeypatch, kind, rows, inputs, outputs, expec
     layer(torch.rand(1, inputs))  # which compiles, and tests what it has compiled
     calls = record_passes(monkeypatch)
     layer(torch.rand(rows, inputs)).sum().backward()
-    assert calls == expected
+    names = zip(("forward", "backward"), expected, strict=True)
+    assert calls == [f"{name}_{way}" for name, way in names if way]
 
 
 @needs_compiler
@@ -203,8 +211,7 @@ def test_with_few_rows_weights_whose_function_is_zero_are_not_read(monkeypatch):
         layer.spline_weight[0] = torch.nan  # of the first spline, which is 0 at 0.9
     x = torch.full((2, 3), 0.9)
     assert layer(x).isfinite().all()
-    monkeypatch.setattr(cpu, "SMALL_WORK", 0)
-    monkeypatch.setattr(cpu, "FEW_VALUES", 0)
+    take(monkeypatch, None)
     assert layer(x).isnan().all()
 
 
@@ -324,7 +331,7 @@ def test_the_form_says_what_is_compiled(monkeypatch, rows):
 FAULTS = {
     "values": ("points.h", "basis.even() + poison", "1.0001f * basis.even() + poison"),
     "slopes": ("points.h", "fmaf(basis.odd_slope(),", "fmaf(1.0001f * basis.odd_slope(),"),
-    "forward": ("cpu.cpp", "y[o] = fmaf(scale[o], sum, y[o]);", "y[o] = scale[o] * sum;"),
+    "forward": ("sum.h", "y[o] = fmaf(scale[o], sum, y[o]);", "y[o] = scale[o] * sum;"),
     "backward": ("cpu.cpp", "grad[o] = scale[o] * sum_of[o];", "grad[o] = sum_of[o];"),
     "scale": ("cpu.cpp", "fmaf(sum[o], row[o], grad[o])", "sum[o] * row[o]"),
     "blocks": (
@@ -334,6 +341,12 @@ FAULTS = {
     ),
     "rest": ("multiply.h", "y[r * y_stride + o] += edge", "y[r * y_stride + o] = edge"),
     "scale in blocks": ("blocks.h", "fmaf(sums[o], weight[o], total[o])", "sums[o] * weight[o]"),
+    "few outputs": (
+        "few_outputs.h",
+        "of_outputs[o * ROWS + r] = grad_y[r * outputs + o]",
+        "of_outputs[r] = grad_y[r * outputs + o]",
+    ),
+    "x of few outputs": ("few_outputs.h", "fmaf(grad_y[r], sum[r], x[r])", "grad_y[r] * sum[r]"),
     "x in blocks": ("blocks.h", "fmaf(slope[r], grad[r], x[r])", "slope[r] * grad[r]"),
 }
 

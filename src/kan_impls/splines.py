@@ -63,8 +63,8 @@ class SplineLayer(KANLayer):
             equal sample counts.
         grid_range: the interval that the initial grid covers.
 
-    Parameters, as efficient-kan has them: `base_weight` and `spline_scaler` of shape `(out_features,
-    in_features)`, `spline_weight` of shape `(out_features, in_features, grid_size +
+    Parameters, as efficient-kan has them: `base_weight` and `spline_scaler` of shape
+    `(out_features, in_features)`, `spline_weight` of shape `(out_features, in_features, grid_size +
     spline_order)`. Buffer: `grid` of shape `(in_features, grid_size + 2 * spline_order + 1)`.
 
     Raises:
@@ -259,7 +259,7 @@ def draw(layer: SplineLayer) -> None:
 
 
 def draw_splines(layer: SplineLayer, factor: float = 1.0) -> None:
-    """The knots of `grid_range`, and splines that fit uniform noise at them best, times a factor."""
+    """The knots of `grid_range`, and splines that fit uniform noise there best, times a factor."""
     basis, options, weight = layer.basis, layer.options, layer.coefficients
     grid_size, ends = basis.grid_size, options["grid_range"]
     check_knots(ends, grid_size, basis.spline_order, weight.dtype)

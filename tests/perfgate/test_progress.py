@@ -16,7 +16,14 @@ def test_each_part_says_how_long_the_rest_takes():
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(2, "10 s"), (34, "30 s"), (114, "110 s"), (116, "2 min"), (3540, "59 min"), (7300, "122 min")],
+    [
+        (2, "10 s"),
+        (34, "30 s"),
+        (114, "110 s"),
+        (116, "2 min"),
+        (3540, "59 min"),
+        (7300, "122 min"),
+    ],
 )
 def test_seconds_in_words(seconds, words):
     assert in_words(seconds) == words

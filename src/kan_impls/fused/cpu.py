@@ -5,17 +5,19 @@ C++ compiler makes it at the first product of that basis; it passes a known-answ
 float32 in the memory of the CPU. Where it cannot be had, torch's operators make the product form,
 with the same results but for rounding: `obstacle` says why.
 
-Few rows, and small layers, take no matrix product: a pass over the weights reads the rows of
-those functions that are not zero, which are half of those of a spline layer.
+Where that is faster, a pass is the library's alone, see `Way`: few rows, and small layers, take no
+matrix product, but a pass over the rows of weights whose functions are not zero; weights that take
+a scale take it in the product; and few outputs take vectors of rows.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,9 @@ from kan_impls.fused.term import Term
 
 VARIABLE = "KAN_IMPLS_CPU"
 
+# Passes of a library: by rows of weights, with a matrix product of its own, and by vectors of rows.
+Way = Literal["direct", "blocks", "few_outputs"]
+
 # With more values than this that are not zero, for each input, a product is faster than the forward
 # pass over the weights; the backward one is never faster.
 FEW_VALUES = 40
@@ -56,10 +61,12 @@ MOST_FUNCTIONS = 1024
 BLOCK_ROWS = 1024
 # It takes weights without a scale where they are; with so many rows it is slower all the same.
 UNSCALED_ROWS = (128, 512)
-# And with more than these where there are few outputs.
-FEW_OUTPUTS_ROWS = 128
+# And with more than these where outputs fill but a part of a tile.
+ROWS_OF_PART = 128
 # Beyond so many floats of grad_y the second-level cache does not hold what all inputs read.
 COTANGENT_FLOATS = 1 << 18
+# Vectors are of rows where there are no more outputs, and of so many rows, as few_outputs.h has it.
+FEW_OUTPUTS, ROWS_AT_ONCE = 8, 512
 # A part of a pass, `Tile` of cpu.cpp, holds so many values, of one input or more.
 MOST_VALUES = 8192
 
@@ -78,88 +85,52 @@ class Compiled:
         own, *base = terms_of(operands, self.basis)
         return [own, *(replace(term, basis=self.silu) for term in base)]
 
-    def is_direct(self, operands: Operands, needs: Needs | None = None) -> bool:
-        """Whether the passes without a matrix product take these operands, and are faster."""
-        rows, functions = operands.x.shape[0], operands.weight.shape[0]
-        few = rows * self.basis.num_active <= FEW_VALUES and operands.weight.shape[2] >= VECTOR
-        if not (few and needs is None) and _work(operands) > SMALL_WORK:
-            return False
-        if not 0 < rows * (functions + 1) <= MOST_VALUES:
-            return False
-        if needs is not None and any(needs.params):
-            return False
-        return _are_contiguous(operands)
+    def way(self, operands: Operands, needs: Needs | None = None) -> Way | None:
+        """How a pass is taken without the library's products where that is faster: the forward
+        one, or the backward one that makes what `needs` says."""
+        if operands.x.shape[0] == 0 or (needs is not None and any(needs.params)):
+            return None
+        if not all(tensor is None or tensor.is_contiguous() for tensor in operands.flat):
+            return None
+        if self._is_direct(operands, needs):
+            return "direct"
+        if operands.weight.shape[2] <= FEW_OUTPUTS:
+            way: Way = "few_outputs"
+        elif _is_faster_in_blocks(operands, needs):
+            way = "blocks"
+        else:
+            return None
+        fits = 4 * sum(_floats(way, operands, needs)) <= _most_bytes(operands)
+        return way if fits else None
 
-    def forward(self, operands: Operands) -> Tensor:
-        """`product.forward` of operands that `is_direct`."""
+    def _is_direct(self, operands: Operands, needs: Needs | None) -> bool:
+        rows, functions, outputs = operands.x.shape[0], *operands.weight.shape[::2]
+        is_small = _work(operands) <= SMALL_WORK
+        few = rows * self.basis.num_active <= FEW_VALUES and outputs >= VECTOR and needs is None
+        return (few or is_small) and rows * (functions + 1) <= MOST_VALUES
+
+    def forward(self, operands: Operands, way: Way) -> Tensor:
+        """`product.forward`."""
         x, weight = operands.x, operands.weight
         y = weight.new_empty(x.shape[0], weight.shape[2])
-        threads = _threads(operands, y.numel(), -y.numel())
-        workspace = weight.new_empty((threads - 1) * y.numel()) if threads > 1 else None
-        self._run("forward", operands, threads, (None, y, workspace))
+        shared, own = _floats(way, operands)
+        threads = _threads(operands, shared, own)
+        workspace = weight.new_empty(shared + threads * own)
+        self._run(f"forward_{way}", operands, threads, (None, y, workspace))
         return y
 
-    def is_blocked(self, operands: Operands, needs: Needs | None = None) -> bool:
-        """Whether the passes in blocks take these operands, and are faster.
-
-        Without a scale the library takes the weights where they are, and writes their gradients
-        there; for few outputs its operators are the longer part.
-        """
-        rows, functions, outputs = operands.x.shape[0], *operands.weight.shape[::2]
-        if functions >= MOST_FUNCTIONS or (needs is not None and any(needs.params)):
-            return False
-        if needs is None:
-            floats = _forward_floats(operands)
-            fewest, most = UNSCALED_ROWS if operands.scale is None else (0, BLOCK_ROWS)
-            is_faster = fewest < rows <= most
-        else:
-            shared, own = _backward_floats(operands, needs)
-            floats = shared + own
-            is_faster = operands.scale is not None and 0 < shared <= COTANGENT_FLOATS
-        if outputs < TILE_OUTPUTS:
-            is_faster = 0 < rows <= FEW_OUTPUTS_ROWS
-        fits = 4 * floats <= cells.workspace_of(operands.x.device).most
-        return is_faster and fits and _are_contiguous(operands)
-
-    def forward_in_blocks(self, operands: Operands) -> Tensor:
-        """`product.forward` of operands that `is_blocked`, without a scaled copy of all weights."""
-        x, weight = operands.x, operands.weight
-        y, own = weight.new_empty(x.shape[0], weight.shape[2]), _forward_floats(operands)
-        threads = _threads(operands, y.numel() + own, -y.numel())
-        workspace = weight.new_empty((threads - 1) * y.numel() + threads * own)
-        self._run("forward_in_blocks", operands, threads, (None, y, workspace))
-        return y
-
-    def backward_in_blocks(
-        self, grad_y: Tensor, operands: Operands, needs: Needs
+    def backward(
+        self, grad_y: Tensor, operands: Operands, needs: Needs, way: Way
     ) -> list[Tensor | None]:
-        """`backward` of operands that `is_blocked`, without the gradient of scaled weights."""
-        shared, own = _backward_floats(operands, needs)
-        threads = _threads(operands, own, shared)
-        floats = shared + threads * own
-        return self._backward("backward_in_blocks", grad_y, operands, needs, threads, floats)
-
-    def backward(self, grad_y: Tensor, operands: Operands, needs: Needs) -> list[Tensor | None]:
-        """The gradients of operands that `is_direct`, in their places; none of parameters."""
-        threads = _threads(operands, grad_y.shape[1], 0)
-        floats = threads * grad_y.shape[1]
-        return self._backward("backward", grad_y, operands, needs, threads, floats)
-
-    def _backward(
-        self,
-        which: str,
-        grad_y: Tensor,
-        operands: Operands,
-        needs: Needs,
-        threads: int,
-        floats: int,
-    ) -> list[Tensor | None]:
-        grad_y = grad_y.contiguous()
+        """The gradients, in their places; none of the basis's parameters."""
+        shared, own = _floats(way, operands, needs)
+        threads, grad_y = _threads(operands, shared, own), grad_y.contiguous()
+        workspace = grad_y.new_empty(shared + threads * own)
         grads = [
             torch.empty_like(value) if needed and value is not None else None
             for value, needed in zip(operands[:4], needs[:4], strict=True)
         ]
-        self._run(which, operands, threads, (grad_y, None, grad_y.new_empty(floats)), grads)
+        self._run(f"backward_{way}", operands, threads, (grad_y, None, workspace), grads)
         bias = grad_y.sum(0) if needs.bias else None
         return [*grads, bias, *[None] * len(operands.params)]
 
@@ -177,41 +148,59 @@ class Compiled:
         getattr(self.basis.library, which)(self.basis.problem(addresses, params, *sizes))
 
 
-def _are_contiguous(operands: Operands) -> bool:
-    return all(tensor is None or tensor.is_contiguous() for tensor in operands.flat)
-
-
 def _work(operands: Operands) -> int:
     """How many products a pass over the weights takes the time of."""
     functions, inputs, outputs = operands.weight.shape
     return operands.x.shape[0] * functions * inputs * max(outputs, VECTOR)
 
 
-def _threads(operands: Operands, own: int, shared: int) -> int:
-    """How many take part: to wake one takes as long as some work, and they take so many floats,
-    each of them and all together."""
+def _is_faster_in_blocks(operands: Operands, needs: Needs | None) -> bool:
+    """Whether that is so by measurement: without a scale the library takes the weights where they
+    are, and writes their gradients there; for few outputs its operators are the longer part."""
+    rows, functions, outputs = operands.x.shape[0], *operands.weight.shape[::2]
+    if functions >= MOST_FUNCTIONS:
+        return False
+    if outputs < TILE_OUTPUTS:
+        return rows <= ROWS_OF_PART
+    if needs is None:
+        fewest, most = UNSCALED_ROWS if operands.scale is None else (0, BLOCK_ROWS)
+        return fewest < rows <= most
+    shared, _ = _floats("blocks", operands, needs)
+    return operands.scale is not None and shared <= COTANGENT_FLOATS
+
+
+def _floats(way: Way, operands: Operands, needs: Needs | None = None) -> tuple[int, int]:
+    """What a pass takes of memory, all threads together and each of them besides: what `floats` is
+    in csrc, and in a forward pass a sum for each thread but one."""
+    rows, outputs = operands.x.shape[0], operands.weight.shape[2]
+    functions = operands.weight.shape[0] + (operands.base_weight is not None)
+    shared = own = 0
+    match way:
+        case "few_outputs":
+            own = (2 * functions + outputs + 2) * ROWS_AT_ONCE
+        case "blocks" if needs is None:
+            depth = max(1, BLOCK_DEPTH // functions) * functions
+            own = depth * (BLOCK_WIDTH + rows + TILE_ROWS) + (functions + 1) * rows
+        case "blocks":
+            high, wide = (_rounded_up(size, TILE_OUTPUTS) for size in (rows, outputs))
+            shared = wide * rows + (high * outputs if needs.x else 0)
+            own = (_rounded_up(functions, TILE_ROWS) + 2 * functions + 1) * rows
+            own += functions * (high + 1)
+        case _:
+            own = 0 if needs is None else outputs
+    sums = rows * outputs if needs is None else 0
+    return shared - sums, own + sums
+
+
+def _threads(operands: Operands, shared: int, own: int) -> int:
+    """How many take part: to wake one takes as long as some work, and they take memory."""
     enough = _work(operands) // WORK_OF_THREAD
-    fitting = (cells.workspace_of(operands.x.device).most // 4 - shared) // own
+    fitting = (_most_bytes(operands) // 4 - shared) // own
     return max(1, min(torch.get_num_threads(), operands.x.shape[1], enough, fitting))
 
 
-def _forward_floats(operands: Operands) -> int:
-    """What a thread takes of memory: `ForwardBlocks::floats` of blocks.h."""
-    rows, functions = operands.x.shape[0], _functions(operands)
-    depth = max(1, BLOCK_DEPTH // functions) * functions
-    return depth * (BLOCK_WIDTH + rows + TILE_ROWS) + (functions + 1) * rows
-
-
-def _backward_floats(operands: Operands, needs: Needs) -> tuple[int, int]:
-    """What all threads take, and one: `Cotangent::floats` and `BackwardBlocks::floats`."""
-    rows, functions, outputs = operands.x.shape[0], _functions(operands), operands.weight.shape[2]
-    high, wide = (_rounded_up(size, TILE_OUTPUTS) for size in (rows, outputs))
-    own = (_rounded_up(functions, TILE_ROWS) + 2 * functions + 1) * rows + functions * high
-    return wide * rows + (high * outputs if needs.x else 0), own
-
-
-def _functions(operands: Operands) -> int:
-    return operands.weight.shape[0] + (operands.base_weight is not None)
+def _most_bytes(operands: Operands) -> int:
+    return cells.workspace_of(operands.x.device).most
 
 
 def _rounded_up(size: int, step: int) -> int:
@@ -269,10 +258,8 @@ def _fault(form: Compiled) -> str | None:
             wide = Operands.of([None if t is None else t.double() for t in operands.flat])
             expected = _passes(terms_of(wide, basis), wide, grad_y.double())
             found = [_passes(form.terms(operands), operands, grad_y)]
-            ways = [(form.forward_in_blocks, form.backward_in_blocks)]
-            if rows <= 5:
-                ways.append((form.forward, form.backward))
-            found += [_compiled_passes(*way, operands, grad_y) for way in ways]
+            ways = get_args(Way) if rows <= 5 else ("blocks", "few_outputs")
+            found += [_compiled_passes(form, way, operands, grad_y) for way in ways]
         for results in found:
             error = max(map(trial.error_of, results, expected))
             if not error <= bound:
@@ -293,16 +280,11 @@ def _passes(terms: list[Term], operands: Operands, grad_y: Tensor) -> list[Tenso
     return [tensor for tensor in found if tensor is not None]
 
 
-def _compiled_passes(
-    forward: Callable[[Operands], Tensor],
-    backward: Callable[[Tensor, Operands, Needs], list[Tensor | None]],
-    operands: Operands,
-    grad_y: Tensor,
-) -> list[Tensor]:
+def _compiled_passes(form: Compiled, way: Way, operands: Operands, grad_y: Tensor) -> list[Tensor]:
     """The same by passes of the library."""
     needs = Needs(True, True, True, True, False, [False] * len(operands.params))
-    grad_x, weight, scale, base, *_ = backward(grad_y, operands, needs)
-    found = (forward(operands), grad_x, weight, scale, base)
+    grad_x, weight, scale, base, *_ = form.backward(grad_y, operands, needs, way)
+    found = (form.forward(operands, way), grad_x, weight, scale, base)
     return [
         tensor.view(1, *tensor.shape) if tensor is base else tensor
         for tensor in found

@@ -90,10 +90,8 @@ def forward(operands: Operands, basis: Basis, backend: str, is_fixed: bool = Fal
             case Kernels(tiling):
                 return cuda.forward(operands, cuda.functions_of(operands, basis), tiling)
             case CompiledProduct(compiled):
-                if compiled.is_direct(operands):
-                    return compiled.forward(operands)
-                if compiled.is_blocked(operands):
-                    return compiled.forward_in_blocks(operands)
+                if way := compiled.way(operands):
+                    return compiled.forward(operands, way)
                 return product.forward(operands.x, compiled.terms(operands), operands.bias)
             case Product(workspace):
                 terms = choosing.terms_in(form, operands, basis)
@@ -127,10 +125,8 @@ def backward(
                 functions = cuda.functions_of(operands, basis)
                 return cuda.backward(grad_y, operands, functions, needs, tiling)
             case CompiledProduct(compiled):
-                if compiled.is_direct(operands, needs):
-                    return compiled.backward(grad_y, operands, needs)
-                if compiled.is_blocked(operands, needs):
-                    return compiled.backward_in_blocks(grad_y, operands, needs)
+                if way := compiled.way(operands, needs):
+                    return compiled.backward(grad_y, operands, needs, way)
                 return _product_backward(grad_y, operands, compiled.terms(operands), needs)
             case Product(workspace):
                 terms = choosing.terms_in(form, operands, basis)

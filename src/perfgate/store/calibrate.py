@@ -66,9 +66,7 @@ def calibrate(
     for run in range(1, runs + 1):
         data.append([])
         for number in range(1, processes + 1):
-            announce(
-                f"run {run} of {runs}, process {number} of {processes} [{progress.begin()}]"
-            )
+            announce(f"run {run} of {runs}, process {number} of {processes} [{progress.begin()}]")
             # Memory in every run: it must not differ.
             order = Order(names=names, only_times=number > 1, processes=processes, keep_rounds=True)
             measured = measure_in_process(command, order, announce)

@@ -149,11 +149,13 @@ struct Cotangent {
 // so that weights and gradients are read and written from end to end. Each input is one thread's:
 // what the gradients are does not depend on the threads.
 struct BackwardBlocks {
+  static const i64 FEW_ROWS = 8;
+
   const Problem& problem;
   const Cotangent& cotangent;
   const i64 functions, tiles;
   // Of a thread: values[f / TILE_ROWS][r][f % TILE_ROWS] and [f][r], slopes, gradients of the values.
-  float *const phi, *const values, *const slopes, *const grads, *const x;
+  float *const phi, *const values, *const slopes, *const grads, *const x, *const used;
 
   BackwardBlocks(const Problem& problem, const Cotangent& cotangent, float* workspace)
       : problem(problem),
@@ -164,10 +166,11 @@ struct BackwardBlocks {
         values(phi + tiles * TILE_ROWS * problem.rows),
         slopes(values + functions * problem.rows),
         grads(slopes + functions * problem.rows),
-        x(grads + functions * cotangent.high) {}
+        x(grads + functions * cotangent.high),
+        used(x + problem.rows) {}
 
   // What it takes of memory, in floats; cpu.py has the same.
-  i64 floats() const { return x + problem.rows - phi; }
+  i64 floats() const { return used + functions - phi; }
 
   void write(i64 input) const {
     evaluate_at(input);
@@ -186,8 +189,20 @@ struct BackwardBlocks {
     for (i64 f = 0; f < functions; f++) {
       float* to = phi + f / TILE_ROWS * rows * TILE_ROWS + f % TILE_ROWS;
       for (i64 r = 0; r < rows; r++) to[r * TILE_ROWS] = values[f * rows + r];
+      used[f] = is_used(f);
     }
     memset(grads, 0, functions * cotangent.high * sizeof(float));
+  }
+
+  // Whether a function is not zero at some row. Half of the splines are not at one row, and their
+  // weights need not be read; with more rows few are.
+  bool is_used(i64 f) const {
+    if (problem.rows > FEW_ROWS) return true;
+    const i64 first = f * problem.rows, end = first + problem.rows;
+    for (i64 n = first; n < end; n++) {
+      if (values[n] != 0.f || (problem.grad_x && slopes[n] != 0.f)) return true;
+    }
+    return false;
   }
 
   template <class B>
@@ -239,6 +254,11 @@ struct BackwardBlocks {
     float* grad = grads_of(problem, function, input);
     if (scale) scale += o;
     if (grad) grad += o;
+    if (used[function] == 0.f) {
+      if (grad) memset(grad, 0, count * sizeof(float));
+      memset(staged, 0, count * sizeof(float));
+      return;
+    }
     if (problem.grad_scale == nullptr || function == KAN_FUNCTIONS) total = nullptr;
     if (problem.grad_x == nullptr) staged = nullptr;
     if (count == TILE_OUTPUTS) {

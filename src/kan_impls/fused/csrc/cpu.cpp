@@ -2,6 +2,7 @@
 // A point is one x of one row and input. All loops over points or outputs are vectorised.
 #define KAN_CPU
 #include "blocks.h"
+#include "few_outputs.h"
 
 #include <omp.h>
 
@@ -41,27 +42,6 @@ static void evaluate_cell(const Problem& problem, const Points& cell) {
   }
 }
 
-// y += scale * sum over c of factor[c] * row[c], over the outputs; scale may be null.
-template <int COUNT>
-static __forceinline__ void add_rows(float* __restrict y, const float* const* rows,
-                                     const float* factors, const float* scale, int outputs) {
-  if (scale == nullptr) {
-#pragma GCC ivdep
-    for (int o = 0; o < outputs; o++) {
-      float sum = y[o];
-      KAN_UNROLL for (int c = 0; c < COUNT; c++) sum = fmaf(factors[c], rows[c][o], sum);
-      y[o] = sum;
-    }
-    return;
-  }
-#pragma GCC ivdep
-  for (int o = 0; o < outputs; o++) {
-    float sum = 0.f;
-    KAN_UNROLL for (int c = 0; c < COUNT; c++) sum = fmaf(factors[c], rows[c][o], sum);
-    y[o] = fmaf(scale[o], sum, y[o]);
-  }
-}
-
 // How many functions differ from zero at most.
 template <class B>
 struct Active {
@@ -70,28 +50,6 @@ struct Active {
 template <int G, int ORDER>
 struct Active<BSpline<G, ORDER>> {
   static const int COUNT = ORDER + 1;
-};
-
-// Up to four terms of a sum over rows of outputs, which are added together.
-struct Sum {
-  float* y;
-  const float* scale;
-  int outputs, count;
-  const float* rows[4];
-  float factors[4];
-
-  Sum(float* y, const float* scale, int outputs) : y(y), scale(scale), outputs(outputs), count(0) {}
-  __forceinline__ void add(float factor, const float* row) {
-    rows[count] = row, factors[count] = factor;
-    if (++count == 4) finish();
-  }
-  __attribute__((noinline)) void finish() {
-    if (count == 1) add_rows<1>(y, rows, factors, scale, outputs);
-    if (count == 2) add_rows<2>(y, rows, factors, scale, outputs);
-    if (count == 3) add_rows<3>(y, rows, factors, scale, outputs);
-    if (count == 4) add_rows<4>(y, rows, factors, scale, outputs);
-    count = 0;
-  }
 };
 
 // Some inputs at all rows: x, values and slopes with the inputs first, SiLU as the last function.
@@ -193,7 +151,7 @@ static void sum_over_inputs(const Problem& problem, Add add) {
 extern "C" {
 
 // y by rows of weights: those whose function is zero are not read.
-void forward(const Problem* packed) {
+void forward_direct(const Problem* packed) {
   const Problem& problem = *packed;
   sum_over_inputs(problem, [&](int, i64 first, i64 end, float* y) {
     Tile tile;
@@ -207,7 +165,7 @@ void forward(const Problem* packed) {
 }
 
 // y in blocks, whose memory comes behind the sums in the workspace.
-void forward_in_blocks(const Problem* packed) {
+void forward_blocks(const Problem* packed) {
   const Problem& problem = *packed;
   float* memory = problem.workspace + (problem.splits - 1) * problem.rows * problem.outputs;
   sum_over_inputs(problem, [&](int own, i64 first, i64 end, float* y) {
@@ -216,8 +174,31 @@ void forward_in_blocks(const Problem* packed) {
   });
 }
 
+// y of few outputs, whose memory comes behind the sums in the workspace.
+void forward_few_outputs(const Problem* packed) {
+  const Problem& problem = *packed;
+  float* memory = problem.workspace + (problem.splits - 1) * problem.rows * problem.outputs;
+  sum_over_inputs(problem, [&](int own, i64 first, i64 end, float* y) {
+    const i64 floats = FewOutputs(problem, memory).floats();
+    FewOutputs(problem, memory + own * floats).add(first, end, y);
+  });
+}
+
+// The gradients of few outputs.
+void backward_few_outputs(const Problem* packed) {
+  const Problem& problem = *packed;
+  const int threads = problem.splits;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    const int own = omp_get_thread_num(), team = omp_get_num_threads();
+    const i64 floats = FewOutputs(problem, problem.workspace).floats();
+    FewOutputs(problem, problem.workspace + own * floats)
+        .write(start_of(problem.inputs, own, team), start_of(problem.inputs, own + 1, team));
+  }
+}
+
 // The gradients of x, weight, scale and base_weight that have an address, in blocks.
-void backward_in_blocks(const Problem* packed) {
+void backward_blocks(const Problem* packed) {
   const Problem& problem = *packed;
   const int threads = problem.splits;
   const Cotangent cotangent(problem, problem.workspace);
@@ -297,7 +278,7 @@ extern "C" {
 
 // The gradients of x, weight, scale and base_weight that have an address; workspace: (splits,
 // outputs).
-void backward(const Problem* packed) {
+void backward_direct(const Problem* packed) {
   const Problem& problem = *packed;
   const int threads = problem.splits;
 #pragma omp parallel num_threads(threads) if (threads > 1)
