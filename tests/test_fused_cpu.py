@@ -135,16 +135,16 @@ def record_passes(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "rows", "inputs", "outputs", "expected"),
     [
-        ("fourier", 4, 400, 400, ("direct", None)),
-        ("fourier", 5, 400, 400, (None, None)),
-        ("fourier", 5, 400, 1, ("direct", "direct")),  # small
+        ("fourier", 8, 400, 400, ("direct", None)),
+        ("fourier", 9, 400, 400, (None, None)),
+        ("fourier", 5, 40, 9, ("direct", "direct")),  # small
         ("fourier", 60, 700, 8, ("few_outputs", "few_outputs")),
         ("fourier", 128, 700, 9, ("blocks", "blocks")),
         ("fourier", 129, 700, 31, (None, None)),
         ("fourier", 300, 400, 40, ("blocks", None)),
         ("fourier", 513, 400, 40, (None, None)),
-        ("splines", 10, 400, 400, ("direct", "blocks")),
-        ("splines", 11, 400, 400, ("blocks", "blocks")),
+        ("splines", 20, 400, 400, ("direct", "blocks")),
+        ("splines", 21, 400, 400, ("blocks", "blocks")),
         ("splines", 1024, 40, 300, ("blocks", None)),  # grad_y takes more than 1 MiB
         ("splines", 1025, 40, 300, (None, None)),
     ],
@@ -206,13 +206,25 @@ def test_weights_that_lie_apart_in_memory(monkeypatch, given, way, rows):
 @needs_compiler
 def test_with_few_rows_weights_whose_function_is_zero_are_not_read(monkeypatch):
     """What docs/layers.md says of weights that are no numbers."""
-    layer = build("splines", 3, 4)
+    layer = build("splines", 3, 9)
     with torch.no_grad():
         layer.spline_weight[0] = torch.nan  # of the first spline, which is 0 at 0.9
     x = torch.full((2, 3), 0.9)
     assert layer(x).isfinite().all()
     take(monkeypatch, None)
     assert layer(x).isnan().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("rows", "is_finite"), [(8, True), (9, False)])
+def test_the_scale_takes_no_weights_of_zero_functions_at_few_rows(monkeypatch, rows, is_finite):
+    layer = build("splines", 3, 40)
+    with torch.no_grad():
+        layer.spline_weight[0] = torch.nan  # of the first spline, which is 0 at 0.9
+    take(monkeypatch, "blocks")
+    y = layer(torch.full((rows, 3), 0.9))
+    (grad,) = torch.autograd.grad(y, layer.spline_scaler, torch.ones_like(y))
+    assert grad.isfinite().all() == is_finite
 
 
 @needs_compiler

@@ -45,7 +45,7 @@ Way = Literal["direct", "blocks", "few_outputs"]
 
 # With more values than this that are not zero, for each input, a product is faster than the forward
 # pass over the weights; the backward one is never faster.
-FEW_VALUES = 40
+FEW_VALUES = 80
 # So many products of a layer take less time than the operators around them.
 SMALL_WORK = 1 << 21
 # Passes over the weights take vectors of outputs: fewer outputs than this take as long.
@@ -92,10 +92,10 @@ class Compiled:
             return None
         if not all(tensor is None or tensor.is_contiguous() for tensor in operands.flat):
             return None
-        if self._is_direct(operands, needs):
-            return "direct"
         if operands.weight.shape[2] <= FEW_OUTPUTS:
             way: Way = "few_outputs"
+        elif self._is_direct(operands, needs):
+            return "direct"
         elif _is_faster_in_blocks(operands, needs):
             way = "blocks"
         else:
@@ -188,7 +188,7 @@ def _floats(way: Way, operands: Operands, needs: Needs | None = None) -> tuple[i
             own += functions * (high + 1)
         case _:
             own = 0 if needs is None else outputs
-    sums = rows * outputs if needs is None else 0
+    own, sums = _rounded_up(own, TILE_OUTPUTS), rows * outputs if needs is None else 0
     return shared - sums, own + sums
 
 

@@ -4,6 +4,9 @@
 #include "layer.h"
 #include "multiply.h"
 
+// To whole tiles of outputs, which are whole lines of a cache: what two threads write shares none.
+static i64 rounded_up(i64 size) { return (size + TILE_OUTPUTS - 1) / TILE_OUTPUTS * TILE_OUTPUTS; }
+
 // to = row * scale, or the row where there is no scale.
 static __forceinline__ void scale_row(float* __restrict to, const float* row, const float* scale,
                                       i64 count) {
@@ -36,7 +39,7 @@ struct ForwardBlocks {
         x(values + functions * problem.rows) {}
 
   // What it takes of memory, in floats; cpu.py has the same.
-  i64 floats() const { return x + problem.rows - phi; }
+  i64 floats() const { return rounded_up(x + problem.rows - phi); }
 
   // Add what the inputs from `first` to `end` make to y.
   void add(i64 first, i64 end, float* y) const {
@@ -117,9 +120,6 @@ struct Cotangent {
         panels(memory),
         columns(memory + wide * problem.rows) {}
 
-  static i64 rounded_up(i64 size) {
-    return (size + TILE_OUTPUTS - 1) / TILE_OUTPUTS * TILE_OUTPUTS;
-  }
   i64 floats() const {
     return wide * problem.rows + (problem.grad_x ? high * problem.outputs : 0);
   }
@@ -154,23 +154,23 @@ struct BackwardBlocks {
   const Problem& problem;
   const Cotangent& cotangent;
   const i64 functions, tiles;
-  // Of a thread: values[f / TILE_ROWS][r][f % TILE_ROWS] and [f][r], slopes, gradients of the values.
-  float *const phi, *const values, *const slopes, *const grads, *const x, *const used;
+  // Of a thread: gradients of the values, values[f / TILE_ROWS][r][f % TILE_ROWS] and [f][r], slopes.
+  float *const grads, *const phi, *const values, *const slopes, *const x, *const used;
 
   BackwardBlocks(const Problem& problem, const Cotangent& cotangent, float* workspace)
       : problem(problem),
         cotangent(cotangent),
         functions(functions_of(problem)),
         tiles((functions + TILE_ROWS - 1) / TILE_ROWS),
-        phi(workspace),
+        grads(workspace),
+        phi(grads + functions * cotangent.high),
         values(phi + tiles * TILE_ROWS * problem.rows),
         slopes(values + functions * problem.rows),
-        grads(slopes + functions * problem.rows),
-        x(grads + functions * cotangent.high),
+        x(slopes + functions * problem.rows),
         used(x + problem.rows) {}
 
   // What it takes of memory, in floats; cpu.py has the same.
-  i64 floats() const { return used + functions - phi; }
+  i64 floats() const { return rounded_up(used + functions - grads); }
 
   void write(i64 input) const {
     evaluate_at(input);
@@ -194,15 +194,12 @@ struct BackwardBlocks {
     memset(grads, 0, functions * cotangent.high * sizeof(float));
   }
 
-  // Whether a function is not zero at some row. Half of the splines are not at one row, and their
-  // weights need not be read; with more rows few are.
+  // Whether the weights of a function are read. Half of the splines are zero at one row, and with
+  // more rows few are. (Where the gradient of x is asked for, leaving them out took longer.)
   bool is_used(i64 f) const {
-    if (problem.rows > FEW_ROWS) return true;
-    const i64 first = f * problem.rows, end = first + problem.rows;
-    for (i64 n = first; n < end; n++) {
-      if (values[n] != 0.f || (problem.grad_x && slopes[n] != 0.f)) return true;
-    }
-    return false;
+    if (problem.rows > FEW_ROWS || problem.grad_x != nullptr) return true;
+    const float* first = values + f * problem.rows;
+    return std::any_of(first, first + problem.rows, [](float value) { return value != 0.f; });
   }
 
   template <class B>
@@ -256,7 +253,6 @@ struct BackwardBlocks {
     if (grad) grad += o;
     if (used[function] == 0.f) {
       if (grad) memset(grad, 0, count * sizeof(float));
-      memset(staged, 0, count * sizeof(float));
       return;
     }
     if (problem.grad_scale == nullptr || function == KAN_FUNCTIONS) total = nullptr;
