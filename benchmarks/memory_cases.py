@@ -22,7 +22,7 @@ LINEAR = Exponents(batch=1, width=1, grid=1)
 LINEAR_WITHOUT_GRID = Exponents(batch=1, width=1, grid=0)
 PRODUCTS = Exponents(batch=1, width=2, grid=1)
 EDGES = Exponents(batch=1, width=2)
-WEIGHTS = Exponents(batch=0, width=2)
+WEIGHTS = Exponents(batch=0, width=2, grid=0)
 BATCH_AND_WIDTH = Exponents(batch=1, width=1)
 
 

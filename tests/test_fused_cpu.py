@@ -70,33 +70,23 @@ WAYS = (*get_args(cpu.Way), None)
 
 def take(monkeypatch, way):
     """All products that can go this way do."""
-    plain = cpu.Compiled.way
-
-    def chosen(self, operands, needs=None):
-        if way == "direct":
-            return plain(self, operands, needs)
-        is_for_it = not (needs and any(needs.params))
-        return (
-            way
-            if is_for_it and all(t is None or t.is_contiguous() for t in operands.flat)
-            else None
-        )
-
-    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60)
-    monkeypatch.setattr(cpu, "FEW_OUTPUTS", 0)
-    monkeypatch.setattr(cpu, "_is_faster_in_blocks", lambda operands, needs: False)
-    monkeypatch.setattr(cpu.Compiled, "way", chosen)
+    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 if way == "direct" else -1)
+    monkeypatch.setattr(cpu, "FEW_VALUES", -1)
+    monkeypatch.setattr(cpu, "FEW_OUTPUTS", 2**60 if way == "few_outputs" else 0)
+    monkeypatch.setattr(cpu, "_is_faster_in_blocks", lambda operands, needs: way == "blocks")
 
 
 @needs_compiler
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(
-    ("rows", "inputs", "outputs"),
-    [(1, 5, 7), (3, 33, 18), (20, 4, 1), (70, 19, 66), (13, 40, 96), (504, 3, 33)],
+    ("rows", "inputs", "outputs", "threads"),
+    [
+        *((1, 5, 7, 1), (3, 33, 18, 3), (20, 4, 1, 3), (70, 19, 66, 1), (13, 40, 96, 3)),
+        *((504, 3, 33, 1), (20, 5, 300, 3), (1100, 3, 5, 3)),
+    ],
 )
-def test_each_way_is_the_layer(monkeypatch, kind, way, threads, rows, inputs, outputs):
+def test_each_way_is_the_layer(monkeypatch, kind, way, rows, inputs, outputs, threads):
     take(monkeypatch, way)
     monkeypatch.setattr(cpu, "WORK_OF_THREAD", 1)
     layer = build(kind, inputs, outputs)
@@ -371,6 +361,8 @@ def test_a_library_that_computes_something_else_is_not_used(anew, monkeypatch, f
     assert old in sources[file]
     sources[file] = sources[file].replace(old, new)
     monkeypatch.setattr(host_compiler, "sources", lambda: sources)
+    quickly = ["-O1" if option == "-O3" else option for option in host_compiler.OPTIONS]
+    monkeypatch.setattr(host_compiler, "OPTIONS", quickly)
     expected, actual = as_operators(monkeypatch, build("splines", 5, 7), torch.rand(3, 5))
     assert torch.equal(actual, expected)
     assert "failed its known-answer test: it is off by" in cpu.obstacle(SPLINES)

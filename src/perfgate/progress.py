@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Work that takes less in all needs no estimate, and fewer seconds make none.
 LEAST_SECONDS = 10
@@ -23,7 +23,7 @@ class Progress:
     total: int
     clock: Callable[[], float] = time.monotonic
     started: int = 0
-    _first: float = 0.0
+    _first: float = field(default=0.0, init=False)
 
     def begin(self) -> str:
         """A part begins: its number, as in "3/20", and the time left where the parts before tell

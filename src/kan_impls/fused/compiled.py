@@ -13,7 +13,7 @@ from kan_impls.basis.base import Basis, Scratch
 from kan_impls.fused import host_compiler
 from kan_impls.fused.problem import MAX_PARAMS, pack_plain, two_floats
 
-_POINTS = struct.Struct("=10q")  # struct Points of cpu.cpp
+_POINTS = struct.Struct("=10q")  # struct Points of points.h
 
 
 class CompiledBasis(Basis):

@@ -52,8 +52,8 @@ SMALL_WORK = 1 << 21
 VECTOR = 16
 # So many take about as long as to wake a thread; cpu.cpp has the same.
 WORK_OF_THREAD = 1 << 15
-# Passes in blocks: rows and outputs that are in registers at once (or fewer), functions and outputs
-# in a thread's caches, as blocks.h has it, and functions at most of an input.
+# Passes in blocks: rows and outputs that are in registers at once (or fewer), as multiply.h has it;
+# functions and outputs in a thread's caches, as blocks.h has it; and functions at most of an input.
 TILE_ROWS, TILE_OUTPUTS = 12, 32
 BLOCK_DEPTH, BLOCK_WIDTH = 256, 256
 MOST_FUNCTIONS = 1024
@@ -92,15 +92,18 @@ class Compiled:
             return None
         if not all(tensor is None or tensor.is_contiguous() for tensor in operands.flat):
             return None
-        if operands.weight.shape[2] <= FEW_OUTPUTS:
+        threads = _threads(operands)
+        # They share the inputs among them.
+        if operands.weight.shape[2] <= FEW_OUTPUTS and threads <= operands.x.shape[1]:
             way: Way = "few_outputs"
         elif self._is_direct(operands, needs):
-            return "direct"
+            way = "direct"
         elif _is_faster_in_blocks(operands, needs):
             way = "blocks"
         else:
             return None
-        fits = 4 * sum(_floats(way, operands, needs)) <= _most_bytes(operands)
+        shared, own = _floats(way, operands, needs)
+        fits = 4 * (shared + threads * own) <= cells.workspace_of(operands.x.device).most
         return way if fits else None
 
     def _is_direct(self, operands: Operands, needs: Needs | None) -> bool:
@@ -114,7 +117,7 @@ class Compiled:
         x, weight = operands.x, operands.weight
         y = weight.new_empty(x.shape[0], weight.shape[2])
         shared, own = _floats(way, operands)
-        threads = _threads(operands, shared, own)
+        threads = _threads(operands)
         workspace = weight.new_empty(shared + threads * own)
         self._run(f"forward_{way}", operands, threads, (None, y, workspace))
         return y
@@ -124,7 +127,7 @@ class Compiled:
     ) -> list[Tensor | None]:
         """The gradients, in their places; none of the basis's parameters."""
         shared, own = _floats(way, operands, needs)
-        threads, grad_y = _threads(operands, shared, own), grad_y.contiguous()
+        threads, grad_y = _threads(operands), grad_y.contiguous()
         workspace = grad_y.new_empty(shared + threads * own)
         grads = [
             torch.empty_like(value) if needed and value is not None else None
@@ -155,8 +158,11 @@ def _work(operands: Operands) -> int:
 
 
 def _is_faster_in_blocks(operands: Operands, needs: Needs | None) -> bool:
-    """Whether that is so by measurement: without a scale the library takes the weights where they
-    are, and writes their gradients there; for few outputs its operators are the longer part."""
+    """Whether blocks are faster than torch's product, by measurement.
+
+    Without a scale that takes the weights where they are, and writes their gradients there; for few
+    outputs its operators are the longer part.
+    """
     rows, functions, outputs = operands.x.shape[0], *operands.weight.shape[::2]
     if functions >= MOST_FUNCTIONS:
         return False
@@ -175,32 +181,25 @@ def _floats(way: Way, operands: Operands, needs: Needs | None = None) -> tuple[i
     rows, outputs = operands.x.shape[0], operands.weight.shape[2]
     functions = operands.weight.shape[0] + (operands.base_weight is not None)
     shared = own = 0
-    match way:
-        case "few_outputs":
-            own = (2 * functions + outputs + 2) * ROWS_AT_ONCE
-        case "blocks" if needs is None:
-            depth = max(1, BLOCK_DEPTH // functions) * functions
-            own = depth * (BLOCK_WIDTH + rows + TILE_ROWS) + (functions + 1) * rows
-        case "blocks":
-            high, wide = (_rounded_up(size, TILE_OUTPUTS) for size in (rows, outputs))
-            shared = wide * rows + (high * outputs if needs.x else 0)
-            own = (_rounded_up(functions, TILE_ROWS) + 2 * functions + 1) * rows
-            own += functions * (high + 1)
-        case _:
-            own = 0 if needs is None else outputs
+    if way == "few_outputs":
+        own = (2 * functions + outputs + 2) * ROWS_AT_ONCE
+    elif way == "direct":
+        own = 0 if needs is None else outputs
+    elif needs is None:
+        depth = max(1, BLOCK_DEPTH // functions) * functions
+        own = depth * (BLOCK_WIDTH + rows + TILE_ROWS) + (functions + 1) * rows
+    else:
+        high, wide = (_rounded_up(size, TILE_OUTPUTS) for size in (rows, outputs))
+        shared = wide * rows + (high * outputs if needs.x else 0)
+        own = (_rounded_up(functions, TILE_ROWS) + 2 * functions + 1) * rows
+        own += functions * (high + 1)
     own, sums = _rounded_up(own, TILE_OUTPUTS), rows * outputs if needs is None else 0
     return shared - sums, own + sums
 
 
-def _threads(operands: Operands, shared: int, own: int) -> int:
-    """How many take part: to wake one takes as long as some work, and they take memory."""
-    enough = _work(operands) // WORK_OF_THREAD
-    fitting = (_most_bytes(operands) // 4 - shared) // own
-    return max(1, min(torch.get_num_threads(), operands.x.shape[1], enough, fitting))
-
-
-def _most_bytes(operands: Operands) -> int:
-    return cells.workspace_of(operands.x.device).most
+def _threads(operands: Operands) -> int:
+    """How many take part: to wake one takes as long as some work."""
+    return max(1, min(torch.get_num_threads(), _work(operands) // WORK_OF_THREAD))
 
 
 def _rounded_up(size: int, step: int) -> int:
@@ -243,23 +242,23 @@ def _compiled(basis: Basis) -> Compiled | str:
 
 
 def _fault(form: Compiled) -> str | None:
-    """What the known-answer test of a library finds: both ways, with few rows and with more,
+    """What the known-answer test of a library finds: every way, with few rows and with more,
     against the product form in float64."""
     basis = form.basis.definition
     functions = Functions(basis, has_base=True, has_scale=True)
     bound = error_bound(Element.FLOAT, Precision.ACCURATE)
     # Sums of at most some 2000 terms, which are as exact as the bound; longer ones round more.
     inputs = max(3, min(37, 2048 // functions.count))
-    for rows in (5, 70):
-        sizes = (rows, inputs, 45)  # several vectors of outputs, and a rest
+    for rows, outputs in ((5, 45), (70, 290)):
+        sizes = (rows, inputs, outputs)  # several vectors and blocks of outputs, and a rest
         layer = Layer(functions, *sizes, Element.FLOAT, Precision.ACCURATE, Device(0, 0))
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             operands, grad_y = trial.values(layer)
             wide = Operands.of([None if t is None else t.double() for t in operands.flat])
             expected = _passes(terms_of(wide, basis), wide, grad_y.double())
             found = [_passes(form.terms(operands), operands, grad_y)]
-            ways = get_args(Way) if rows <= 5 else ("blocks", "few_outputs")
-            found += [_compiled_passes(form, way, operands, grad_y) for way in ways]
+            for way in get_args(Way) if rows <= 5 else ("blocks", "few_outputs"):
+                found += _compiled_passes(form, way, operands, grad_y)
         for results in found:
             error = max(map(trial.error_of, results, expected))
             if not error <= bound:
@@ -280,13 +279,18 @@ def _passes(terms: list[Term], operands: Operands, grad_y: Tensor) -> list[Tenso
     return [tensor for tensor in found if tensor is not None]
 
 
-def _compiled_passes(form: Compiled, way: Way, operands: Operands, grad_y: Tensor) -> list[Tensor]:
-    """The same by passes of the library."""
-    needs = Needs(True, True, True, True, False, [False] * len(operands.params))
-    grad_x, weight, scale, base, *_ = form.backward(grad_y, operands, needs, way)
-    found = (form.forward(operands, way), grad_x, weight, scale, base)
-    return [
-        tensor.view(1, *tensor.shape) if tensor is base else tensor
-        for tensor in found
-        if tensor is not None
-    ]
+def _compiled_passes(
+    form: Compiled, way: Way, operands: Operands, grad_y: Tensor
+) -> list[list[Tensor]]:
+    """The same by passes of the library: all gradients at once, and that of x apart."""
+    y, found = form.forward(operands, way), []
+    for asked in ([(True, True)], [(True, False), (False, True)]):
+        grads: list[Tensor | None] = [None] * 4
+        for of_x, of_weights in asked:
+            params = [False] * len(operands.params)
+            needs = Needs(of_x, of_weights, of_weights, of_weights, False, params)
+            made = form.backward(grad_y, operands, needs, way)
+            grads = [own if new is None else new for own, new in zip(grads, made, strict=False)]
+        grads[3] = None if grads[3] is None else grads[3].unsqueeze(0)
+        found.append([tensor for tensor in (y, *grads) if tensor is not None])
+    return found

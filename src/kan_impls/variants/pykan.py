@@ -26,7 +26,8 @@ def draw(layer: SplineLayer) -> None:
     draw_splines(layer)
     deviation = 1 / math.sqrt(layer.in_features)
     layer.start("mask", nn.init.ones_)
-    width, mean = (layer.options[name] * deviation for name in ("scale_base", "scale_base_mean"))
+    width = abs(layer.options["scale_base"]) * deviation
+    mean = layer.options["scale_base_mean"] * deviation
     layer.start("base_weight", lambda value: nn.init.uniform_(value, mean - width, mean + width))
     layer.start("scale", lambda value: value.fill_(layer.options["scale_spline"] * deviation))
 

@@ -194,7 +194,7 @@ def take_turns(
     for number in range(2, most_pairs + 1):
         if not left:
             break
-        contestants.announce(f"pair {number} of at most {most_pairs}: {len(left)} left")
+        contestants.announce(f"pair {number} of at most {most_pairs}: {len(left)} undecided")
         try:
             comparison.add(contestants.measure(left), left)
         except WorkerError as error:

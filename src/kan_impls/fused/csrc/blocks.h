@@ -4,7 +4,7 @@
 #include "layer.h"
 #include "multiply.h"
 
-// To whole tiles of outputs, which are whole lines of a cache: what two threads write shares none.
+// To whole tiles of outputs.
 static i64 rounded_up(i64 size) { return (size + TILE_OUTPUTS - 1) / TILE_OUTPUTS * TILE_OUTPUTS; }
 
 // to = row * scale, or the row where there is no scale.
@@ -21,8 +21,8 @@ static __forceinline__ void scale_row(float* __restrict to, const float* row, co
 // y: the functions of a few inputs, so many that they stay in the caches, meet some of their weights
 // after the other. A row of these is read so far at once that the processor sees what comes next.
 struct ForwardBlocks {
-  static const i64 DEPTH = 256;  // functions of a block, or those of one input
-  static const i64 WIDTH = 256;  // outputs
+  static constexpr i64 DEPTH = 256;  // functions of a block, or those of one input
+  static constexpr i64 WIDTH = 256;  // outputs
 
   const Problem& problem;
   const int functions;
@@ -58,11 +58,7 @@ struct ForwardBlocks {
   // to[r / TILE_ROWS][f][r % TILE_ROWS], the first of `depth`: what a tile takes lies side by side.
   void evaluate_at(i64 input, float* to, i64 depth) const {
     const i64 rows = problem.rows;
-    for (i64 r = 0; r < rows; r++) x[r] = problem.x[r * problem.inputs + input];
-    Points points = {x, rows, input, values, nullptr, rows, nullptr, 0, 0, nullptr};
-    evaluate<Basis, VALUES>(problem, points);
-    points.values += KAN_FUNCTIONS * rows;
-    if (problem.base_weight != nullptr) evaluate<Silu, VALUES>(problem, points);
+    evaluate_input<VALUES>(problem, input, 0, rows, x, values, nullptr, rows);
     for (i64 r = 0; r < rows; r += TILE_ROWS, to += depth * TILE_ROWS) {
       const i64 count = std::min<i64>(TILE_ROWS, rows - r);
       for (i64 f = 0; f < functions; f++) {
@@ -149,7 +145,7 @@ struct Cotangent {
 // so that weights and gradients are read and written from end to end. Each input is one thread's:
 // what the gradients are does not depend on the threads.
 struct BackwardBlocks {
-  static const i64 FEW_ROWS = 8;
+  static constexpr i64 FEW_ROWS = 8;
 
   const Problem& problem;
   const Cotangent& cotangent;
@@ -181,11 +177,11 @@ struct BackwardBlocks {
  private:
   void evaluate_at(i64 input) const {
     const i64 rows = problem.rows;
-    for (i64 r = 0; r < rows; r++) x[r] = problem.x[r * problem.inputs + input];
-    Points points = {x, rows, input, values, slopes, rows, nullptr, 0, 0, nullptr};
-    evaluate_what<Basis>(points);
-    points.values += KAN_FUNCTIONS * rows, points.slopes += KAN_FUNCTIONS * rows;
-    if (problem.base_weight != nullptr) evaluate_what<Silu>(points);
+    if (problem.grad_x == nullptr) {
+      evaluate_input<VALUES>(problem, input, 0, rows, x, values, nullptr, rows);
+    } else {
+      evaluate_input<VALUES | SLOPES>(problem, input, 0, rows, x, values, slopes, rows);
+    }
     for (i64 f = 0; f < functions; f++) {
       float* to = phi + f / TILE_ROWS * rows * TILE_ROWS + f % TILE_ROWS;
       for (i64 r = 0; r < rows; r++) to[r * TILE_ROWS] = values[f * rows + r];
@@ -200,12 +196,6 @@ struct BackwardBlocks {
     if (problem.rows > FEW_ROWS || problem.grad_x != nullptr) return true;
     const float* first = values + f * problem.rows;
     return std::any_of(first, first + problem.rows, [](float value) { return value != 0.f; });
-  }
-
-  template <class B>
-  void evaluate_what(const Points& points) const {
-    if (problem.grad_x == nullptr) return evaluate<B, VALUES>(problem, points);
-    evaluate<B, VALUES | SLOPES>(problem, points);
   }
 
   // Of all functions and a panel of outputs: one read of the weights serves all gradients.
@@ -251,11 +241,8 @@ struct BackwardBlocks {
     float* grad = grads_of(problem, function, input);
     if (scale) scale += o;
     if (grad) grad += o;
-    if (used[function] == 0.f) {
-      if (grad) memset(grad, 0, count * sizeof(float));
-      return;
-    }
-    if (problem.grad_scale == nullptr || function == KAN_FUNCTIONS) total = nullptr;
+    const bool is_read = problem.grad_scale && function < KAN_FUNCTIONS && used[function] != 0.f;
+    if (!is_read) total = nullptr;
     if (problem.grad_x == nullptr) staged = nullptr;
     if (count == TILE_OUTPUTS) {
       finish(grad, total, staged, sums, weight, scale, TILE_OUTPUTS);

@@ -3,7 +3,7 @@
 #include "sum.h"
 
 struct FewOutputs {
-  static const i64 ROWS = 512;  // at once: all that belongs to an input stays in the first cache
+  static constexpr i64 ROWS = 512;  // at once: all that belongs to an input stays in the first cache
 
   const Problem& problem;
   const int functions, outputs;
@@ -41,6 +41,7 @@ struct FewOutputs {
 
   // The gradients of the inputs from `first` to `end`.
   void write(i64 first, i64 end) const {
+    const bool has_sums = problem.grad_weight || problem.grad_scale || problem.grad_base_weight;
     for (i64 input = first; input < end; input++) clear(input);
     for (i64 row = 0; row < problem.rows; row += ROWS) {
       const i64 rows = std::min(ROWS, problem.rows - row);
@@ -55,7 +56,7 @@ struct FewOutputs {
           evaluate_at<VALUES | SLOPES>(input, row, rows);
           write_grad_x(input, row, rows);
         }
-        for (int o = 0; o < outputs; o++) add_weight_grads(input, o, rows);
+        for (int o = 0; has_sums && o < outputs; o++) add_weight_grads(input, o, rows);
       }
     }
   }
@@ -63,11 +64,7 @@ struct FewOutputs {
  private:
   template <int WHAT>
   void evaluate_at(i64 input, i64 row, i64 rows) const {
-    for (i64 r = 0; r < rows; r++) x[r] = problem.x[(row + r) * problem.inputs + input];
-    Points points = {x, rows, input, values, slopes, ROWS, nullptr, 0, 0, nullptr};
-    evaluate<Basis, WHAT>(problem, points);
-    points.values += KAN_FUNCTIONS * ROWS, points.slopes += KAN_FUNCTIONS * ROWS;
-    if (problem.base_weight != nullptr) evaluate<Silu, WHAT>(problem, points);
+    evaluate_input<WHAT>(problem, input, row, rows, x, values, slopes, ROWS);
   }
 
   // The weight of a function with its scale.

@@ -32,5 +32,18 @@ static float* grads_of(const Problem& problem, int function, i64 input) {
   return all + row * problem.outputs;
 }
 
+// All functions of an input at some rows, and their slopes if WHAT says so, each `stride` further; x is
+// memory for those rows.
+template <int WHAT>
+static void evaluate_input(const Problem& problem, i64 input, i64 row, i64 rows, float* x,
+                           float* values, float* slopes, i64 stride) {
+  for (i64 r = 0; r < rows; r++) x[r] = problem.x[(row + r) * problem.inputs + input];
+  Points points = {x, rows, input, values, slopes, stride, nullptr, 0, 0, nullptr};
+  evaluate<Basis, WHAT>(problem, points);
+  points.values += KAN_FUNCTIONS * stride;
+  if (WHAT & SLOPES) points.slopes += KAN_FUNCTIONS * stride;
+  if (problem.base_weight != nullptr) evaluate<Silu, WHAT>(problem, points);
+}
+
 // Part `n` of a size that so many threads share, nearly equal ones.
 static i64 start_of(i64 size, i64 n, i64 threads) { return size * n / threads; }
