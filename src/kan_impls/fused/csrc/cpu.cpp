@@ -148,6 +148,16 @@ static void sum_over_inputs(const Problem& problem, Add add) {
   }
 }
 
+// y by the passes of a struct, whose memory comes behind the sums in the workspace.
+template <class Passes>
+static void forward_by(const Problem& problem) {
+  float* memory = problem.workspace + (problem.splits - 1) * problem.rows * problem.outputs;
+  sum_over_inputs(problem, [&](int own, i64 first, i64 end, float* y) {
+    const i64 floats = Passes(problem, memory).floats();
+    Passes(problem, memory + own * floats).add(first, end, y);
+  });
+}
+
 extern "C" {
 
 // y by rows of weights: those whose function is zero are not read.
@@ -164,25 +174,9 @@ void forward_direct(const Problem* packed) {
   });
 }
 
-// y in blocks, whose memory comes behind the sums in the workspace.
-void forward_blocks(const Problem* packed) {
-  const Problem& problem = *packed;
-  float* memory = problem.workspace + (problem.splits - 1) * problem.rows * problem.outputs;
-  sum_over_inputs(problem, [&](int own, i64 first, i64 end, float* y) {
-    const i64 floats = ForwardBlocks(problem, memory).floats();
-    ForwardBlocks(problem, memory + own * floats).add(first, end, y);
-  });
-}
+void forward_blocks(const Problem* problem) { forward_by<ForwardBlocks>(*problem); }
 
-// y of few outputs, whose memory comes behind the sums in the workspace.
-void forward_few_outputs(const Problem* packed) {
-  const Problem& problem = *packed;
-  float* memory = problem.workspace + (problem.splits - 1) * problem.rows * problem.outputs;
-  sum_over_inputs(problem, [&](int own, i64 first, i64 end, float* y) {
-    const i64 floats = FewOutputs(problem, memory).floats();
-    FewOutputs(problem, memory + own * floats).add(first, end, y);
-  });
-}
+void forward_few_outputs(const Problem* problem) { forward_by<FewOutputs>(*problem); }
 
 // The gradients of few outputs.
 void backward_few_outputs(const Problem* packed) {
