@@ -34,6 +34,7 @@ from kan_impls.fused.problem import (
     Functions,
     Layer,
     Precision,
+    ceil_div,
     error_bound,
 )
 from kan_impls.fused.term import Term
@@ -203,7 +204,7 @@ def _threads(operands: Operands) -> int:
 
 
 def _rounded_up(size: int, step: int) -> int:
-    return -(-size // step) * step
+    return ceil_div(size, step) * step
 
 
 def compiled(operands: Operands, basis: Basis) -> Compiled | None:
