@@ -9,8 +9,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kan_impls
+from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import cpu, cubin_cache, forms, host_compiler, kernels
+from kan_impls.fused import cpu, cubin_cache, forms, host_compiler, kernels, ways
 from kan_impls.fused.operands import Operands
 from tests.cases import ROWS
 from tests.fused_helpers import has_host_compiler
@@ -65,15 +66,16 @@ def build(kind, in_features, out_features):
 
 
 # Those of the library, and with torch's products.
-WAYS = (*get_args(cpu.Way), None)
+WAYS = (*get_args(ways.Way), None)
 
 
 def take(monkeypatch, way):
     """All products that can go this way do."""
-    monkeypatch.setattr(cpu, "SMALL_WORK", 2**60 if way == "direct" else -1)
-    monkeypatch.setattr(cpu, "FEW_VALUES", -1)
-    monkeypatch.setattr(cpu, "FEW_OUTPUTS", 2**60 if way == "few_outputs" else 0)
-    monkeypatch.setattr(cpu, "_is_faster_in_blocks", lambda operands, needs: way == "blocks")
+    monkeypatch.setattr(ways, "SMALL_WORK", 2**60 if way == "direct" else -1)
+    monkeypatch.setattr(ways, "FEW_VALUES", -1)
+    monkeypatch.setattr(ways, "FEW_OUTPUTS", 2**60 if way == "few_outputs" else 0)
+    monkeypatch.setattr(ways, "_is_faster_in_blocks", lambda sizes, direction: way == "blocks")
+    monkeypatch.setattr(ways, "plan", ways.plan.__wrapped__)  # what it remembers goes another way
 
 
 @needs_compiler
@@ -88,7 +90,7 @@ def take(monkeypatch, way):
 )
 def test_each_way_is_the_layer(monkeypatch, kind, way, rows, inputs, outputs, threads):
     take(monkeypatch, way)
-    monkeypatch.setattr(cpu, "WORK_OF_THREAD", 1)
+    monkeypatch.setattr(ways, "WORK_OF_THREAD", 1)
     layer = build(kind, inputs, outputs)
     x, grad_y = random_like(layer, rows, inputs), random_like(layer, rows, outputs)
     layer(x)  # which compiles, and tests what it has compiled
@@ -100,7 +102,7 @@ def test_each_way_is_the_layer(monkeypatch, kind, way, rows, inputs, outputs, th
     finally:
         torch.set_num_threads(before)
     passes = ["forward"] if kind == "sines" else ["forward", "backward"]
-    fits = way != "direct" or rows * (layer.basis.num_basis + 1) <= cpu.MOST_VALUES
+    fits = way != "direct" or rows * (layer.basis.num_basis + 1) <= ways.MOST_VALUES
     assert calls == 2 * ([f"{name}_{way}" for name in passes] if way and fits else [])
     reference = ROWS[KINDS[kind][0]].layer_ref
     norms = norms_of_terms(reference, layer, x, grad_y)
@@ -113,9 +115,9 @@ def record_passes(monkeypatch):
     calls = []
     plain = cpu.Compiled._run
 
-    def record(self, which, *arguments):
-        calls.append(which)
-        plain(self, which, *arguments)
+    def record(self, which, plan, *arguments):
+        calls.append(f"{which}_{plan.way}")
+        plain(self, which, plan, *arguments)
 
     monkeypatch.setattr(cpu.Compiled, "_run", record)
     return calls
@@ -349,6 +351,11 @@ FAULTS = {
         "of_outputs[r] = grad_y[r * outputs + o]",
     ),
     "x of few outputs": ("few_outputs.h", "fmaf(grad_y[r], sum[r], x[r])", "grad_y[r] * sum[r]"),
+    "parameters": (
+        "points.h",
+        "grad_params[number * Points::MOST_WITH_PARAMS + n] += value",
+        "grad_params[number * Points::MOST_WITH_PARAMS + n] = value",
+    ),
     "x in blocks": ("blocks.h", "fmaf(slope[r], grad[r], x[r])", "slope[r] * grad[r]"),
 }
 
@@ -363,9 +370,10 @@ def test_a_library_that_computes_something_else_is_not_used(anew, monkeypatch, f
     monkeypatch.setattr(host_compiler, "sources", lambda: sources)
     quickly = ["-O1" if option == "-O3" else option for option in host_compiler.OPTIONS]
     monkeypatch.setattr(host_compiler, "OPTIONS", quickly)
-    expected, actual = as_operators(monkeypatch, build("splines", 5, 7), torch.rand(3, 5))
+    kind, basis = ("sines", SineBasis(5)) if fault == "parameters" else ("splines", SPLINES)
+    expected, actual = as_operators(monkeypatch, build(kind, 5, 7), torch.rand(3, 5))
     assert torch.equal(actual, expected)
-    assert "failed its known-answer test: it is off by" in cpu.obstacle(SPLINES)
+    assert "failed its known-answer test: it is off by" in cpu.obstacle(basis)
 
 
 def test_nothing_is_compiled_without_values(anew, monkeypatch):

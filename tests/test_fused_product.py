@@ -52,7 +52,7 @@ def made_by(request, monkeypatch, dtype):
         pytest.skip("operators take other dtypes in any case")
     elif has_host_compiler():
         monkeypatch.setattr(cpu, "compiled", recorded)
-    monkeypatch.setattr(cpu.Compiled, "way", lambda *arguments: None)  # all take torch's products
+    monkeypatch.setattr(cpu.Compiled, "plan", lambda *arguments: None)  # all take torch's products
     yield
     # One that fails its known-answer test leaves its tests to the operators.
     missing = [cpu.obstacle(basis) for basis in asked if basis.obstacle is None]

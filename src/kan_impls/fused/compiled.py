@@ -11,9 +11,12 @@ from torch import Tensor
 
 from kan_impls.basis.base import Basis, Scratch
 from kan_impls.fused import host_compiler
-from kan_impls.fused.problem import MAX_PARAMS, pack_plain, two_floats
+from kan_impls.fused.problem import MAX_PARAMS, ceil_div, pack_plain, two_floats
 
-_POINTS = struct.Struct("=10q")  # struct Points of points.h
+_POINTS = struct.Struct("=11q")  # struct Points of points.h
+# Rows of which each part of the parameters' gradients is the sum, as cpu.cpp has it; and points
+# that contribute side by side, as points.h has it.
+PART_ROWS, POINTS_WITH_PARAMS = 512, 64
 
 
 class CompiledBasis(Basis):
@@ -46,8 +49,7 @@ class CompiledBasis(Basis):
         return self.definition.cuda
 
     def elements_held(self, with_slopes: bool) -> int:
-        # The parameters' gradients take what the basis prepares.
-        return self.definition.elements_held(with_slopes) if self.definition.trained else 0
+        return 0  # the parameters' gradients take little beside those of the weights
 
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         return self.definition.value(x, *params)
@@ -74,23 +76,22 @@ class CompiledBasis(Basis):
         params: Sequence[Tensor],
         values: Tensor,
         grad_phi: Tensor,
-        grad_x: Tensor,
+        grad_x: Tensor | None,
+        grads: Sequence[Tensor] = (),
     ) -> None:
-        """`evaluate` and `add_input_grad` at once."""
-        step = int(grad_phi.shape[2] == grad_x.shape[1])
-        gradient = (grad_phi.data_ptr(), grad_phi.stride(0), step, grad_x.data_ptr())
-        self._call(prepared[0], params, values, gradient)
-
-    def add_param_grads(
-        self,
-        grads: Sequence[Tensor],
-        prepared: Sequence[Tensor],
-        params: Sequence[Tensor],
-        values: Tensor,
-        grad_phi: Tensor,
-    ) -> None:
-        own = self.definition.prepare(prepared[0])
-        self.definition.add_param_grads(grads, own, params, values, grad_phi)
+        """`evaluate`, `add_input_grad` if there is a gradient of x, and `add_param_grads` if there
+        are some, at once."""
+        x = prepared[0]
+        step = int(grad_phi.shape[2] == x.shape[1])
+        to = 0 if grad_x is None else grad_x.data_ptr()
+        gradient = (grad_phi.data_ptr(), grad_phi.stride(0), step, to)
+        if not grads:
+            return self._call(x, params, values, gradient)
+        sizes = self.definition.param_sizes
+        parts = x.new_empty(ceil_div(x.shape[1], PART_ROWS), x.shape[0], sum(sizes))
+        self._call(x, params, values, gradient, parts)
+        for grad, own in zip(grads, parts.sum(0).split(sizes, 1), strict=True):
+            grad.add_(own)
 
     def _call(
         self,
@@ -98,12 +99,17 @@ class CompiledBasis(Basis):
         params: Sequence[Tensor],
         values: Tensor,
         gradient: tuple[int, int, int, int] = (0, 0, 0, 0),
+        parts: Tensor | None = None,
     ) -> None:
-        inputs, rows = x.shape
-        points = _POINTS.pack(x.data_ptr(), 0, 0, values.data_ptr(), 0, values.stride(0), *gradient)
+        (inputs, rows), threads = x.shape, torch.get_num_threads()
+        points = _POINTS.pack(
+            *(x.data_ptr(), 0, 0, values.data_ptr(), 0, values.stride(0)), *gradient, 0
+        )
         params = [param.contiguous() for param in params]
-        addresses = addresses_of([None] * 5, params)
-        threads = torch.get_num_threads()
+        workspace = None
+        if parts is not None:
+            workspace = x.new_empty(threads * parts.shape[2] * POINTS_WITH_PARAMS)
+        addresses = addresses_of([None] * 5, params, (None, None, workspace), grad_params=parts)
         self._evaluate(self.problem(addresses, params, rows, inputs, 0, threads), points)
 
     def write_grads(
@@ -136,6 +142,7 @@ def addresses_of(
     params: Sequence[Tensor],
     made: Sequence[Tensor | None] = (None,) * 3,
     grads: Sequence[Tensor | None] = (None,) * 4,
+    grad_params: Tensor | None = None,
 ) -> list[int]:
     """The addresses of a struct Problem, 0 for None.
 
@@ -144,7 +151,8 @@ def addresses_of(
         params: of the basis.
         made: grad_y, y and workspace.
         grads: of x, weight, scale and base_weight.
+        grad_params: in parts.
     """
     several = [*params, *[None] * (MAX_PARAMS - len(params))]
-    tensors = (*operands, *several, *made, *grads, None)
+    tensors = (*operands, *several, *made, *grads, grad_params)
     return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]

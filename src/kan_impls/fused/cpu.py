@@ -5,9 +5,7 @@ C++ compiler makes it at the first product of that basis; it passes a known-answ
 float32 in the memory of the CPU. Where it cannot be had, torch's operators make the product form,
 with the same results but for rounding: `obstacle` says why.
 
-Where that is faster, a pass is the library's alone, see `Way`: few rows, and small layers, take no
-matrix product, but a pass over the rows of weights whose functions are not zero; weights that take
-a scale take it in the product; and few outputs take vectors of rows.
+Where that is faster, a pass is the library's alone, see `kan_impls.fused.ways`.
 """
 
 from __future__ import annotations
@@ -17,14 +15,14 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from kan_impls.basis.base import Basis
 from kan_impls.basis.silu import SiluBasis
-from kan_impls.fused import cells, host_compiler, product, trial
+from kan_impls.fused import cells, host_compiler, product, trial, ways
 from kan_impls.fused.compiled import CompiledBasis, addresses_of
 from kan_impls.fused.host_compiler import HostCompileError
 from kan_impls.fused.operands import Needs, Operands, terms_of
@@ -34,42 +32,12 @@ from kan_impls.fused.problem import (
     Functions,
     Layer,
     Precision,
-    ceil_div,
     error_bound,
 )
 from kan_impls.fused.term import Term
+from kan_impls.fused.ways import Direction, Plan, Sizes, Way, plan_of
 
 VARIABLE = "KAN_IMPLS_CPU"
-
-# Passes of a library: by rows of weights, with a matrix product of its own, and by vectors of rows.
-Way = Literal["direct", "blocks", "few_outputs"]
-
-# With more values than this that are not zero, for each input, a product is faster than the forward
-# pass over the weights; the backward one is never faster.
-FEW_VALUES = 80
-# So many products of a layer take less time than the operators around them.
-SMALL_WORK = 1 << 21
-# Passes over the weights take vectors of outputs: fewer outputs than this take as long.
-VECTOR = 16
-# So many take about as long as to wake a thread; cpu.cpp has the same.
-WORK_OF_THREAD = 1 << 15
-# Passes in blocks: rows and outputs that are in registers at once (or fewer), as multiply.h has it;
-# functions and outputs in a thread's caches, as blocks.h has it; and functions at most of an input.
-TILE_ROWS, TILE_OUTPUTS = 12, 32
-BLOCK_DEPTH, BLOCK_WIDTH = 256, 256
-MOST_FUNCTIONS = 1024
-# With more rows than this the library's product is as fast: a copy of the weights costs it little.
-BLOCK_ROWS = 1024
-# It takes weights without a scale where they are; with so many rows it is slower all the same.
-UNSCALED_ROWS = (128, 512)
-# And with more than these where outputs fill but a part of a tile.
-ROWS_OF_PART = 128
-# Beyond so many floats of grad_y the second-level cache does not hold what all inputs read.
-COTANGENT_FLOATS = 1 << 18
-# Vectors are of rows where there are no more outputs, and of so many rows, as few_outputs.h has it.
-FEW_OUTPUTS, ROWS_AT_ONCE = 8, 512
-# A part of a pass, `Tile` of cpu.cpp, holds so many values, of one input or more.
-MOST_VALUES = 8192
 
 _lock = threading.RLock()
 
@@ -86,125 +54,62 @@ class Compiled:
         own, *base = terms_of(operands, self.basis)
         return [own, *(replace(term, basis=self.silu) for term in base)]
 
-    def way(self, operands: Operands, needs: Needs | None = None) -> Way | None:
-        """How a pass is taken without the library's products where that is faster: the forward
-        one, or the backward one that makes what `needs` says."""
-        if operands.x.shape[0] == 0 or (needs is not None and any(needs.params)):
+    def plan(self, operands: Operands, needs: Needs | None = None) -> Plan | None:
+        """How a pass is taken without torch's products where that is faster: the forward one, or
+        the backward one that makes what `needs` says."""
+        x = operands.x
+        if x.shape[0] == 0 or (needs is not None and any(needs.params)):
             return None
         if not all(tensor is None or tensor.is_contiguous() for tensor in operands.flat):
             return None
-        threads = _threads(operands)
-        # They share the inputs among them.
-        if operands.weight.shape[2] <= FEW_OUTPUTS and threads <= operands.x.shape[1]:
-            way: Way = "few_outputs"
-        elif self._is_direct(operands, needs):
-            way = "direct"
-        elif _is_faster_in_blocks(operands, needs):
-            way = "blocks"
-        else:
-            return None
-        shared, own = _floats(way, operands, needs)
-        fits = 4 * (shared + threads * own) <= cells.workspace_of(operands.x.device).most
-        return way if fits else None
+        sizes, threads = self.sizes(operands), torch.get_num_threads()
+        return ways.plan(sizes, _direction(needs), threads, cells.workspace_of(x.device).most)
 
-    def _is_direct(self, operands: Operands, needs: Needs | None) -> bool:
-        rows, functions, outputs = operands.x.shape[0], *operands.weight.shape[::2]
-        is_small = _work(operands) <= SMALL_WORK
-        few = rows * self.basis.num_active <= FEW_VALUES and outputs >= VECTOR and needs is None
-        return (few or is_small) and rows * (functions + 1) <= MOST_VALUES
+    def sizes(self, operands: Operands) -> Sizes:
+        """What decides the way."""
+        rows, (functions, inputs, outputs) = operands.x.shape[0], operands.weight.shape
+        has_scale, has_base = operands.scale is not None, operands.base_weight is not None
+        num_active = self.basis.num_active
+        return Sizes(rows, functions, inputs, outputs, num_active, has_scale, has_base)
 
-    def forward(self, operands: Operands, way: Way) -> Tensor:
+    def forward(self, operands: Operands, plan: Plan) -> Tensor:
         """`product.forward`."""
-        x, weight = operands.x, operands.weight
-        y = weight.new_empty(x.shape[0], weight.shape[2])
-        shared, own = _floats(way, operands)
-        threads = _threads(operands)
-        workspace = weight.new_empty(shared + threads * own)
-        self._run(f"forward_{way}", operands, threads, (None, y, workspace))
+        y = operands.weight.new_empty(operands.x.shape[0], operands.weight.shape[2])
+        self._run("forward", plan, operands, None, y)
         return y
 
     def backward(
-        self, grad_y: Tensor, operands: Operands, needs: Needs, way: Way
+        self, grad_y: Tensor, operands: Operands, needs: Needs, plan: Plan
     ) -> list[Tensor | None]:
         """The gradients, in their places; none of the basis's parameters."""
-        shared, own = _floats(way, operands, needs)
-        threads, grad_y = _threads(operands), grad_y.contiguous()
-        workspace = grad_y.new_empty(shared + threads * own)
         grads = [
             torch.empty_like(value) if needed and value is not None else None
             for value, needed in zip(operands[:4], needs[:4], strict=True)
         ]
-        self._run(f"backward_{way}", operands, threads, (grad_y, None, workspace), grads)
+        self._run("backward", plan, operands, grad_y.contiguous(), None, grads)
         bias = grad_y.sum(0) if needs.bias else None
         return [*grads, bias, *[None] * len(operands.params)]
 
     def _run(
         self,
         which: str,
+        plan: Plan,
         operands: Operands,
-        threads: int,
-        made: tuple[Tensor | None, ...],
+        grad_y: Tensor | None,
+        y: Tensor | None,
         grads: Sequence[Tensor | None] = (None,) * 4,
     ) -> None:
-        params = operands.params
-        addresses = addresses_of(operands[:5], params, made, grads)
-        sizes = (*operands.x.shape, operands.weight.shape[2], threads)
-        getattr(self.basis.library, which)(self.basis.problem(addresses, params, *sizes))
+        params, workspace = operands.params, operands.weight.new_empty(plan.floats)
+        addresses = addresses_of(operands[:5], params, (grad_y, y, workspace), grads)
+        sizes = (*operands.x.shape, operands.weight.shape[2], plan.threads)
+        run = getattr(self.basis.library, f"{which}_{plan.way}")
+        run(self.basis.problem(addresses, params, *sizes))
 
 
-def _work(operands: Operands) -> int:
-    """How many products a pass over the weights takes the time of."""
-    functions, inputs, outputs = operands.weight.shape
-    return operands.x.shape[0] * functions * inputs * max(outputs, VECTOR)
-
-
-def _is_faster_in_blocks(operands: Operands, needs: Needs | None) -> bool:
-    """Whether blocks are faster than torch's product, by measurement.
-
-    Without a scale that takes the weights where they are, and writes their gradients there; for few
-    outputs its operators are the longer part.
-    """
-    rows, functions, outputs = operands.x.shape[0], *operands.weight.shape[::2]
-    if functions >= MOST_FUNCTIONS:
-        return False
-    if outputs < TILE_OUTPUTS:
-        return rows <= ROWS_OF_PART
+def _direction(needs: Needs | None) -> Direction:
     if needs is None:
-        fewest, most = UNSCALED_ROWS if operands.scale is None else (0, BLOCK_ROWS)
-        return fewest < rows <= most
-    shared, _ = _floats("blocks", operands, needs)
-    return operands.scale is not None and shared <= COTANGENT_FLOATS
-
-
-def _floats(way: Way, operands: Operands, needs: Needs | None = None) -> tuple[int, int]:
-    """What a pass takes of memory, all threads together and each of them besides: what `floats` is
-    in csrc, and in a forward pass a sum for each thread but one."""
-    rows, outputs = operands.x.shape[0], operands.weight.shape[2]
-    functions = operands.weight.shape[0] + (operands.base_weight is not None)
-    shared = own = 0
-    if way == "few_outputs":
-        own = (2 * functions + outputs + 2) * ROWS_AT_ONCE
-    elif way == "direct":
-        own = 0 if needs is None else outputs
-    elif needs is None:
-        depth = max(1, BLOCK_DEPTH // functions) * functions
-        own = depth * (BLOCK_WIDTH + rows + TILE_ROWS) + (functions + 1) * rows
-    else:
-        high, wide = (_rounded_up(size, TILE_OUTPUTS) for size in (rows, outputs))
-        shared = wide * rows + (high * outputs if needs.x else 0)
-        own = (_rounded_up(functions, TILE_ROWS) + 2 * functions + 1) * rows
-        own += functions * (high + 1)
-    own, sums = _rounded_up(own, TILE_OUTPUTS), rows * outputs if needs is None else 0
-    return shared - sums, own + sums
-
-
-def _threads(operands: Operands) -> int:
-    """How many take part: to wake one takes as long as some work."""
-    return max(1, min(torch.get_num_threads(), _work(operands) // WORK_OF_THREAD))
-
-
-def _rounded_up(size: int, step: int) -> int:
-    return ceil_div(size, step) * step
+        return "forward"
+    return "backward with x" if needs.x else "backward"
 
 
 def compiled(operands: Operands, basis: Basis) -> Compiled | None:
@@ -247,6 +152,7 @@ def _fault(form: Compiled) -> str | None:
     against the product form in float64."""
     basis = form.basis.definition
     functions = Functions(basis, has_base=True, has_scale=True)
+    are_trained = bool(basis.trained)
     bound = error_bound(Element.FLOAT, Precision.ACCURATE)
     # Sums of at most some 2000 terms, which are as exact as the bound; longer ones round more.
     inputs = max(3, min(37, 2048 // functions.count))
@@ -256,8 +162,8 @@ def _fault(form: Compiled) -> str | None:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             operands, grad_y = trial.values(layer)
             wide = Operands.of([None if t is None else t.double() for t in operands.flat])
-            expected = _passes(terms_of(wide, basis), wide, grad_y.double())
-            found = [_passes(form.terms(operands), operands, grad_y)]
+            expected = _passes(terms_of(wide, basis), wide, grad_y.double(), are_trained)
+            found = [_passes(form.terms(operands), operands, grad_y, are_trained)]
             for way in get_args(Way) if rows <= 5 else ("blocks", "few_outputs"):
                 found += _compiled_passes(form, way, operands, grad_y)
         for results in found:
@@ -271,26 +177,32 @@ def _fault(form: Compiled) -> str | None:
     return None
 
 
-def _passes(terms: list[Term], operands: Operands, grad_y: Tensor) -> list[Tensor]:
-    """y, and the gradients of x, weight, scale and base_weight."""
-    needs = [(True, True, False), (True, False, False)]
+def _passes(
+    terms: list[Term], operands: Operands, grad_y: Tensor, are_trained: bool
+) -> list[Tensor]:
+    """y, and the gradients of x, weight, scale and base_weight, and of parameters that are
+    trained."""
+    needs = [(True, True, are_trained), (True, False, False)]
     y = product.forward(operands.x, terms, operands.bias)
     grad_x, (own, base) = product.backward(grad_y, operands.x, terms, True, needs)
-    found = (y, grad_x, own.weight, own.scale, base.weight)
+    found = (y, grad_x, own.weight, own.scale, base.weight, *own.params)
     return [tensor for tensor in found if tensor is not None]
 
 
 def _compiled_passes(
     form: Compiled, way: Way, operands: Operands, grad_y: Tensor
 ) -> list[list[Tensor]]:
-    """The same by passes of the library: all gradients at once, and that of x apart."""
-    y, found = form.forward(operands, way), []
+    """The same by passes of the library, but for parameters: all gradients at once, and that of x
+    apart."""
+    sizes, threads = form.sizes(operands), torch.get_num_threads()
+    y, found = form.forward(operands, plan_of(way, sizes, "forward", threads)), []
     for asked in ([(True, True)], [(True, False), (False, True)]):
         grads: list[Tensor | None] = [None] * 4
         for of_x, of_weights in asked:
             params = [False] * len(operands.params)
             needs = Needs(of_x, of_weights, of_weights, of_weights, False, params)
-            made = form.backward(grad_y, operands, needs, way)
+            plan = plan_of(way, sizes, _direction(needs), threads)
+            made = form.backward(grad_y, operands, needs, plan)
             grads = [own if new is None else new for own, new in zip(grads, made, strict=False)]
         grads[3] = None if grads[3] is None else grads[3].unsqueeze(0)
         found.append([tensor for tensor in (y, *grads) if tensor is not None])

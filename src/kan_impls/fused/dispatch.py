@@ -90,8 +90,8 @@ def forward(operands: Operands, basis: Basis, backend: str, is_fixed: bool = Fal
             case Kernels(tiling):
                 return cuda.forward(operands, cuda.functions_of(operands, basis), tiling)
             case CompiledProduct(compiled):
-                if way := compiled.way(operands):
-                    return compiled.forward(operands, way)
+                if plan := compiled.plan(operands):
+                    return compiled.forward(operands, plan)
                 return product.forward(operands.x, compiled.terms(operands), operands.bias)
             case Product(workspace):
                 terms = choosing.terms_in(form, operands, basis)
@@ -125,8 +125,8 @@ def backward(
                 functions = cuda.functions_of(operands, basis)
                 return cuda.backward(grad_y, operands, functions, needs, tiling)
             case CompiledProduct(compiled):
-                if way := compiled.way(operands, needs):
-                    return compiled.backward(grad_y, operands, needs, way)
+                if plan := compiled.plan(operands, needs):
+                    return compiled.backward(grad_y, operands, needs, plan)
                 return _product_backward(grad_y, operands, compiled.terms(operands), needs)
             case Product(workspace):
                 terms = choosing.terms_in(form, operands, basis)

@@ -220,22 +220,21 @@ class _Part:
             prepared = slopes = None  # before those of the next piece
             own, at = self.term.of_inputs(piece), values[:, piece]
             prepared = columns.prepared(self.inputs, piece)
+            to = None if grad_x is None else grad_x[piece]
+            grads = [grad[piece] for grad in self.grad.params]
             grad_phi = None if grad_values is None else grad_values[:, piece]
-            if grad_phi is not None and grad_x is not None and isinstance(own.basis, CompiledBasis):
-                own.basis.evaluate_and_add(prepared, own.params, at, grad_phi, grad_x[piece])
-                needs_slopes = False
-            else:
-                needs_slopes = grad_x is not None
-                slopes = own.basis.evaluate(
-                    prepared, own.params, at, self.memory.basis, needs_slopes
-                )
+            if grad_phi is not None and isinstance(own.basis, CompiledBasis):
+                own.basis.evaluate_and_add(prepared, own.params, at, grad_phi, to, grads)
+                continue
+            slopes = own.basis.evaluate(
+                prepared, own.params, at, self.memory.basis, with_slopes=to is not None
+            )
             if grad_phi is None:
                 continue
-            if self.grad.params:
-                grads = [grad[piece] for grad in self.grad.params]
+            if grads:
                 own.basis.add_param_grads(grads, prepared, own.params, at, grad_phi)
-            if grad_x is not None and needs_slopes:
-                own.basis.add_input_grad(grad_x[piece], at, slopes, grad_phi)
+            if to is not None:
+                own.basis.add_input_grad(to, at, slopes, grad_phi)
         if grad_x is not None and self._is_factored(grad_y):
             grad_x.mul_(grad_y.t())
         if self.total is not None:

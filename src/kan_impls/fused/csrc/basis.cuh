@@ -5,9 +5,9 @@
 //   next()                   steps to the next pair
 //   even(), odd()            the values of the pair
 //   even_slope(), odd_slope()   their derivatives by x
-//   NUM_PARAMS, param_grads(even, odd, add)  of a basis with trained parameters: how many numbers
-//                            an input has, and add(number, derivative by it), where even and odd
-//                            are the derivatives by the values of the pair
+//   NUM_PARAMS, param_grads(even, odd, add)  where parameters are trained: how many numbers an
+//                            input has, and add(number, derivative by it), where even and odd are
+//                            the derivatives by the values of the pair
 //
 // Where the number of functions is odd, the last odd value is arbitrary but finite for finite x,
 // and so is a pair more, where SiLU follows: the weights read as zero.
@@ -18,6 +18,10 @@
 struct Plain {
   static const bool HAS_BASE = false;   // the last function is SiLU, whose weights are base_weight
   static const bool HAS_SCALE = false;  // all weights but those take a scale
+  static const int NUM_PARAMS = 0;
+
+  template <class Add>
+  __device__ __forceinline__ void param_grads(float, float, Add) const {}
 };
 
 template <class Basis>

@@ -38,7 +38,7 @@ struct ForwardBlocks {
         values(panels + inputs_at_once * functions * WIDTH),
         x(values + functions * problem.rows) {}
 
-  // What it takes of memory, in floats; cpu.py has the same.
+  // What it takes of memory, in floats; ways.py has the same.
   i64 floats() const { return rounded_up(x + problem.rows - phi); }
 
   // Add what the inputs from `first` to `end` make to y.
@@ -165,7 +165,7 @@ struct BackwardBlocks {
         x(slopes + functions * problem.rows),
         used(x + problem.rows) {}
 
-  // What it takes of memory, in floats; cpu.py has the same.
+  // What it takes of memory, in floats; ways.py has the same.
   i64 floats() const { return rounded_up(used + functions - grads); }
 
   void write(i64 input) const {

@@ -7,16 +7,36 @@
 #include <omp.h>
 
 // Less work than this, in products, takes one thread: to wake another one takes longer.
-const i64 WORK_OF_THREAD = 1 << 15;
+const i64 WORK_OF_THREAD = 1 << 15;  // ways.py has the same
 
 static int threads_for(i64 work, int most) {
   return (int)std::max<i64>(1, std::min<i64>(most, work / WORK_OF_THREAD));
 }
 
-// The functions at all points of a cell, x of shape (inputs, rows), in one parallel region.
+// `evaluate`, and the sums over the points of what they contribute to the parameters' gradients.
+template <class B, int WHAT>
+static void evaluate_with_params(const Problem& problem, Points points, float* sums) {
+  const i64 MOST = Points::MOST_WITH_PARAMS, count = points.count;
+  memset(points.grad_params, 0, B::NUM_PARAMS * MOST * sizeof(float));
+  for (i64 n = 0; n < count; n += MOST) {
+    points.count = std::min(MOST, count - n);
+    evaluate<B, WHAT | PARAMS>(problem, points);
+    points.x += MOST, points.values += MOST, points.grads += MOST, points.grad_x += MOST;
+  }
+  for (int number = 0; number < B::NUM_PARAMS; number++) {
+    const float* parts = points.grad_params + number * MOST;
+    float sum = 0.f;
+#pragma omp simd reduction(+ : sum)
+    for (i64 n = 0; n < MOST; n++) sum += parts[n];
+    sums[number] = sum;
+  }
+}
+
+// The functions at all points of a cell, x of shape (inputs, rows), in one parallel region. Each
+// block of rows has a part of grad_params; workspace: (splits, NUM_PARAMS, MOST_WITH_PARAMS).
 template <class B>
 static void evaluate_cell(const Problem& problem, const Points& cell) {
-  const i64 BLOCK = 512;
+  const i64 BLOCK = 512;  // compiled.py has the same
   const bool alike = problem.params0 == nullptr && (cell.grads == nullptr || cell.step == 1);
   const i64 inputs = alike ? 1 : problem.inputs;
   const i64 rows = alike ? problem.rows * problem.inputs : problem.rows;
@@ -34,7 +54,17 @@ static void evaluate_cell(const Problem& problem, const Points& cell) {
     }
     points.grad_x += at;
     points.grads += cell.step ? at : input;
-    if (cell.step) {
+    if (problem.grad_params != nullptr) {
+      const i64 part = item % blocks * inputs + input, size = B::NUM_PARAMS;
+      float* sums = problem.grad_params + part * size;
+      points.grad_params =
+          problem.workspace + omp_get_thread_num() * size * Points::MOST_WITH_PARAMS;
+      if (cell.grad_x == nullptr) {
+        evaluate_with_params<B, VALUES>(problem, points, sums);
+      } else {
+        evaluate_with_params<B, VALUES | GRAD>(problem, points, sums);
+      }
+    } else if (cell.step) {
       evaluate<B, VALUES | GRAD, 1>(problem, points);
     } else {
       evaluate<B, VALUES | GRAD, 0>(problem, points);

@@ -21,7 +21,7 @@ struct FewOutputs {
         x(of_outputs + outputs * ROWS),
         sum(x + ROWS) {}
 
-  // What it takes of memory, in floats; cpu.py has the same.
+  // What it takes of memory, in floats; ways.py has the same.
   i64 floats() const { return sum + ROWS - values; }
 
   // Add what the inputs from `first` to `end` make to y.

@@ -11,13 +11,16 @@ struct Points {
   float* values;         // written, if not null
   float* slopes;         // written, if not null
   i64 stride;            // of values and slopes
-  const float* grads;    // by the values; grad_x is added to, if not null
+  const float* grads;    // by the values
   i64 grad_stride, step; // of grads; from point to point: 0 or 1
-  float* grad_x;
+  float* grad_x;         // added to, if not null
+  float* grad_params;    // added to, if not null: what each point contributes
+
+  static constexpr i64 MOST_WITH_PARAMS = 64;  // points, of which grad_params holds so many numbers
 };
 
 // Which of them there are.
-enum What { VALUES = 1, SLOPES = 2, GRAD = 4 };
+enum What { VALUES = 1, SLOPES = 2, GRAD = 4, PARAMS = 8 };
 
 // Whether the struct makes a number of NaN, which the functions do not.
 template <class B>
@@ -35,8 +38,8 @@ static __forceinline__ void evaluate_chunk(const Problem& problem, const Points&
   const i64 first = 2 * pair, stride = points.stride, grad_stride = points.grad_stride;
   float* values = points.values + (WHAT & VALUES ? first * stride : 0);
   float* slopes = points.slopes + (WHAT & SLOPES ? first * stride : 0);
-  const float* grads = points.grads + (WHAT & GRAD ? first * grad_stride : 0);
-  float* grad_x = points.grad_x;
+  const float* grads = points.grads + (WHAT & (GRAD | PARAMS) ? first * grad_stride : 0);
+  float *grad_x = points.grad_x, *grad_params = points.grad_params;
   const i64 input = points.input;
 #pragma GCC ivdep
   for (i64 n = 0; n < points.count; n++) {
@@ -57,6 +60,13 @@ static __forceinline__ void evaluate_chunk(const Problem& problem, const Points&
       if (WHAT & GRAD) {
         sum = fmaf(basis.even_slope(), grads[f * grad_stride + STEP * n], sum);
         if (both) sum = fmaf(basis.odd_slope(), grads[(f + 1) * grad_stride + STEP * n], sum);
+      }
+      if (WHAT & PARAMS) {
+        const float even = grads[f * grad_stride + STEP * n];
+        const float odd = both ? grads[(f + 1) * grad_stride + STEP * n] : 0.f;
+        basis.param_grads(even, odd, [&](int number, float value) {
+          grad_params[number * Points::MOST_WITH_PARAMS + n] += value;
+        });
       }
       basis.next();
     }
@@ -79,9 +89,11 @@ template <class B>
 struct Far {
   static bool is(float) { return false; }
   static void at(const Problem&, float, i64, int, float&, float&) {}
+  template <class Add>
+  static void param_grads(const Problem&, float, i64, int, float, Add) {}
 };
 template <int G>
-struct Far<Fourier<G>> {
+struct Far<Fourier<G>> : Far<void> {
   static bool is(float x) { return fabsf(x) > 1e8f / G && fabsf(x) < INFINITY; }
   static void at(const Problem&, float x, i64, int function, float& value, float& slope) {
     const double k = function / 2 + 1, cosine = cos(k * x), sine = sin(k * x);
@@ -94,9 +106,20 @@ struct Far<Sines<G>> {
   static bool is(float x) { return fabsf(x) > 1e5f && fabsf(x) < INFINITY; }
   static void at(const Problem& problem, float x, i64 input, int function, float& value,
                  float& slope) {
-    const double frequency = param_row<0, G>(problem, input)[function];
-    const double angle = frequency * x + param_row<1, G>(problem, input)[function];
-    value = (float)sin(angle), slope = (float)(frequency * cos(angle));
+    const double angle = angle_of(problem, x, input, function);
+    value = (float)sin(angle);
+    slope = (float)(param_row<0, G>(problem, input)[function] * cos(angle));
+  }
+  template <class Add>
+  static void param_grads(const Problem& problem, float x, i64 input, int function, float grad,
+                          Add add) {
+    const double by_phase = grad * cos(angle_of(problem, x, input, function));
+    add(function, (float)(x * by_phase)), add(G + function, (float)by_phase);
+  }
+
+ private:
+  static double angle_of(const Problem& problem, double x, i64 input, int function) {
+    return param_row<0, G>(problem, input)[function] * x + param_row<1, G>(problem, input)[function];
   }
 };
 
@@ -107,7 +130,14 @@ static void evaluate_far(const Problem& problem, const Points& points, i64 n) {
     Far<B>::at(problem, points.x[n], points.input, f, value, slope);
     if (WHAT & VALUES) points.values[f * points.stride + n] = value;
     if (WHAT & SLOPES) points.slopes[f * points.stride + n] = slope;
-    if (WHAT & GRAD) points.grad_x[n] += slope * points.grads[f * points.grad_stride + STEP * n];
+    if (!(WHAT & (GRAD | PARAMS))) continue;
+    const float grad = points.grads[f * points.grad_stride + STEP * n];
+    if (WHAT & GRAD) points.grad_x[n] += slope * grad;
+    if (WHAT & PARAMS) {
+      Far<B>::param_grads(problem, points.x[n], points.input, f, grad, [&](int number, float by) {
+        points.grad_params[number * Points::MOST_WITH_PARAMS + n] += by;
+      });
+    }
   }
 }
 
@@ -117,7 +147,7 @@ static void evaluate(const Problem& problem, Points points) {
     if (n < end && !Far<B>::is(points.x[n])) continue;
     Points near = points;
     near.x += start, near.values += start, near.slopes += start, near.count = n - start;
-    near.grads += STEP * start, near.grad_x += start;
+    near.grads += STEP * start, near.grad_x += start, near.grad_params += start;
     evaluate_near<B, WHAT, STEP>(problem, near);
     if (n < end) evaluate_far<B, WHAT, STEP>(problem, points, n);
     start = n + 1;

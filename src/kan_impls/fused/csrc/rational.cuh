@@ -48,10 +48,16 @@ struct Rational : Plain {
   }
 
  private:
-  // The coefficients of the powers of t.
-  __device__ __forceinline__ float p(int j) const { return numerator[is_far ? P_ORDER - j : j]; }
+  // The coefficients of the powers of t: both are read, as they are the same for all points.
+  __device__ __forceinline__ float p(int j) const {
+    float near = numerator[j], far = numerator[P_ORDER - j];
+    return is_far ? far : near;
+  }
   __device__ __forceinline__ float q(int j) const {
-    int power = is_far ? Q_ORDER - j : j;
+    float near = q_of(j), far = q_of(Q_ORDER - j);
+    return is_far ? far : near;
+  }
+  __device__ __forceinline__ float q_of(int power) const {
     return power == 0 ? 1.f : fabsf(denominator[power - 1]);
   }
   // x^j, over x^order beyond 1.
