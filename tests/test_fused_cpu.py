@@ -336,7 +336,7 @@ FAULTS = {
     "values": ("points.h", "basis.even() + poison", "1.0001f * basis.even() + poison"),
     "slopes": ("points.h", "fmaf(basis.odd_slope(),", "fmaf(1.0001f * basis.odd_slope(),"),
     "forward": ("sum.h", "y[o] = fmaf(scale[o], sum, y[o]);", "y[o] = scale[o] * sum;"),
-    "backward": ("cpu.cpp", "grad[o] = scale[o] * sum_of[o];", "grad[o] = sum_of[o];"),
+    "backward": ("direct.h", "grad[o] = scale[o] * sum_of[o];", "grad[o] = sum_of[o];"),
     "scale": ("cpu.cpp", "fmaf(sum[o], row[o], grad[o])", "sum[o] * row[o]"),
     "blocks": (
         "multiply.h",

@@ -41,7 +41,7 @@ ROWS_OF_PART = 128
 COTANGENT_FLOATS = 1 << 18
 # Vectors are of rows where there are no more outputs, and of so many rows, as few_outputs.h has it.
 FEW_OUTPUTS, ROWS_AT_ONCE = 8, 512
-# A part of a pass, `Tile` of cpu.cpp, holds so many values, of one input or more.
+# A part of a pass, `Tile` of direct.h, holds so many values, of one input or more.
 MOST_VALUES = 8192
 
 
