@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,8 @@ ODD = [
     *("\0", "\ud800", "\u202e", "::error::", "../x", "a" * 5000, "1", "NaN"),
 ]
 JSON = st.recursive(
-    st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=8),
+    # Copies: what is changed in one example would be in all that follow, and hold itself at last.
+    st.sampled_from(ODD).map(copy.deepcopy) | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
     ),
