@@ -151,6 +151,7 @@ def _add_ab(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _add_pairs(command: argparse.ArgumentParser) -> None:
     declare(command.add_argument, "--pairs")
+    declare(command.add_argument, "--false-alarm")
     declare(command.add_argument, "--worker-timeout", default=TIMEOUT_SECONDS)
     declare(command.add_argument, "--fail-on-inconclusive")
 

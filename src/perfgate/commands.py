@@ -13,7 +13,7 @@ from typing import Any
 from perfgate.files import remove_folders
 from perfgate.judge.exit_codes import GateExit, failing_by, gate_exit
 from perfgate.judge.limits import LimitsError
-from perfgate.judge.verdict import FALSE_ALARM, Verdict
+from perfgate.judge.verdict import Verdict
 from perfgate.paths import LAST_RUN
 from perfgate.plain_text import printable
 from perfgate.report import ReportError, read_document, write_all
@@ -105,7 +105,7 @@ def _accept(options: argparse.Namespace) -> int:
     return _store(options, last_run.read(path, is_named=options.run is not None), str(path))
 
 
-def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> int:
+def _store(options: argparse.Namespace, data: dict[str, Any], source: str, **more: Any) -> int:
     from perfgate.store.accept import accept
 
     path = accept(
@@ -117,6 +117,7 @@ def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> in
         options.replace,
         options.new_history,
         _say,
+        **more,
     )
     print(f"stored {path}")
     return 0
@@ -124,7 +125,7 @@ def _store(options: argparse.Namespace, data: dict[str, Any], source: str) -> in
 
 def _calibrate(options: argparse.Namespace) -> int:
     from perfgate.store.accept import refuse_part
-    from perfgate.store.calibrate import calibrate
+    from perfgate.store.calibrate import calibrate, joined
 
     source = "the calibration"
     arguments = ["--benchmark-only", *options.pytest]
@@ -134,7 +135,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     if not options.merge and not options.replace:
         measure = partial(measure, check=partial(refuse_part, options.baselines, source))
     data = measure(command, options.runs, options.processes, _say, options.keep)
-    return _store(options, data, source)
+    return _store(options, data, source, join=joined if options.add else None)
 
 
 def _ab(options: argparse.Namespace) -> int:
@@ -157,7 +158,7 @@ def _compare_revisions(
             _say,
             timeout=options.worker_timeout,
         )
-        outcome = compare_revisions(contestants, options.pairs, FALSE_ALARM)
+        outcome = compare_revisions(contestants, options.pairs, options.false_alarm)
         name = f"{base_revision} ({base.commit[:10]})"
     _print_verdicts(outcome.verdicts)
     if outcome.error is not None:
@@ -175,7 +176,7 @@ def _compare_revisions(
             kind="ab",
             base=name,
             pairs=outcome.run,
-            false_alarm=FALSE_ALARM,
+            false_alarm=options.false_alarm,
             failing=failing_by(options),
         )
         write_all(options.report, content, [], _say)
@@ -208,6 +209,7 @@ def _gate(options: argparse.Namespace) -> int:
             f"--against={base}",
             f"--baselines={options.baselines}",
             f"--pairs={options.pairs}",
+            f"--false-alarm={options.false_alarm}",
             f"--report={options.report}",
             f"--worker-timeout={options.worker_timeout}",
             *options.pytest,

@@ -8,7 +8,6 @@ from typing import Any
 
 from perfgate import compare, options
 from perfgate.judge.limits import LimitsError, read_rules
-from perfgate.judge.verdict import FALSE_ALARM
 from perfgate.measure.cache import CACHES, Cache, default_cache
 from perfgate.measure.cuda_timing import TIMERS, check_timer
 from perfgate.measure.environment import resolve_device
@@ -62,13 +61,7 @@ def declare(parser: Any) -> None:
         metavar="REVISION",
         help="the revision whose code is compared with, instead of the baseline's own commit",
     )
-    group.addoption(
-        "--false-alarm",
-        type=float,
-        default=FALSE_ALARM,
-        metavar="P",
-        help="probability that a run of unchanged code has any false alarm; default: %(default)s",
-    )
+    options.declare(group.addoption, "--false-alarm")
     group.addoption(
         "--allow-unjudged",
         action="store_true",
@@ -160,11 +153,6 @@ def _configure_comparison(config: Any, session: Session, wanted: str | None) -> 
         raise OptionError(
             "--benchmark-compare-fail came with the plugin of perfgate; expected its own "
             "limits, which also judge memory and silence: leave the option out"
-        )
-    if not 0 < option.false_alarm < 1:
-        raise OptionError(
-            f"--false-alarm is {option.false_alarm}; expected a probability between 0 and 1, "
-            "such as 0.01: correct it"
         )
     baselines = baselines_of(config)
     is_usual = baselines.resolve() == (config.rootpath / BASELINES).resolve()

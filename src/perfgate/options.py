@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perfgate.judge.sequential import LEAST_PAIRS, MOST_PAIRS
+from perfgate.judge.verdict import FALSE_ALARM
 
 
 def path(text: str) -> Path:
@@ -72,6 +73,19 @@ def seconds(text: str) -> float:
     return number
 
 
+def probability(text: str) -> float:
+    """A number between 0 and 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(
+            f"it is {text!r}; expected a probability between 0 and 1, such as 0.01: correct it"
+        )
+    return number
+
+
 def wanted_baseline(value: object) -> str | None:
     """What --benchmark-compare names: None where it has no value.
 
@@ -122,6 +136,12 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
         "metavar": "N",
         "help": "how many pairs of processes of both codes take turns, at most, for what stored "
         "times leave open",
+    },
+    "--false-alarm": {
+        "type": probability,
+        "default": FALSE_ALARM,
+        "metavar": "P",
+        "help": "probability that a run of unchanged code has any false alarm",
     },
     "--fail-on-inconclusive": {"action": "store_true", "help": "an unclear verdict is a failure"},
 }

@@ -169,10 +169,11 @@ def test_runs_of_other_numbers_of_processes_are_refused_at_once(tmp_path, monkey
     with pytest.raises(CalibrationError, match=r"are of 3 .*expected 1, .*--processes 1"):
         calibrate(Command([], tmp_path), 2, 3, lambda text: None, add_to=tmp_path)
     assert len(asked) == 1
-    data = calibrate(Command([], tmp_path), 2, 1, lambda text: None, add_to=tmp_path)
-    assert len(parse_run(data).measurements["a"].calibration.runs) == 4
-    first = calibrate(Command([], tmp_path), 2, 1, lambda text: None, add_to=tmp_path / "empty")
-    assert len(parse_run(first).measurements["a"].calibration.runs) == 2
+    for folder in (tmp_path, tmp_path / "empty"):
+        data = calibrate(Command([], tmp_path), 2, 1, lambda text: None, add_to=folder)
+        assert len(parse_run(data).measurements["a"].calibration.runs) == 2
+    with pytest.raises(CalibrationError, match=r"are of 1 .*expected 3, .*--processes 3"):
+        joined(calibration_of([[process_data(1.0)] * 3] * 2), data)
 
 
 def test_add_keeps_what_was_not_measured_again(tmp_path, monkeypatch):
@@ -184,4 +185,22 @@ def test_add_keeps_what_was_not_measured_again(tmp_path, monkeypatch):
     assert main(arguments) == 0
     run = baseline.read_run(baseline.find(tmp_path, "cpu_test"))
     assert run.measurements.keys() == {"a", "b"}
+    assert len(run.measurements["a"].calibration.runs) == 4
+
+
+def test_what_another_process_added_meanwhile_is_kept(tmp_path, monkeypatch):
+    """It may store while this one measures, for an hour."""
+    arguments = ["calibrate", "--add", "--runs=1", "--processes=1", f"--baselines={tmp_path}"]
+    store(tmp_path, "cpu_test", old_calibration(), "x")
+    measured = []
+
+    def measure(*_):
+        measured.append(1)
+        if len(measured) == 1:
+            assert main(arguments) == 0  # the other process
+        return process_data(1.0)
+
+    monkeypatch.setattr("perfgate.store.calibrate.measure_in_process", measure)
+    assert main(arguments) == 0
+    run = baseline.read_run(baseline.find(tmp_path, "cpu_test"))
     assert len(run.measurements["a"].calibration.runs) == 4

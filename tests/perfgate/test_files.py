@@ -174,6 +174,17 @@ def test_a_run_that_was_not_kept_is_not_mistaken_for_an_older_one(folder, capsys
     assert not list(folder.glob("kan-bench-of-*"))
 
 
+def test_a_run_that_is_kept_leaves_the_word_of_one_that_began_after_it(folder, monkeypatch, capsys):
+    kept = folder / ".benchmarks" / "last_run.json"
+    last_run.begin(kept)
+    with monkeypatch.context() as other:
+        other.setattr("os.getpid", lambda: 1)
+        last_run.begin(kept)
+    last_run.keep(kept, json.dumps(run_data("a")), "| a |")
+    assert main(["accept"]) == 1  # the other one may have failed
+    assert "(process 1) was not kept" in capsys.readouterr().err
+
+
 def test_a_run_that_cannot_be_written_stays_unkept(folder, monkeypatch):
     kept = folder / ".benchmarks" / "last_run.json"
     before = kept.read_text()

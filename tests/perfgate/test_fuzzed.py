@@ -16,11 +16,11 @@ from perfgate.cli import main
 from perfgate.judge.limits import LimitsError, read_rules
 from perfgate.judge.parse import parse_run
 from perfgate.report.document import ReportError, to_json
-from perfgate.report.outcome import exit_of, read_whole
+from perfgate.report.outcome import read_whole, ruling
 from perfgate.store import baseline, device_free_baseline, instructions_baseline, last_run
 from perfgate.store.baseline import BaselineError
 from tests.perfgate.fuzzing import contents, fuzz, outcome
-from tests.perfgate.runs import BY_STATUS, judged_document, judged_runs
+from tests.perfgate.runs import judged_document, judged_runs
 
 # In `make test`, and in `make check`, where all of this file takes about five minutes.
 EXAMPLES = [20, pytest.param(2500, marks=pytest.mark.fuzz)]
@@ -142,7 +142,7 @@ def test_a_report_and_its_status(tmp_path, examples):
         content, code = found
         path.write_bytes(content)
         (tmp_path / "exit_code").write_bytes(code)
-        _, error = outcome(lambda: exit_of(read_whole(tmp_path), BY_STATUS.values()), ReportError)
+        _, error = outcome(lambda: ruling(read_whole(tmp_path)), ReportError)
         assert error is None or str(tmp_path) in error
 
     codes = st.sampled_from([b"10", b"0", b"10\n"]) | st.binary(max_size=6)

@@ -12,6 +12,7 @@ from perfgate.ab.settle import Place, settle
 from perfgate.compare import Stored
 from perfgate.judge.limits import LimitTable
 from perfgate.judge.record import Code
+from perfgate.judge.sequential import Goal
 from perfgate.judge.verdict import Verdict
 from perfgate.run.processes import WorkerError, WorkerStoppedError
 from tests.git import git
@@ -24,6 +25,9 @@ failing: dict[str, str] = {}
 
 # With which probability of a false alarm each comparison was made.
 alarms: list[float] = []
+
+# What each comparison asked of its benchmarks.
+goals_of: list[dict] = []
 
 
 @pytest.fixture
@@ -43,6 +47,7 @@ def turns(monkeypatch):
     """Comparisons that a test makes up: each factor is what four pairs measured."""
     factors, asked = {}, []
     alarms.clear()
+    goals_of.clear()
     failing.clear()
 
     def take_turns(contestants, goals, names, false_alarm, most_pairs, with_memory):
@@ -58,7 +63,8 @@ def turns(monkeypatch):
         comparison = Comparison(pair)
         for _ in range(4):
             comparison.add(pair)
-        comparison.decide(goals(pair), false_alarm, most_pairs)
+        goals_of.append(goals(pair))
+        comparison.decide(goals_of[-1], false_alarm, most_pairs)
         return comparison
 
     monkeypatch.setattr(settling, "take_turns", take_turns)
@@ -237,6 +243,9 @@ def test_all_comparisons_share_one_probability_of_a_false_alarm(repository, turn
     baseline = stored(repository, "HEAD", anchor="HEAD~")
     settled(repository, baseline, opened(a="baseline", b="anchor"))
     assert alarms == [0.005, 0.005]
+    alarms.clear()
+    settled(repository, replace(baseline, false_alarm=0.04), opened(a="baseline"))
+    assert alarms == [0.04]
 
 
 def test_the_oldest_baseline_has_a_limit_of_its_own(repository, turns):
@@ -246,6 +255,9 @@ def test_the_oldest_baseline_has_a_limit_of_its_own(repository, turns):
     found = settled(repository, baseline, opened(a="baseline", b="anchor"))
     assert found.times["a"][0].status == "regressed"
     assert found.times["b"][0].status == "unchanged"  # less than 5%
+    of_baseline, of_oldest = goals_of
+    assert of_baseline["a"] == Goal(0.02, 0.10)
+    assert of_oldest["b"] == Goal(0.05, 0.10, only_slower=True)
 
 
 def test_the_memory_of_what_has_no_baseline_is_the_bases(repository, turns):

@@ -85,6 +85,44 @@ def test_an_oldest_baseline_that_cannot_be_compared_is_named_beside_the_verdict(
     assert "against the oldest baseline: its code cannot be had" in verdict.cause
 
 
+def test_a_loss_that_stored_times_show_is_not_forgotten_where_the_oldest_code_cannot_be_had():
+    answers = in_turns("unchanged", 0.01)
+    answers.obstacles[NAME, "anchor"] = "its code cannot be had"
+    now, oldest = measurement(1.04, 1.04, 1.04), measurement(*[0.67] * 30)
+    verdict = judge(measurement(*[1.0] * 30), now, anchor=oldest, answers=answers)
+    assert verdict.status == "inconclusive"
+    assert "+55.2%" in verdict.cause
+    assert "against the oldest baseline: its code cannot be had" in verdict.cause
+
+
+def test_the_oldest_code_does_not_answer_for_the_baselines():
+    answers = in_turns("unchanged", against="anchor")
+    answers.obstacles[NAME, "baseline"] = "its code cannot be had"
+    old = measurement(calibration=None)
+    verdict = judge(old, measurement(), anchor=old, answers=answers)
+    assert verdict.status == "inconclusive"
+    assert "against the baseline: its code cannot be had" in verdict.cause
+
+
+@pytest.mark.parametrize(
+    "oldest",
+    [
+        measurement(processes=processes(1.0, 1.0, 1.0, rounds=1, disturbed=9)),
+        measurement(memory={"forward_peak_bytes": 4096, "another_bytes": 1}, processes=[]),
+    ],
+)
+def test_an_oldest_run_whose_times_are_lost_is_asked_in_turns(oldest):
+    assert judge(measurement(), measurement(), anchor=oldest).open == ("anchor",)
+
+
+def test_stored_times_must_exclude_a_loss_since_the_oldest_baseline():
+    """Not just fail to show it: what noise hides, the code itself is asked."""
+    noisy = {"calibration": calibration(sd=0.025)}
+    now, old = measurement(1.06, 1.06, 1.06, **noisy), measurement(*[1.06] * 30, **noisy)
+    assert judge(old, now, anchor=old).open == ()
+    assert judge(old, now, anchor=measurement(*[1.0] * 30)).open == ("anchor",)
+
+
 def test_what_could_not_be_compared_does_not_hide_a_loss_since_long_ago():
     answers = in_turns("regressed", against="anchor")
     answers.obstacles[NAME, "baseline"] = "its code cannot be had"
@@ -261,15 +299,18 @@ def test_a_busy_machine_makes_no_verdict_on_time_but_one_on_memory():
 
 
 @pytest.mark.parametrize(
-    ("change", "visible", "status"),
+    ("against", "change", "visible", "status"),
     [
-        (0.1, 0.6, "inconclusive"),
-        (0.1, 1.4, "unjudged"),
-        (-0.5, 1.4, "inconclusive"),
-    ],  # a gain, most of which is none of noise
+        ("baseline", 0.1, 0.6, "inconclusive"),
+        ("baseline", 0.1, 1.4, "unjudged"),
+        ("baseline", -0.5, 1.4, "inconclusive"),  # a gain, most of which is none of noise
+        ("anchor", -0.3, 1.4, "unjudged"),  # here no gain is to be excluded
+    ],
 )
-def test_turns_that_do_not_even_exclude_twice_the_time_judge_nothing(change, visible, status):
-    change = TimeChange("median_ns", "baseline", "inconclusive", change, 0.5, visible, 3, "c" * 40)
+def test_turns_that_do_not_even_exclude_twice_the_time_judge_nothing(
+    against, change, visible, status
+):
+    change = TimeChange("median_ns", against, "inconclusive", change, 0.5, visible, 3, "c" * 40)
     assert verdict_of("a", [change]).status == status
     grown = MemoryChange("peak", "regressed", 1, 9000)
     assert verdict_of("a", [change], [grown]).status == "regressed"
@@ -282,13 +323,15 @@ def test_turns_that_do_not_even_exclude_twice_the_time_judge_nothing(change, vis
         (10, 11, "regressed"),
         (10, 9, "improved"),
         (None, 11, "unchanged"),
-        (10, None, "unchanged"),
+        (10, None, "incomparable"),
     ],
 )
 def test_launches_are_exact(before, now, status):
     verdict = judge(measurement(launches=before), measurement(launches=now))
     assert verdict.status == status
-    if status != "unchanged":
+    if status == "incomparable":
+        assert verdict.cause == "launches was not measured"
+    elif status != "unchanged":
         assert f"({before} to {now})" in verdict.cause
 
 

@@ -187,7 +187,7 @@ def _compare(
 def _goal(stored: Stored, pair: Pair, name: str, against: Against) -> Goal:
     limits = stored.limits(pair.head.measurements[name])
     if against == "anchor":
-        return Goal(limits.drift, max(limits.visible, 2 * limits.drift), only_slower=True)
+        return Goal(limits.drift, limits.visible_drift, only_slower=True)
     return Goal(limits.ratio, limits.visible)
 
 

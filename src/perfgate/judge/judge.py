@@ -163,7 +163,14 @@ class Judge:
         ]
         if not asked or (answered and (name, "baseline") not in answers.obstacles):
             found = verdict_of(name, [*in_turns, *stored], memory, counts)
-            return replace(found, cause="; ".join([found.cause, *hindered]))
+            lost = [
+                explain(change)
+                for change in stored
+                if change.status == "inconclusive" and (name, change.against) in answers.obstacles
+            ]
+            if lost and found.status in ("unchanged", "improved"):
+                found = replace(found, status="inconclusive")
+            return replace(found, cause="; ".join([found.cause, *lost, *hindered]))
         causes = [explain(change) for change in in_turns]
         if doubt:
             causes.append(doubt + _by_what_is_stored(before, now))
@@ -199,14 +206,18 @@ class Judge:
         found: list[Against] = ["baseline"] if doubt else []
         found += [change.against for change in stored if change.status == "inconclusive"]
         oldest = self._oldest_of(now)
-        if oldest and (doubt or self.strange_anchor(oldest)):
+        if oldest and (doubt or not self._is_telling(oldest)):
             found.append("anchor")
         return list(dict.fromkeys(found))
 
     def _oldest_of(self, now: Measurement) -> Measurement | None:
         """The oldest kept measurement of the same work."""
         oldest = self.oldest.get(now.name)
-        return oldest if oldest and not _incomparable(oldest, now) else None
+        return oldest if oldest and not _is_other_work(oldest, now) else None
+
+    def _is_telling(self, oldest: Measurement) -> bool:
+        """Whether its stored times tell something here."""
+        return not self.strange_anchor(oldest) and bool(oldest.values(_figure(oldest)))
 
     def _doubt(self, before: Measurement, now: Measurement) -> str | None:
         """Why stored times say nothing of the benchmark, if so."""
@@ -229,9 +240,11 @@ class Judge:
             before, now
         )
         oldest = self._oldest_of(now)
-        if oldest and not self.strange_anchor(oldest) and oldest.values(figure):
-            drift = _Comparison(figure, "anchor", noise, basis, limits.drift, only_slower=True)
-            yield drift.judge(oldest, now)
+        if oldest and self._is_telling(oldest):
+            allowed, seen = limits.drift, limits.visible_drift
+            yield _Comparison(
+                figure, "anchor", noise, basis, allowed, seen, only_slower=True
+            ).judge(oldest, now)
         # A ratio hides what slows the reference as well. The fastest process tells a slower
         # program from a machine that is sometimes slow.
         own = self.noises["median_ns"].get(now.name)
@@ -270,10 +283,18 @@ def _by_what_is_stored(before: Measurement, now: Measurement) -> str:
 
 def _incomparable(before: Measurement, now: Measurement) -> str | None:
     """Why the two cannot be compared, if so."""
+    if other := _is_other_work(before, now):
+        return other
+    lost = sorted(before.memory.keys() - now.memory.keys())
+    if before.launches is not None and now.launches is None:
+        lost.append("launches")
+    return f"{', '.join(lost)} was not measured" if lost else None
+
+
+def _is_other_work(before: Measurement, now: Measurement) -> str | None:
+    """Why their times are of different work, if so."""
     if before.measured != now.measured:
         return "not the same work: " + difference(before.measured, now.measured)
     if before.has("ratio") != now.has("ratio"):
         return "only one of the two has an interleaved reference"
-    if lost := before.memory.keys() - now.memory.keys():
-        return f"{', '.join(sorted(lost))} was not measured"
     return None

@@ -52,6 +52,11 @@ class Limits:
     drift: float = 0.05
     memory_bytes: int = 0
 
+    @property
+    def visible_drift(self) -> float:
+        """As `visible`, of the change since the oldest kept baseline."""
+        return max(self.visible, 2 * self.drift)
+
 
 CPU_LIMITS = Limits()
 # The vendor's libraries choose workspaces of up to some hundred KiB by heuristics.

@@ -166,8 +166,9 @@ def _is_unknown(change: TimeChange) -> bool:
     """Whether the turns left it open so far that the time may have doubled."""
     if change.status != "inconclusive" or change.commit is None:
         return False
-    measured = math.log1p(change.change)
-    slower = measured + math.log1p(change.visible) - abs(measured)
+    measured, slower = math.log1p(change.change), math.log1p(change.visible)
+    if change.against != "anchor":  # whose gains are no finding
+        slower += measured - abs(measured)
     return slower >= math.log1p(UNKNOWN)
 
 

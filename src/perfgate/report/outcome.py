@@ -35,34 +35,22 @@ def read_whole(folder: Path) -> Document:
     return content
 
 
-def exit_of(
+def ruling(
     content: Document,
-    expected: Iterable[str] = (),
     failing: Iterable[Status] = FAILING,
     needs_time: bool = False,
-) -> int:
-    """The exit status that the verdicts of a report mean.
+) -> tuple[int, str]:
+    """The exit status that the verdicts of a report mean, and its cause in words.
 
     Args:
         content: the report.
-        expected: the benchmarks that must have a verdict, such as those of the baseline.
         failing: the verdicts that are not to pass.
         needs_time: an unclear time that was compared with no earlier code is not to pass.
 
     Returns:
         the worst of what the verdicts say, what the report says of its run, and `MISSING` where a
-        benchmark was measured or expected and not judged.
+        benchmark was measured and not judged; the cause is empty where all passed.
     """
-    return ruling(content, expected, failing, needs_time)[0]
-
-
-def ruling(
-    content: Document,
-    expected: Iterable[str] = (),
-    failing: Iterable[Status] = FAILING,
-    needs_time: bool = False,
-) -> tuple[int, str]:
-    """The exit status as `exit_of` has it, and its cause in words; empty where all passed."""
     said = content["exit"]
     if said["code"]:
         return int(said["code"]), f"its report says {said['name'].lower()}"
@@ -78,7 +66,7 @@ def ruling(
             "beside it"
         )
     measured = {measurement["name"] for measurement in content["measurements"]}
-    if silent := sorted((measured | set(expected)) - judged.keys()):
+    if silent := sorted(measured - judged.keys()):
         return GateExit.MISSING, f"{', '.join(silent)} has no verdict"
     return GateExit.PASSED, ""
 

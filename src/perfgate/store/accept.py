@@ -22,6 +22,7 @@ def accept(
     replace: bool = False,
     new_history: str | None = None,
     say: Callable[[str], None] = lambda text: None,
+    join: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Path:
     """Store a run as the newest baseline of its device; its calibration goes on.
 
@@ -35,6 +36,7 @@ def accept(
         new_history: why later runs are not to be compared with older baselines than this one.
         say: hears which times are of no use, and that another process stores at the same time,
             before this one waits for it.
+        join: makes what is stored of the present baseline and the run.
 
     Raises:
         BaselineError: the run measured nothing, or does not say on which device; it lacks
@@ -60,6 +62,7 @@ def accept(
         present = baseline.find(baselines, run.device_key)
         if present is not None:
             held = baseline.read_json(present)
+            data = join(held, data) if join else data
             _inherit_calibration(data["benchmarks"], held["benchmarks"])
             data["benchmarks"] += _kept(data, held, source, present, merge, replace)
         data.setdefault(OURS, {})["anchor"] = new_history

@@ -13,7 +13,7 @@ from perfgate.files import write_atomically
 from perfgate.judge.limits import limits_of
 from perfgate.judge.parse import figures_of, parse_benchmark, parse_run
 from perfgate.judge.provenance import Machine, Origin
-from perfgate.judge.record import FIGURES, Measurement, Run
+from perfgate.judge.record import FIGURES, Calibration, Measurement, Run
 from perfgate.progress import Progress
 from perfgate.run.processes import Command, measure_in_process
 from perfgate.run.worker import Order
@@ -45,7 +45,7 @@ def calibrate(
         processes: processes of each of them, as the runs will have that are judged by it.
         announce: hears what happens.
         keep: a folder for what each process measured, with the seconds of every round.
-        add_to: where baselines are stored, whose newest of this device the runs are joined to.
+        add_to: where baselines are stored, whose newest of this device the runs are to join.
         check: is given what the first process measured, and raises what ends the calibration.
 
     Returns:
@@ -53,15 +53,14 @@ def calibrate(
 
     Raises:
         WorkerError: a process failed.
-        CalibrationError: memory, or what is measured, differed between the runs; or `keep` holds
-            an earlier calibration, or cannot be written.
+        CalibrationError: memory, or what is measured, differed between the runs; `keep` holds an
+            earlier calibration, or cannot be written; or the runs cannot be added.
         BaselineError: the baseline to add to cannot be read.
     """
     if keep is not None:
         _prepare(keep)
     data: list[list[dict[str, Any]]] = []
     names: list[str] | None = None
-    held: dict[str, Any] | None = None
     progress = Progress(runs * processes)
     for run in range(1, runs + 1):
         data.append([])
@@ -72,7 +71,8 @@ def calibrate(
             measured = measure_in_process(command, order, announce)
             if names is None:  # before an hour of measuring
                 check(measured)
-                held = None if add_to is None else _held(add_to, measured, processes)
+                if add_to is not None:
+                    _check_addable(add_to, measured, processes)
             names = [entry["fullname"] for entry in measured["benchmarks"]]
             if not names:
                 raise CalibrationError(
@@ -82,8 +82,7 @@ def calibrate(
             if keep is not None:
                 _keep(keep / f"run{run:02}-process{number}.json", measured)
             data[-1].append(measured)
-    result = calibration_of(data)
-    return result if held is None else joined(held, result)
+    return calibration_of(data)
 
 
 def _prepare(keep: Path) -> None:
@@ -176,7 +175,7 @@ def joined(held: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         held, new: runs in pytest-benchmark's JSON.
 
     Raises:
-        CalibrationError: a benchmark took other memory in the stored one.
+        CalibrationError: a benchmark took other memory in the stored one, or other processes.
     """
     before, now = parse_run(held).measurements, parse_run(new)
     of = {entry["fullname"]: entry for entry in held["benchmarks"]}
@@ -194,6 +193,7 @@ def joined(held: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         info = figures_of(entry)
         info["processes"] = [process.entry() for process in old.processes] + info["processes"]
         added = info["calibration"]
+        _check_processes(old.calibration, added["processes"], "the stored baseline")
         info["calibration"] = {
             **added,
             "runs": [*old.calibration.runs, *added["runs"]],
@@ -204,20 +204,20 @@ def joined(held: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return new
 
 
-def _held(baselines: Path, measured: dict[str, Any], processes: int) -> dict[str, Any] | None:
-    """The baseline that runs like this one can be joined to; None if there is none yet."""
-    paths = stored(baselines, parse_run(measured).device_key)
-    if not paths:
-        return None
-    held = read_json(paths[-1])
-    for measurement in parse_run(held).measurements.values():
-        calibration = measurement.calibration
-        if calibration is not None and calibration.processes != processes:
-            raise CalibrationError(
-                f"the runs are of {processes} processes; expected {calibration.processes}, as "
-                f"those of {paths[-1]}: add --processes {calibration.processes}"
-            )
-    return held
+def _check_addable(baselines: Path, measured: dict[str, Any], processes: int) -> None:
+    """Refuse to measure what the present baseline would not be joined with."""
+    for path in stored(baselines, parse_run(measured).device_key)[-1:]:
+        for measurement in parse_run(read_json(path)).measurements.values():
+            if measurement.calibration is not None:
+                _check_processes(measurement.calibration, processes, str(path))
+
+
+def _check_processes(held: Calibration, processes: int, source: str) -> None:
+    if held.processes != processes:
+        raise CalibrationError(
+            f"the runs are of {processes} processes; expected {held.processes}, as those of "
+            f"{source}: add --processes {held.processes}"
+        )
 
 
 def run_figures(processes: Sequence[Measurement]) -> dict[str, float]:

@@ -2,13 +2,15 @@
 
 A run that ends early, or that nothing can be written of, leaves an older one in its place. So that
 the older one is not taken for it, each run leaves word where it can always write, the system's
-folder for temporary files, and takes it back once it is kept.
+folder for temporary files, and takes it back once it is kept: its own word, not that of a run which
+began after it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ def begin(path: Path) -> None:
     """A run begins that is to be kept at `path`."""
     now = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     with contextlib.suppress(OSError):  # then the note at its end must do
-        write_atomically(file_about(path, _SUFFIX), now)
+        write_atomically(file_about(path, _SUFFIX), now + _own())
 
 
 def keep(path: Path, text: str, table: str) -> None:
@@ -35,8 +37,14 @@ def keep(path: Path, text: str, table: str) -> None:
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, text)
     write_atomically(path.with_suffix(".md"), table)
+    word = file_about(path, _SUFFIX)
     with contextlib.suppress(OSError):
-        file_about(path, _SUFFIX).unlink(missing_ok=True)
+        if word.read_text(encoding="utf-8", errors="replace").endswith(_own()):
+            word.unlink()
+
+
+def _own() -> str:
+    return f" (process {os.getpid()})"
 
 
 def read(path: Path, is_named: bool = False) -> dict[str, Any]:
@@ -53,7 +61,7 @@ def read(path: Path, is_named: bool = False) -> dict[str, Any]:
     if not is_named and word.exists():
         began = "a time that cannot be read"
         with contextlib.suppress(OSError):
-            began = one_line(word.read_text(encoding="utf-8", errors="replace")[:40])
+            began = one_line(word.read_text(encoding="utf-8", errors="replace")[:60])
         raise baseline.BaselineError(
             f"the run that began at {began} was not kept, and {path} is of an older one, if it is "
             f"there; expected the last run: measure again, or store the older one with --run {path}"
