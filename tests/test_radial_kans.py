@@ -97,6 +97,17 @@ def test_relu_kan_stores_its_weights_as_published(prefix):
     assert torch.equal(upstream.export(layer)["equal_size_conv.weight"], weight)
 
 
+@pytest.mark.parametrize("prefix", ["", "fused_"])
+def test_bumps_are_zero_as_far_as_numbers_reach(prefix):
+    layer = kan_impls.create_layer(f"{prefix}relu_kan", 3, 2)
+    x = torch.tensor([[1e38, -1e38, 0.5]], requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    found = [y, x.grad, *(parameter.grad for parameter in layer.parameters())]
+    assert all(tensor.isfinite().all() for tensor in found)
+    assert not x.grad[0, :2].any()
+
+
 @pytest.mark.parametrize("prefix", BOTH)
 def test_relu_kan_starts_with_bumps_of_height_one(prefix):
     layer = kan_impls.create_layer(f"{prefix}relu_kan", 2, 1, grid_size=4, order=2)

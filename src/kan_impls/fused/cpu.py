@@ -58,12 +58,14 @@ class Compiled:
         """How a pass is taken without torch's products where that is faster: the forward one, or
         the backward one that makes what `needs` says."""
         x = operands.x
-        if x.shape[0] == 0 or (needs is not None and any(needs.params)):
+        if x.shape[0] == 0:
+            return None
+        if needs is not None and (any(needs.params) or not any(needs[:4])):
             return None
         if not all(tensor is None or tensor.is_contiguous() for tensor in operands.flat):
             return None
         sizes, threads = self.sizes(operands), torch.get_num_threads()
-        return ways.plan(sizes, _direction(needs), threads, cells.workspace_of(x.device).most)
+        return ways.plan(sizes, _direction(needs), threads, cells.WORKSPACE_BYTES)
 
     def sizes(self, operands: Operands) -> Sizes:
         """What decides the way."""
@@ -180,12 +182,15 @@ def _fault(form: Compiled) -> str | None:
 def _passes(
     terms: list[Term], operands: Operands, grad_y: Tensor, are_trained: bool
 ) -> list[Tensor]:
-    """y, and the gradients of x, weight, scale and base_weight, and of parameters that are
-    trained."""
+    """y, and the gradients of x, weight, scale and base_weight; of parameters that are trained
+    with that of x, and without it, as a first layer has it."""
     needs = [(True, True, are_trained), (True, False, False)]
     y = product.forward(operands.x, terms, operands.bias)
     grad_x, (own, base) = product.backward(grad_y, operands.x, terms, True, needs)
-    found = (y, grad_x, own.weight, own.scale, base.weight, *own.params)
+    found = [y, grad_x, own.weight, own.scale, base.weight, *own.params]
+    if are_trained:
+        _, (first, _) = product.backward(grad_y, operands.x, terms, False, needs)
+        found += first.params
     return [tensor for tensor in found if tensor is not None]
 
 

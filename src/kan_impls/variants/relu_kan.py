@@ -72,7 +72,7 @@ class ReluBasis(Basis):
     def value(self, x: Tensor, *params: Tensor) -> Tensor:
         starts, ends = (param.to(x.dtype) for param in params)
         x = x.unsqueeze(-1)
-        return (self.factor * (x - starts).relu() * (ends - x).relu()).square()
+        return (self.factor * ((x - starts).relu() * (ends - x).relu())).square()
 
     def evaluate(
         self,

@@ -19,9 +19,6 @@ struct Plain {
   static const bool HAS_BASE = false;   // the last function is SiLU, whose weights are base_weight
   static const bool HAS_SCALE = false;  // all weights but those take a scale
   static const int NUM_PARAMS = 0;
-
-  template <class Add>
-  __device__ __forceinline__ void param_grads(float, float, Add) const {}
 };
 
 template <class Basis>

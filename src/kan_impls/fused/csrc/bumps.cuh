@@ -5,7 +5,7 @@
 // Bumps of a distance z: a value, and its derivative.
 struct Gaussian {  // exp(-z^2)
   static __device__ __forceinline__ float value(float z) { return expf(-z * z); }
-  static __device__ __forceinline__ float slope(float z) { return -2.f * z * value(z); }
+  static __device__ __forceinline__ float slope(float z) { return -2.f * (z * value(z)); }
 };
 
 struct Switch {  // sech^2(z), of which cosh would overflow
@@ -95,17 +95,18 @@ struct ReluBumps : Plain {
     even_since = relu(x - starts[even]), even_left = relu(ends[even] - x);
     odd_since = relu(x - starts[odd]), odd_left = relu(ends[odd] - x);
   }
+  // Outside of the bump one of the two is 0, and the other may be as large as x: together they are 0.
   __device__ __forceinline__ float value(float since, float left) const {
-    float root = factor * since * left;
+    float root = factor * (since * left);
     return root * root;
   }
   __device__ __forceinline__ float slope(float since, float left) const {
-    return 2.f * factor * (factor * since * left) * (left - since);
+    return 2.f * factor * (factor * (since * left)) * (left - since);
   }
   template <class Add>
   __device__ __forceinline__ void add_both(int function, float grad, float since, float left,
                                            Add add) const {
-    float common = 2.f * factor * factor * since * left * grad;
+    float common = 2.f * factor * grad * (factor * (since * left));
     add(function, -common * left), add(G + function, common * since);
   }
 };

@@ -55,7 +55,7 @@ static void evaluate_cell(const Problem& problem, const Points& cell) {
     }
     points.grad_x += at;
     points.grads += cell.step ? at : input;
-    if (problem.grad_params != nullptr) {
+    if constexpr (B::NUM_PARAMS > 0) if (problem.grad_params != nullptr) {
       const i64 part = item % blocks * inputs + input, size = B::NUM_PARAMS;
       float* sums = problem.grad_params + part * size;
       points.grad_params =
@@ -65,7 +65,9 @@ static void evaluate_cell(const Problem& problem, const Points& cell) {
       } else {
         evaluate_with_params<B, VALUES | GRAD>(problem, points, sums);
       }
-    } else if (cell.step) {
+      continue;
+    }
+    if (cell.step) {
       evaluate<B, VALUES | GRAD, 1>(problem, points);
     } else {
       evaluate<B, VALUES | GRAD, 0>(problem, points);

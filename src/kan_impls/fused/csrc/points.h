@@ -8,18 +8,18 @@ typedef long long i64;
 struct Points {
   const float* x;
   i64 count, input;
-  float* values;         // written, if not null
-  float* slopes;         // written, if not null
+  float* values;         // written
+  float* slopes;         // written
   i64 stride;            // of values and slopes
   const float* grads;    // by the values
   i64 grad_stride, step; // of grads; from point to point: 0 or 1
-  float* grad_x;         // added to, if not null
-  float* grad_params;    // added to, if not null: what each point contributes
+  float* grad_x;         // added to
+  float* grad_params;    // added to: what each point contributes
 
   static constexpr i64 MOST_WITH_PARAMS = 64;  // points, of which grad_params holds so many numbers
 };
 
-// Which of them there are.
+// What is asked for; the rest may be null.
 enum What { VALUES = 1, SLOPES = 2, GRAD = 4, PARAMS = 8 };
 
 // Whether the struct makes a number of NaN, which the functions do not.
@@ -61,7 +61,7 @@ static __forceinline__ void evaluate_chunk(const Problem& problem, const Points&
         sum = fmaf(basis.even_slope(), grads[f * grad_stride + STEP * n], sum);
         if (both) sum = fmaf(basis.odd_slope(), grads[(f + 1) * grad_stride + STEP * n], sum);
       }
-      if (WHAT & PARAMS) {
+      if constexpr ((WHAT & PARAMS) != 0) {
         const float even = grads[f * grad_stride + STEP * n];
         const float odd = both ? grads[(f + 1) * grad_stride + STEP * n] : 0.f;
         basis.param_grads(even, odd, [&](int number, float value) {
@@ -93,7 +93,7 @@ struct Far {
   static void param_grads(const Problem&, float, i64, int, float, Add) {}
 };
 template <int G>
-struct Far<Fourier<G>> : Far<void> {
+struct Far<Fourier<G>> {
   static bool is(float x) { return fabsf(x) > 1e8f / G && fabsf(x) < INFINITY; }
   static void at(const Problem&, float x, i64, int function, float& value, float& slope) {
     const double k = function / 2 + 1, cosine = cos(k * x), sine = sin(k * x);
@@ -133,7 +133,7 @@ static void evaluate_far(const Problem& problem, const Points& points, i64 n) {
     if (!(WHAT & (GRAD | PARAMS))) continue;
     const float grad = points.grads[f * points.grad_stride + STEP * n];
     if (WHAT & GRAD) points.grad_x[n] += slope * grad;
-    if (WHAT & PARAMS) {
+    if constexpr ((WHAT & PARAMS) != 0) {
       Far<B>::param_grads(problem, points.x[n], points.input, f, grad, [&](int number, float by) {
         points.grad_params[number * Points::MOST_WITH_PARAMS + n] += by;
       });
