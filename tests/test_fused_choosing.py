@@ -5,10 +5,12 @@ import warnings
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 import kan_impls
 from kan_impls.fused import choosing, cuda, dispatch, doctor, forms, proof, tuning, workspace
 from kan_impls.fused.__main__ import main
+from kan_impls.fused.compiler import KernelUnavailable
 from kan_impls.fused.forms import Formula, Kernels, Product
 from kan_impls.fused.tiles import FORWARD_TILES
 from tests.emulated_driver import pretend_driver
@@ -227,6 +229,31 @@ def test_memory_that_runs_out_takes_the_smallest_workspace(driver, monkeypatch):
     arguments = (operands, build().basis, "product", True, None)
     assert dispatch._run("forward", run, *arguments) == Product(dispatch.cells.SMALLEST)
     assert taken == [Product(), Product(dispatch.cells.SMALLEST)]
+
+
+def test_memory_that_runs_out_in_a_measurement_takes_the_smallest_workspace(driver, clock):
+    def run(form):
+        if form != Product(dispatch.cells.SMALLEST):
+            raise torch.OutOfMemoryError("none left")
+        return form
+
+    operands = dispatch.Operands(torch.zeros(4, 6), torch.zeros(6, 6, 5))
+    arguments = (operands, build().basis, "auto", False, None)
+    assert dispatch._run("forward", run, *arguments) == Product(dispatch.cells.SMALLEST)
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused"])
+def test_nothing_is_launched_on_fake_tensors(driver, clock, backend):
+    layer = build(backend)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        x = mode.from_tensor(torch.rand(ROWS, IN_FEATURES))
+        if backend == "auto":
+            assert layer(x).shape == (ROWS, OUT_FEATURES)
+        else:
+            with pytest.raises(KernelUnavailable, match="fake"):
+                layer(x)
+    assert not driver.launched
+    assert not clock.timed
 
 
 def test_a_command_chooses_ahead_and_the_report_lists_what_it_chose(

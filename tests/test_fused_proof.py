@@ -369,6 +369,16 @@ def test_a_test_that_ends_the_device_is_not_repeated(driver, new_process, monkey
     assert not driver.launched
 
 
+@pytest.mark.parametrize("status", [4, 900, 906])
+def test_what_another_thread_does_is_no_fault_of_the_kernel(driver, new_process, tmp_path, status):
+    driver.failures["cuLaunchKernel"] = status  # it captures, or the process ends
+    with pytest.raises(RuntimeError, match=f"{status}, text of the driver"):
+        build()(random_like(build(), 9, 6))
+    assert not verdict_files(tmp_path)
+    driver.failures.clear()
+    build("fused")(random_like(build(), 9, 6))
+
+
 def test_a_fault_that_shows_in_a_later_launch_is_the_kernels_too(driver, new_process):
     driver.failures["cuLaunchKernel"] = 700  # launches are asynchronous
     with pytest.raises(RuntimeError, match="700, text of the driver") as caught:

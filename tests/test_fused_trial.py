@@ -7,6 +7,7 @@ import torch
 
 from kan_impls.fused import kernels, trial
 from kan_impls.fused.kernels import Device, Element, Layer, Precision
+from kan_impls.fused.tiles import PARAM_GRAD_TILES
 from kan_impls.fused.trial import error_of
 
 FUNCTIONS = kernels.standard_functions()
@@ -98,6 +99,19 @@ def test_one_shape_has_no_bias_and_parameters_that_inputs_share(functions):
     for param in bare.params:
         assert bare.x.shape[1] % param.shape[0] == 0
         assert param.shape[0] < bare.x.shape[1]
+
+
+def test_one_shape_gives_the_blocks_of_the_parameters_gradient_more_than_one_turn():
+    functions = next(each for each in kernels.standard_functions() if each.basis.trained)
+    layer = Layer(functions, 65_536, 64, 64, Element.FLOAT, Precision.ACCURATE, Device(90, 132))
+    size = sum(functions.basis.param_sizes)
+    plan = kernels.param_grad(layer, size)
+    (last,) = trial.plans_of("param_grad", plan, size=size)[-1]
+    rows_at_once = last.launches[0].grid[0] * next(
+        tile.rows for tile in PARAM_GRAD_TILES if f", {tile.warps}>" in last.launches[0].kernel
+    )
+    assert last.launches[0].kernel == plan.launches[0].kernel
+    assert last.layer.rows / rows_at_once > 1
 
 
 def test_a_kernel_that_no_shape_takes_says_so(monkeypatch):

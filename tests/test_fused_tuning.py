@@ -8,6 +8,7 @@ import torch
 
 from kan_impls.fused import decisions, tuning
 from kan_impls.fused.compiler import KernelUnavailable
+from kan_impls.fused.proof import KernelRefused
 from kan_impls.fused.tuning import Choice, Timing
 from tests.forked import METHODS, forked
 from tests.fused_helpers import FakeGpus, pretend_environment
@@ -175,6 +176,51 @@ def test_what_ran_out_of_memory_is_measured_another_time(choose, folder, monkeyp
     assert not files(folder)
     with pytest.raises(torch.OutOfMemoryError, match="none left"):
         tuning.choose(SUBJECT, CPU, ["product"], run, warnings.warn)
+
+
+def test_memory_that_runs_out_while_it_is_timed_leaves_a_candidate_out(monkeypatch, folder):
+    timed = []
+
+    def clock(run, device):
+        timed.append(run.args[0])
+        if run.args[0] == "kernels" and timed.count("kernels") == 3:
+            raise torch.OutOfMemoryError("another process took it")
+        return 1e-6
+
+    monkeypatch.setattr(tuning, "clock", clock)
+    assert tuning.choose(SUBJECT, CPU, NAMES, lambda name: None, warnings.warn) == "product"
+    assert timed.count("kernels") == 3
+    assert not files(folder)
+
+
+def test_what_was_given_up_is_not_chosen_for_its_wide_margin(monkeypatch):
+    seconds = {"kernels": iter([12e-6, 100e-6]), "product": iter([5e-6] * 99)}
+    monkeypatch.setattr(tuning, "clock", lambda run, device: next(seconds[run.args[0]]))
+    found = tuning.choose(SUBJECT, CPU, ["kernels", "product"], lambda name: None, warnings.warn)
+    assert found == "product"
+
+
+def test_a_choice_that_has_not_seen_all_candidates_is_a_miss(choose):
+    choose({"product": 1e-5, "formula": 2e-5}, NAMES[1:])
+    seconds = {"kernels": 5e-6, "product": 1e-5, "formula": 2e-5}
+    assert choose(seconds)[0] == "kernels"
+    assert choose(seconds, NAMES[::2])[1].runs == []  # fewer of them are no reason
+
+
+@pytest.mark.parametrize("kind", [KernelUnavailable, KernelRefused])
+def test_only_what_was_refused_is_not_tried_again(monkeypatch, folder, kind):
+    tried = []
+
+    def run(name):
+        tried.append(name)
+        if name == "kernels":
+            raise kind("cannot be had")
+
+    monkeypatch.setattr(tuning, "clock", lambda run, device: run() or 1e-5)
+    for _ in range(2):
+        assert tuning.choose(SUBJECT, CPU, NAMES, run, lambda error: None) == "product"
+    assert tried.count("kernels") == (1 if kind is KernelRefused else 2)
+    assert len(files(folder)) == (kind is KernelRefused)
 
 
 def test_other_errors_stay_what_they_are(choose):

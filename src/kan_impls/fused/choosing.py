@@ -21,6 +21,7 @@ from kan_impls.fused.evaluated import EvaluatedBasis
 from kan_impls.fused.forms import Form, Formula, Kernels, Product
 from kan_impls.fused.operands import Needs, Operands, terms_of
 from kan_impls.fused.term import Term
+from kan_impls.fused.transforms import is_fake
 
 
 class Candidates(NamedTuple):
@@ -48,6 +49,7 @@ def is_open(operands: Operands) -> bool:
     return (
         is_measured(operands.x.device)
         and operands.x.shape[0] > 0
+        and not is_fake(operands.flat)
         and not torch.are_deterministic_algorithms_enabled()
         and not torch.cuda.is_current_stream_capturing()
         and not torch.compiler.is_compiling()

@@ -23,8 +23,19 @@ BAD_LAUNCH = frozenset({1, 701})
 FOREIGN_CONTEXT = frozenset({201, 400})
 
 
+# What another thread or the end of the process causes: not initialised, shutting down, and a stream
+# that is being captured. The device goes on.
+TRANSIENT = frozenset({3, 4, *range(900, 909)})
+
+
+class TransientError(RuntimeError):
+    """The driver failed with one of `TRANSIENT`."""
+
+
 def error(status: int, message: str, unusable: frozenset[int] = frozenset()) -> RuntimeError:
     """The error of a status: `KernelUnavailable` for one of `unusable`."""
     if status == OUT_OF_MEMORY:
         return torch.OutOfMemoryError(message)
-    return KernelUnavailable(message) if status in unusable else RuntimeError(message)
+    if status in unusable:
+        return KernelUnavailable(message)
+    return TransientError(message) if status in TRANSIENT else RuntimeError(message)

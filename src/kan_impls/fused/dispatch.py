@@ -48,6 +48,7 @@ from kan_impls.fused.jit import CompileError, KernelUnavailable
 from kan_impls.fused.kernels import Precision
 from kan_impls.fused.operands import Needs, Operands, of_sets
 from kan_impls.fused.term import Term
+from kan_impls.fused.transforms import is_fake
 from kan_impls.fused.workspace import Workspace
 
 Backend = Literal["auto", "fused", "product"]
@@ -147,19 +148,20 @@ def _run(
     needs: Needs | None,
 ) -> Result:
     """A pass in the form that is demanded, measured to be the fastest, or suggested."""
-    if backend == "auto" and not is_fixed and choosing.is_open(operands):
-        _check_devices(operands)
 
-        def find() -> choosing.Candidates:
-            suggested = _suggested(operands, basis, backend)
-            has_kernels = _obstacle(operands, basis) is None
-            return choosing.Candidates(suggested, has_kernels, _can_evaluate(operands, basis))
+    def find() -> choosing.Candidates:
+        suggested = _suggested(operands, basis, backend)
+        has_kernels = _obstacle(operands, basis) is None
+        return choosing.Candidates(suggested, has_kernels, _can_evaluate(operands, basis))
 
-        form = choosing.chosen(which, operands, basis, needs, find, run, _leave_out)
-    else:
-        form = _suggested(operands, basis, backend)
-    instead = Product()
+    instead: Form = Product()
+    form: Form | None = None
     try:
+        if backend == "auto" and not is_fixed and choosing.is_open(operands):
+            _check_devices(operands)
+            form = choosing.chosen(which, operands, basis, needs, find, run, _leave_out)
+        else:
+            form = _suggested(operands, basis, backend)
         forms.ran(which, form)
         return run(form)
     except (KernelUnavailable, CompileError) as error:
@@ -223,7 +225,7 @@ def _takes_kernels(operands: Operands, basis: Basis, backend: str) -> bool:
     """
     if backend == "product" or operands.x.shape[0] == 0:
         return False
-    if backend == "auto" and not _pay(operands):
+    if backend == "auto" and (not _pay(operands) or is_fake(operands.flat)):
         return False
     _check_devices(operands)
     obstacle = _obstacle(operands, basis)
@@ -255,7 +257,7 @@ def _is_on_gpu(operands: Operands) -> bool:
 
 def _can_evaluate(operands: Operands, basis: Basis) -> bool:
     """Whether kernels may evaluate the basis for the product form."""
-    if not _is_on_gpu(operands) or operands.x.shape[0] == 0:
+    if not _is_on_gpu(operands) or operands.x.shape[0] == 0 or is_fake(operands.flat):
         return False
     dtype = torch.promote_types(
         torch.promote_types(operands.x.dtype, operands.weight.dtype), torch.float32
@@ -291,6 +293,8 @@ def _obstacle(operands: Operands, basis: Basis) -> str | None:
             f"the layer has {operands.weight.shape[2]} outputs, and a launch of the fused kernels "
             f"at most {kernels.MAX_OUTPUTS}: split the layer"
         )
+    if is_fake(operands.flat):
+        return "the tensors are fake, and the fused kernels take memory: take backend='auto'"
     return _device_obstacle(operands.x.device)
 
 

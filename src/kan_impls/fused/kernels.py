@@ -146,7 +146,9 @@ def input_grad(layer: Layer, tiling: Tiling = SUGGESTED) -> Plan:
     return Plan(layer, (launch,), _read_by(layer, "grad_y", "grad_x"))
 
 
-def param_grad(layer: Layer, size: int, tiling: Tiling = SUGGESTED) -> Plan:
+def param_grad(
+    layer: Layer, size: int, tiling: Tiling = SUGGESTED, most_blocks: int = MAX_GRID[0]
+) -> Plan:
     """Plan the gradients of the basis's parameters, `size` numbers for each input.
 
     They come as float32 of shape `(parts, inputs, size)`, and are the sums over the first
@@ -161,7 +163,7 @@ def param_grad(layer: Layer, size: int, tiling: Tiling = SUGGESTED) -> Plan:
         tile = tiling.tile
     part_bytes = layer.inputs * size * 4
     affordable = max(1, WORKSPACE_BYTES // (part_bytes * tile.warps))
-    blocks = min(ceil_div(layer.rows, tile.rows), affordable)
+    blocks = min(ceil_div(layer.rows, tile.rows), affordable, most_blocks)
     launch = _grad_of_values(layer, "param_grad", tile, blocks * tile.rows)
     tensors = _read_by(layer, "grad_y", "grad_params")
     return Plan(layer, (launch,), tensors, blocks * tile.warps * part_bytes)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
 
@@ -16,6 +17,12 @@ def needs_formula(tensors: Iterable[Tensor | None], is_compiling: bool) -> bool:
     if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
         return True
     return not is_compiling and (_is_dual(tensors) or _is_traced())
+
+
+def is_fake(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether there are shapes only: of fake tensors, which have no memory, or in their mode."""
+    mode = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+    return mode is not None or any(isinstance(tensor, FakeTensor) for tensor in tensors)
 
 
 def _is_traced() -> bool:

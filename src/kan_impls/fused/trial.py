@@ -7,7 +7,8 @@ written. Outputs start as NaN, which shows what was not written.
 The shapes fill no tile, and give every pipeline more stages than it holds. One is aligned for
 access by vectors and one is not, has no bias, and its inputs share parameters of the basis. The
 forward pass runs with one sum over K and with several, the gradient of the weights also with more
-rows than one of its sums takes.
+rows than one of its sums takes, that of the basis's parameters with more than its blocks take at
+once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kan_impls.fused import jit, kernels, product
+from kan_impls.fused import cuda_errors, jit, kernels, product
 from kan_impls.fused.guarded_memory import GuardedMemory, Key
 from kan_impls.fused.kernels import Element, Layer, Plan
 from kan_impls.fused.operands import Operands, terms_of
@@ -80,7 +81,10 @@ def run(which: str, plan: Plan, device: torch.device, **options: int) -> Outcome
         try:
             _launch(which, trials, memory, device)
             memory.read_back()
-        except (jit.KernelUnavailable, jit.CompileError, torch.OutOfMemoryError):
+        except (
+            *(jit.KernelUnavailable, jit.CompileError, torch.OutOfMemoryError),
+            cuda_errors.TransientError,
+        ):
             raise
         except RuntimeError as error:  # launches are asynchronous: the fault of any before
             raise Crashed(error) from error
@@ -111,8 +115,9 @@ def plans_of(which: str, plan: Plan, **options: int) -> list[list[Plan]]:
     """
     planner, kernel = getattr(kernels, which), plan.launches[0].kernel
 
-    def planned(layer: Layer, sms: int = 1) -> Plan:
-        found: Plan = planner(replace(layer, device=replace(layer.device, sms=sms)), **options)
+    def planned(layer: Layer, sms: int = 1, **more: int) -> Plan:
+        layer = replace(layer, device=replace(layer.device, sms=sms))
+        found: Plan = planner(layer, **options, **more)
         return found
 
     def has_kernel(layer: Layer) -> bool:
@@ -135,6 +140,8 @@ def plans_of(which: str, plan: Plan, **options: int) -> list[list[Plan]]:
     if which == "weight_grad":
         rows = kernels.WEIGHT_GRAD_ROWS * kernels.WEIGHT_GRAD_TILES_PER_PART + 37
         found.append([planned(replace(found[0][0].layer, rows=rows, inputs=5))])
+    if which == "param_grad":
+        found.append([planned(found[0][0].layer, most_blocks=2)])
     return found
 
 

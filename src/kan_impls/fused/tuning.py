@@ -95,25 +95,36 @@ class Timing:
 
 @dataclass(frozen=True)
 class Choice:
-    """The candidate that is chosen, and the times of all that were measured, by their names."""
+    """The candidate that is chosen, and the times of all that were measured, by their names.
+
+    Args:
+        refused: candidates whose kernels have failed their known-answer test.
+    """
 
     chosen: str
     timings: Mapping[str, Timing]
+    refused: Sequence[str] = ()
 
     @classmethod
-    def among(cls, timings: Mapping[str, Timing]) -> Choice:
-        """The first of those that are as fast as the fastest one."""
-        fastest = min(timings.values(), key=lambda timing: timing.median_us)
-        chosen = next(name for name, timing in timings.items() if timing.ties_with(fastest))
-        return cls(chosen, timings)
+    def among(
+        cls, timings: Mapping[str, Timing], left: Sequence[str], refused: Sequence[str] = ()
+    ) -> Choice:
+        """The first of those that are `left` and as fast as the fastest one. Others were measured
+        so seldom that their margins tell nothing."""
+        of = {name: timings[name] for name in timings if name in left}
+        fastest = min(of.values(), key=lambda timing: timing.median_us)
+        chosen = next(name for name, timing in of.items() if timing.ties_with(fastest))
+        return cls(chosen, timings, refused)
 
     @classmethod
     def of(cls, decision: Mapping[str, object] | None) -> Choice | None:
         """The choice that was stored; None where something else was."""
-        if decision is None or decision.keys() != {"chosen", "timings"}:
+        if decision is None or decision.keys() != {"chosen", "timings", "refused"}:
             return None
-        chosen, timings = decision["chosen"], decision["timings"]
-        if not isinstance(timings, dict) or chosen not in timings:
+        chosen, timings, refused = (decision[key] for key in ("chosen", "timings", "refused"))
+        if not isinstance(timings, dict) or not isinstance(chosen, str) or chosen not in timings:
+            return None
+        if not isinstance(refused, list) or not all(isinstance(name, str) for name in refused):
             return None
         found = {}
         for name, figures in timings.items():
@@ -122,7 +133,11 @@ class Choice:
             if not all(isinstance(n, float) and 0 <= n < math.inf for n in figures.values()):
                 return None
             found[name] = Timing(**figures)
-        return cls(str(chosen), found)
+        return cls(chosen, found, refused)
+
+    def is_of(self, candidates: Sequence[str]) -> bool:
+        """Whether it has considered all of these, the chosen one among them."""
+        return self.chosen in candidates and {*candidates} <= {*self.timings, *self.refused}
 
     def __str__(self) -> str:
         """The chosen one first, and the others by their times."""
@@ -159,43 +174,51 @@ def choose(
     environment = environment_of(device)
     if how == "1":
         stored = Choice.of(decisions.read(_KIND, environment, subject))
-        if stored is not None and stored.chosen in candidates:
+        if stored is not None and stored.is_of(candidates):
             return stored.chosen
-    timings, lost = _measured(device, candidates, run)
+    timings, left, lost = _measured(device, candidates, run)
     if not timings:
-        raise lost[0]
-    unusable = [error for error in lost if not isinstance(error, torch.OutOfMemoryError)]
+        raise next(iter(lost.values()))
+    unusable = [error for error in lost.values() if not isinstance(error, torch.OutOfMemoryError)]
     if unusable:
         give_up(unusable[0])
-    choice = Choice.among(timings)
-    if len(unusable) == len(lost):  # what there was no memory for may be the fastest another time
+    refused = [name for name, error in lost.items() if isinstance(error, proof.KernelRefused)]
+    choice = Choice.among(timings, left, refused)
+    if len(refused) == len(lost):  # what did not run this time may be the fastest another time
         decisions.write(_KIND, environment, subject, asdict(choice))
     return choice.chosen
 
 
 def _measured(
     device: torch.device, candidates: Sequence[str], run: Callable[[str], object]
-) -> tuple[dict[str, Timing], list[Exception]]:
-    """The times of the candidates that run, in their order, and why others do not."""
-    seconds, lost = dict[str, list[float]](), list[Exception]()
+) -> tuple[dict[str, Timing], list[str], dict[str, Exception]]:
+    """The times of the candidates that run, in their order; which of them were measured to the end;
+    and why others do not run."""
+    seconds, lost = dict[str, list[float]](), dict[str, Exception]()
     for name in candidates:  # compiled, proven, and its memory taken, before anything is timed
         try:
             run(name)
         except (KernelUnavailable, CompileError, torch.OutOfMemoryError) as error:
-            lost.append(error.with_traceback(None))  # which keeps the tensors of its frames
+            lost[name] = error.with_traceback(None)  # which keeps the tensors of its frames
         else:
             seconds[name] = []
     left, spent = list(seconds), 0.0
     for number in range(ROUNDS):
         for name in left if number % 2 == 0 else reversed(left):
-            seconds[name].append(clock(partial(run, name), device))
-            spent += seconds[name][-1]
-        fastest = min((min(each) for each in seconds.values()), default=0)
+            try:
+                seconds[name].append(clock(partial(run, name), device))
+            except torch.OutOfMemoryError as error:  # another process has taken what there was
+                lost[name] = error.with_traceback(None)
+            else:
+                spent += seconds[name][-1]
+        left = [name for name in left if name not in lost]
+        fastest = min((min(seconds[name]) for name in left), default=0)
         if number:
             left = [name for name in left if min(seconds[name]) <= HOPELESS * fastest]
         if spent > SECONDS and number + 1 >= LEAST_ROUNDS:
             break
-    return {name: Timing.of(each) for name, each in seconds.items()}, lost
+    of = {name: Timing.of(each) for name, each in seconds.items() if name not in lost}
+    return of, left, lost
 
 
 def environment_of(device: torch.device) -> dict[str, str]:
