@@ -204,7 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     split = given.index("--") if "--" in given else len(given)
     whole = parser()
     _complete(whole)
-    chosen = whole.parse_args(given[:split])
+    chosen, unknown = whole.parse_known_args(given[:split])
+    if unknown:
+        whole.error(
+            f"unrecognized arguments: {' '.join(unknown)}; put what is pytest's behind --, as in "
+            f"kan-bench {chosen.command} ... -- {' '.join(unknown)}"
+        )
     chosen.pytest = given[split + 1 :]
     from perfgate import commands
 

@@ -313,3 +313,9 @@ def test_a_comparison_of_revisions_that_was_stopped_says_so(folder, monkeypatch,
     monkeypatch.setattr("perfgate.ab.run.compare_revisions", lambda *a: outcome)
     assert main(["ab", "main", "--report", "ab"]) == code
     assert (folder / "ab" / "exit_code").read_text() == f"{code}\n"
+
+
+def test_an_option_of_pytest_in_the_wrong_place_says_where_it_belongs(capsys):
+    with pytest.raises(SystemExit):
+        main(["ab", "HEAD~1", "-k", "mlp"])
+    assert "behind --, as in kan-bench ab ... -- -k mlp" in capsys.readouterr().err
