@@ -12,7 +12,8 @@ import kan_impls
 from kan_impls.basis.base import basis_of
 from kan_impls.basis.silu import SiluBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import cells, cpu, product
+from kan_impls.fused import cells, cpu, formula, product
+from kan_impls.fused.operands import Needs, Operands
 from kan_impls.fused.term import Term
 from perfgate.measure.memory import measure_peaks
 from tests.cases import ROWS, other_fused
@@ -29,7 +30,7 @@ from tests.helpers import (
 )
 from tests.reference import efficient_kan_ref
 
-# Relative to the norm. float64: the issue's figure. float32: four times sqrt(K) + 16
+# Relative to the norm. float64: what is promised. float32: four times sqrt(K) + 16
 # roundings of 2**-24, with sums of K = 400 terms and at most 8 in a power.
 # bfloat16: basis, scaled weights, product and result are rounded to 2**-9, each at most twice.
 BOUNDS = {torch.float64: 1e-10, torch.float32: 4 * 2**-24 * (20 + 8), torch.bfloat16: 8 * 2**-9}
@@ -199,7 +200,7 @@ def test_saves_its_input_and_its_parameters_and_nothing_else(device, kind):
 @pytest.mark.parametrize("dtype", [torch.float32], ids=str)
 @pytest.mark.usefixtures("made_by")
 def test_float32_is_accurate_over_ten_thousand_terms(device, kind, dtype):
-    # The issue's figure, for K = 10,000 and 9,000, by the same layer in float64.
+    # What is promised, for K = 10,000 and 9,000, by the same layer in float64.
     layer = build(device, kind, dtype, 1000, 64, grid_size=5)
     exact = copy.deepcopy(layer).double()
     x, grad_y = random_like(layer, 30, 1000), random_like(layer, 30, 64)
@@ -220,7 +221,7 @@ def test_basis_is_accurate_to_the_300th_harmonic(device, dtype, scale):
     k = torch.arange(1, 301, device=device, dtype=torch.float64)
     angle = x.double() * k
     expected = torch.stack((angle.cos(), angle.sin()), -1).flatten(1)
-    # float32: the issue's figure, some 16 roundings of 6e-8 (without restarts 1.3e-5).
+    # float32: what is promised, some 16 roundings of 6e-8 (without restarts 1.3e-5).
     # float64: as much of its roundings, and the angles here and there are rounded themselves.
     bound = 1e-6 if dtype == torch.float32 else 2e-15 + 2**-52 * angle.abs().max().item()
     assert (layer(x).double() - expected).abs().max().item() <= bound
@@ -566,3 +567,23 @@ def test_runs_on_the_current_stream(device, kind):
     # The same kernels in the same order, up to what library products may reorder.
     assert_close(actual, expected, 1e-5)
     assert to_numpy(late).any()
+
+
+@pytest.mark.parametrize(
+    ("ends", "grid_size"), [((-1.0, 1.0), 5), ((0.0, 10.0), 200), ((100.0, 101.0), 5)]
+)
+def test_the_formula_is_as_exact_as_the_product(ends, grid_size):
+    """On a GPU it may be the form that is measured to be the fastest."""
+    basis = UniformBSplineBasis.over(*ends, grid_size, 3)
+    low, high = ends
+    x = (low + (high - low) * torch.rand(40, 6, dtype=torch.float64)).float()
+    weight, grad_y = torch.randn(basis.num_basis, 6, 5), torch.randn(40, 5)
+    operands = Operands(x.requires_grad_(), weight.requires_grad_())
+    wide = Operands(*(tensor.detach().double().requires_grad_() for tensor in operands[:2]))
+    needs = Needs(True, True)
+    y, exact = formula.forward(operands, basis), formula.forward(wide, basis)
+    grads = formula.backward(grad_y, operands, basis, needs)
+    exact_grads = formula.backward(grad_y.double(), wide, basis, needs)
+    for actual, expected in zip([y, *grads[:2]], [exact, *exact_grads[:2]], strict=True):
+        error = relative_error(actual.detach(), expected.detach())
+        assert error <= 1e-6  # as documented of every form

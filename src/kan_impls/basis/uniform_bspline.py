@@ -97,9 +97,10 @@ class UniformBSplineBasis(Basis):
         index = torch.arange(
             self.num_basis + self.spline_order + 1, device=x.device, dtype=torch.float64
         )
-        knots = (self.first_knot + index * self.step).to(x.dtype)
+        knots = self.first_knot + index * self.step
         spline = BSplineBasis(self.num_basis - self.spline_order, self.spline_order)
-        return spline.value(x, knots.unsqueeze(0))
+        # As in `prepare`: in the dtype of x, far from zero or in a fine grid, digits would be lost.
+        return spline.value(x.double(), knots.unsqueeze(0)).to(x.dtype)
 
     def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
         """The cell of x, counted from the first knot, and the fraction in it."""
