@@ -193,6 +193,21 @@ def test_memory_that_runs_out_while_it_is_timed_leaves_a_candidate_out(monkeypat
     assert not files(folder)
 
 
+def test_where_the_fastest_runs_out_of_memory_the_next_one_is_chosen(monkeypatch):
+    timed = []
+
+    def clock(run, device):
+        timed.append(run.args[0])
+        if run.args[0] == "product":
+            return 1e-4  # and so given up after two rounds
+        if timed.count("kernels") == 3:
+            raise torch.OutOfMemoryError("another process took it")
+        return 1e-6
+
+    monkeypatch.setattr(tuning, "clock", clock)
+    assert tuning.choose(SUBJECT, CPU, NAMES[:2], lambda name: None, warnings.warn) == "product"
+
+
 def test_what_was_given_up_is_not_chosen_for_its_wide_margin(monkeypatch):
     seconds = {"kernels": iter([12e-6, 100e-6]), "product": iter([5e-6] * 99)}
     monkeypatch.setattr(tuning, "clock", lambda run, device: next(seconds[run.args[0]]))

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, TypeVar, get_args
 
 import torch
@@ -148,17 +149,12 @@ def _run(
     needs: Needs | None,
 ) -> Result:
     """A pass in the form that is demanded, measured to be the fastest, or suggested."""
-
-    def find() -> choosing.Candidates:
-        suggested = _suggested(operands, basis, backend)
-        has_kernels = _obstacle(operands, basis) is None
-        return choosing.Candidates(suggested, has_kernels, _can_evaluate(operands, basis))
-
     instead: Form = Product()
     form: Form | None = None
     try:
         if backend == "auto" and not is_fixed and choosing.is_open(operands):
             _check_devices(operands)
+            find = partial(_candidates, operands, basis)
             form = choosing.chosen(which, operands, basis, needs, find, run, _leave_out)
         else:
             form = _suggested(operands, basis, backend)
@@ -175,6 +171,13 @@ def _run(
         instead = Product(cells.SMALLEST)
     forms.ran(which, instead)
     return run(instead)
+
+
+def _candidates(operands: Operands, basis: Basis) -> choosing.Candidates:
+    """What measurements choose from."""
+    suggested = _suggested(operands, basis, "auto")
+    has_kernels = _obstacle(operands, basis) is None
+    return choosing.Candidates(suggested, has_kernels, _can_evaluate(operands, basis))
 
 
 def _suggested(operands: Operands, basis: Basis, backend: str) -> Form:
@@ -294,7 +297,7 @@ def _obstacle(operands: Operands, basis: Basis) -> str | None:
             f"at most {kernels.MAX_OUTPUTS}: split the layer"
         )
     if is_fake(operands.flat):
-        return "the tensors are fake, and the fused kernels take memory: take backend='auto'"
+        return "the tensors are fake, and the fused kernels read memory: take backend='auto'"
     return _device_obstacle(operands.x.device)
 
 

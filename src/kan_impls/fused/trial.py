@@ -35,6 +35,14 @@ ROWS = range(351, 0, -10)
 # An element may be off by so many times what all may be on average: roundings stay below 8.
 _WORST = 16
 
+# What says nothing of the kernel as it runs.
+_OTHER_ERRORS = (
+    jit.KernelUnavailable,
+    jit.CompileError,
+    torch.OutOfMemoryError,
+    cuda_errors.TransientError,
+)
+
 
 class Crashed(Exception):  # noqa: N818  (it carries the error)
     """The device failed while the kernels ran, with this error of CUDA."""
@@ -81,10 +89,7 @@ def run(which: str, plan: Plan, device: torch.device, **options: int) -> Outcome
         try:
             _launch(which, trials, memory, device)
             memory.read_back()
-        except (
-            *(jit.KernelUnavailable, jit.CompileError, torch.OutOfMemoryError),
-            cuda_errors.TransientError,
-        ):
+        except _OTHER_ERRORS:
             raise
         except RuntimeError as error:  # launches are asynchronous: the fault of any before
             raise Crashed(error) from error

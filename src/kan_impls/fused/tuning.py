@@ -218,7 +218,7 @@ def _measured(
         if spent > SECONDS and number + 1 >= LEAST_ROUNDS:
             break
     of = {name: Timing.of(each) for name, each in seconds.items() if name not in lost}
-    return of, left, lost
+    return of, left or list(of), lost  # none is left where memory ran out for the fastest
 
 
 def environment_of(device: torch.device) -> dict[str, str]:
