@@ -4,6 +4,12 @@
 #include "layer.h"
 #include "multiply.h"
 
+const int WIDTH = 256;  // outputs of a block
+
+struct InRows {
+  static const int STEP = 1, ROW = WIDTH;
+};
+
 // To whole tiles of outputs.
 static i64 rounded_up(i64 size) { return (size + TILE_OUTPUTS - 1) / TILE_OUTPUTS * TILE_OUTPUTS; }
 
@@ -22,7 +28,6 @@ static __forceinline__ void scale_row(float* __restrict to, const float* row, co
 // after the other. A row of these is read so far at once that the processor sees what comes next.
 struct ForwardBlocks {
   static constexpr i64 DEPTH = 256;  // functions of a block, or those of one input
-  static constexpr i64 WIDTH = 256;  // outputs
 
   const Problem& problem;
   const int functions;
@@ -170,7 +175,7 @@ struct BackwardBlocks {
 
   void write(i64 input) const {
     evaluate_at(input);
-    for (i64 o = 0; o < problem.outputs; o += TILE_OUTPUTS) write_panel(input, o);
+    for (i64 o = 0; o < problem.outputs; o += WIDTH) write_outputs(input, o);
     if (problem.grad_x != nullptr) write_grad_x(input);
   }
 
@@ -198,32 +203,40 @@ struct BackwardBlocks {
     return std::any_of(first, first + problem.rows, [](float value) { return value != 0.f; });
   }
 
-  // Of all functions and a panel of outputs: one read of the weights serves all gradients.
-  void write_panel(i64 input, i64 o) const {
-    const i64 rows = problem.rows, count = std::min<i64>(TILE_OUTPUTS, problem.outputs - o);
+  // Of all functions and some outputs: one read of the weights serves all gradients.
+  void write_outputs(i64 input, i64 output) const {
+    const i64 count = std::min<i64>(WIDTH, problem.outputs - output);
     const bool has_sums = problem.grad_weight || problem.grad_scale || problem.grad_base_weight;
-    float total[TILE_OUTPUTS] = {};
+    float total[WIDTH] = {};
     for (i64 first = 0; first < functions; first += TILE_ROWS) {
       const int size = (int)std::min<i64>(TILE_ROWS, functions - first);
-      float sums[TILE_ROWS * TILE_OUTPUTS] = {}, staged[TILE_ROWS * TILE_OUTPUTS];
-      if (has_sums) {
-        multiply<Interleaved>(size, phi + first * rows, cotangent.panel(o), rows, sums, TILE_OUTPUTS);
-      }
+      float sums[TILE_ROWS * WIDTH], staged[TILE_ROWS * WIDTH];
+      if (has_sums) multiply_values(first, size, output, count, sums);
       for (int f = 0; f < size; f++) {
-        finish_row((int)first + f, input, o, count, sums + f * TILE_OUTPUTS, total,
-                   staged + f * TILE_OUTPUTS);
+        finish_row((int)first + f, input, output, count, sums + f * WIDTH, total, staged + f * WIDTH);
       }
-      if (problem.grad_x != nullptr) add_grads(first, size, staged, o, count);
+      if (problem.grad_x != nullptr) add_grads(first, size, staged, output, count);
     }
     if (problem.grad_scale == nullptr) return;
-    memcpy((float*)problem.grad_scale + input * problem.outputs + o, total, count * sizeof(float));
+    float* grad_scale = (float*)problem.grad_scale + input * problem.outputs;
+    memcpy(grad_scale + output, total, count * sizeof(float));
   }
 
-  // grads[f][r] += the product of weights with their scale and grad_y, over a panel of outputs.
-  void add_grads(i64 first, int size, const float* staged, i64 o, i64 count) const {
+  // sums[f][o] = the product of the values and grad_y.
+  void multiply_values(i64 first, int size, i64 output, i64 count, float* sums) const {
+    const i64 rows = problem.rows;
+    memset(sums, 0, size * WIDTH * sizeof(float));
+    for (i64 o = 0; o < count; o += TILE_OUTPUTS) {
+      multiply<Interleaved>(size, phi + first * rows, cotangent.panel(output + o), rows, sums + o,
+                            WIDTH);
+    }
+  }
+
+  // grads[f][r] += the product of weights with their scale and grad_y, over some outputs.
+  void add_grads(i64 first, int size, const float* staged, i64 output, i64 count) const {
     float* own = grads + first * cotangent.high;
     for (i64 r = 0; r < problem.rows; r += TILE_OUTPUTS) {
-      const float* column = cotangent.column(r, o);
+      const float* column = cotangent.column(r, output);
       if (problem.rows - r > Vector::SIZE) {
         multiply<InRows, 2>(size, staged, column, count, own + r, cotangent.high);
       } else {
@@ -234,21 +247,16 @@ struct BackwardBlocks {
 
   // What follows from the sums of a function: its weights' gradient, its part of the scale's, and
   // its weights with their scale.
-  void finish_row(int function, i64 input, i64 o, i64 count, const float* sums, float* total,
+  void finish_row(int function, i64 input, i64 output, i64 count, const float* sums, float* total,
                   float* staged) const {
-    const float *weight = weights_of(problem, function, input) + o;
+    const float *weight = weights_of(problem, function, input) + output;
     const float *scale = scale_of(problem, function, input);
     float* grad = grads_of(problem, function, input);
-    if (scale) scale += o;
-    if (grad) grad += o;
+    if (scale) scale += output;
+    if (grad) grad += output;
     const bool is_read = problem.grad_scale && function < KAN_FUNCTIONS && used[function] != 0.f;
-    if (!is_read) total = nullptr;
-    if (problem.grad_x == nullptr) staged = nullptr;
-    if (count == TILE_OUTPUTS) {
-      finish(grad, total, staged, sums, weight, scale, TILE_OUTPUTS);
-    } else {
-      finish(grad, total, staged, sums, weight, scale, count);
-    }
+    finish(grad, is_read ? total : nullptr, problem.grad_x ? staged : nullptr, sums, weight, scale,
+           count);
   }
 
   static __forceinline__ void finish(float* __restrict grad, float* __restrict total,

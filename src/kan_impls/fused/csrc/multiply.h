@@ -47,9 +47,6 @@ const int TILE_OUTPUTS = 2 * Vector::SIZE;
 struct Interleaved {  // the rows of a tile side by side, which `TILE_ROWS` take even if they are fewer
   static const int STEP = TILE_ROWS, ROW = 1;
 };
-struct InRows {
-  static const int STEP = 1, ROW = TILE_OUTPUTS;
-};
 
 // y[r][o] += sum over k of left[k, r] panel[k][o], of `ROWS` rows and `VECTORS` vectors of outputs; a
 // row of the panel has `TILE_OUTPUTS`.
