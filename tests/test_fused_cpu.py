@@ -1,5 +1,6 @@
 """The product form compiled for the CPU: beside torch's operators, and where it cannot be had."""
 
+import math
 import sys
 from pathlib import Path
 from typing import get_args
@@ -11,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import kan_impls
 from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
-from kan_impls.fused import cpu, cubin_cache, forms, host_compiler, kernels, ways
+from kan_impls.fused import cpu, cubin_cache, forms, host_compiler, kernels, ways, workspace
 from kan_impls.fused.operands import Operands
 from tests.cases import ROWS
 from tests.fused_helpers import has_host_compiler
@@ -148,12 +149,50 @@ def record_passes(monkeypatch):
     ],
 )
 def test_which_way_a_layer_takes(monkeypatch, kind, rows, inputs, outputs, expected):
+    monkeypatch.setattr(workspace, "last_cache_bytes", lambda: math.inf)
+    assert passes_taken(monkeypatch, kind, rows, inputs, outputs) == expected
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("kind", "rows", "backward"),
+    [("fourier", 8, "direct"), ("fourier", 9, None)]
+    + [("splines", 4, "direct"), ("splines", 5, "blocks")],
+)
+def test_few_rows_read_weights_that_no_cache_holds_once(monkeypatch, kind, rows, backward):
+    weights = 4 * 400 * 400 * {"fourier": 10, "splines": 9}[kind]
+    for cache_bytes, expected in (
+        (weights - 1, backward),
+        (weights, {"splines": "blocks"}.get(kind)),
+    ):
+        monkeypatch.setattr(workspace, "last_cache_bytes", lambda size=cache_bytes: size)
+        assert passes_taken(monkeypatch, kind, rows, 400, 400)[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({"index0": "32K\n", "index3": "32768K\n"}, 2**25),
+        ({"index0": "32M\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_the_last_cache_is_the_largest(tmp_path, sizes, expected):
+    for name, size in sizes.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "size").write_text(size)
+    assert workspace.last_cache_bytes(tmp_path) == expected
+
+
+def passes_taken(monkeypatch, kind, rows, inputs, outputs):
+    """The ways of forward and backward, None for torch's products."""
     layer = build(kind, inputs, outputs)
     layer(torch.rand(1, inputs))  # which compiles, and tests what it has compiled
     calls = record_passes(monkeypatch)
     layer(torch.rand(rows, inputs)).sum().backward()
-    names = zip(("forward", "backward"), expected, strict=True)
-    assert calls == [f"{name}_{way}" for name, way in names if way]
+    found = dict(call.split("_", 1) for call in calls)
+    assert len(found) == len(calls)
+    return found.get("forward"), found.get("backward")
 
 
 @needs_compiler

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from kan_impls.basis.base import Basis
 from kan_impls.basis.silu import SiluBasis
-from kan_impls.fused import cells, host_compiler, product, trial, ways
+from kan_impls.fused import cells, host_compiler, product, trial, ways, workspace
 from kan_impls.fused.compiled import CompiledBasis, addresses_of
 from kan_impls.fused.host_compiler import HostCompileError
 from kan_impls.fused.operands import Needs, Operands, terms_of
@@ -65,7 +65,8 @@ class Compiled:
         if not all(tensor is None or tensor.is_contiguous() for tensor in operands.flat):
             return None
         sizes, threads = self.sizes(operands), torch.get_num_threads()
-        return ways.plan(sizes, _direction(needs), threads, cells.WORKSPACE_BYTES)
+        most_bytes, cache_bytes = cells.WORKSPACE_BYTES, workspace.last_cache_bytes()
+        return ways.plan(sizes, _direction(needs), threads, most_bytes, cache_bytes)
 
     def sizes(self, operands: Operands) -> Sizes:
         """What decides the way."""
@@ -101,8 +102,8 @@ class Compiled:
         y: Tensor | None,
         grads: Sequence[Tensor | None] = (None,) * 4,
     ) -> None:
-        params, workspace = operands.params, operands.weight.new_empty(plan.floats)
-        addresses = addresses_of(operands[:5], params, (grad_y, y, workspace), grads)
+        params, memory = operands.params, operands.weight.new_empty(plan.floats)
+        addresses = addresses_of(operands[:5], params, (grad_y, y, memory), grads)
         sizes = (*operands.x.shape, operands.weight.shape[2], plan.threads)
         run = getattr(self.basis.library, f"{which}_{plan.way}")
         run(self.basis.problem(addresses, params, *sizes))

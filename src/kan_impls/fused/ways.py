@@ -17,9 +17,11 @@ from kan_impls.fused.problem import ceil_div
 Way = Literal["direct", "blocks", "few_outputs"]
 Direction = Literal["forward", "backward", "backward with x"]
 
-# With more values than this that are not zero, for each input, a product is faster than the forward
-# pass over the weights; the backward one is never faster.
+# With more values than this that are not zero, for each input, a product is faster than a pass over
+# the weights. A backward pass over weights that the last cache holds is never faster, and with a
+# scale a product reads them as often.
 FEW_VALUES = 80
+FEW_SCALED_VALUES = 16
 # So many products of a layer take less time than the operators around them.
 SMALL_WORK = 1 << 21
 # Passes over the weights take vectors of outputs: fewer outputs than this take as long.
@@ -68,6 +70,11 @@ class Sizes(NamedTuple):
         """How many products a pass over the weights takes the time of."""
         return self.rows * self.functions * self.inputs * max(self.outputs, VECTOR)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of all weights."""
+        return 4 * (self.functions + self.has_base) * self.inputs * self.outputs
+
     def threads(self, most: int) -> int:
         """How many take part: to wake one takes as long as some work."""
         return max(1, min(most, self.work // WORK_OF_THREAD))
@@ -89,17 +96,20 @@ class Plan:
 
 
 @lru_cache(maxsize=1024)
-def plan(sizes: Sizes, direction: Direction, threads: int, most_bytes: int) -> Plan | None:
-    """How a pass is taken without torch's products; None where these are faster, or where the
-    workspace would be larger than `most_bytes`.
+def plan(
+    sizes: Sizes, direction: Direction, threads: int, most_bytes: int, cache_bytes: float
+) -> Plan | None:
+    """How a pass is taken without torch's products; None where these are faster.
 
     Args:
         threads: how many there are.
+        most_bytes: of the workspace; None where it would be larger.
+        cache_bytes: of the last cache of this CPU.
     """
     # They share the inputs among them.
     if sizes.outputs <= FEW_OUTPUTS and sizes.threads(threads) <= sizes.inputs:
         way: Way = "few_outputs"
-    elif _is_direct(sizes, direction):
+    elif _is_direct(sizes, direction, cache_bytes):
         way = "direct"
     elif _is_faster_in_blocks(sizes, direction):
         way = "blocks"
@@ -116,11 +126,18 @@ def plan_of(way: Way, sizes: Sizes, direction: Direction, threads: int) -> Plan:
     return Plan(way, threads, shared + threads * own)
 
 
-def _is_direct(sizes: Sizes, direction: Direction) -> bool:
-    has_few = sizes.rows * sizes.num_active <= FEW_VALUES and sizes.outputs >= VECTOR
-    is_small = sizes.work <= SMALL_WORK
-    fits = sizes.rows * (sizes.functions + 1) <= MOST_VALUES
-    return (is_small or (has_few and direction == "forward")) and fits
+def _is_direct(sizes: Sizes, direction: Direction, cache_bytes: float) -> bool:
+    if sizes.rows * (sizes.functions + 1) > MOST_VALUES:
+        return False
+    if sizes.work <= SMALL_WORK:
+        return True
+    if sizes.outputs < VECTOR:
+        return False
+    values = sizes.rows * sizes.num_active
+    if direction == "forward":
+        return values <= FEW_VALUES
+    most = FEW_SCALED_VALUES if sizes.has_scale else FEW_VALUES
+    return values <= most and sizes.weight_bytes > cache_bytes
 
 
 def _is_faster_in_blocks(sizes: Sizes, direction: Direction) -> bool:

@@ -1,13 +1,19 @@
-"""How much memory the product form takes on a device, besides operands and results."""
+"""How much memory the product form takes on a device, besides operands and results; and the
+last cache of a CPU."""
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 _MIB = 2**20
+
+# Where Linux says what caches there are.
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 # Of a launch, from the host's call to the next one (an estimate).
 LAUNCH_SECONDS = 4e-6
@@ -47,6 +53,17 @@ class Workspace(NamedTuple):
 def of_launches(most: int) -> Workspace:
     """A workspace where an operator costs a launch: as few and as large ones as it holds."""
     return Workspace(most, most, most // 8, in_pieces=False)
+
+
+@lru_cache
+def last_cache_bytes(folder: Path = _CACHES) -> float:
+    """Of this CPU; infinitely many where the system does not say (Linux does)."""
+    try:
+        sizes = [path.read_text().strip() for path in folder.glob("index*/size")]
+    except OSError:
+        return math.inf
+    in_kib = [int(size[:-1]) for size in sizes if size.endswith("K") and size[:-1].isdigit()]
+    return 1024 * max(in_kib) if in_kib else math.inf
 
 
 @lru_cache
