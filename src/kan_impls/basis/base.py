@@ -82,11 +82,14 @@ class Basis(ABC):
         trained: those of them that may require a gradient.
         standard: options, whether there is a base branch, whether there are scales, of the layers
             whose kernels are compiled ahead.
+        spans_param_grads: whether the derivatives of the functions by `params` are sums of the
+            functions, so that `param_grads_of_weights` has them.
     """
 
     params: ClassVar[tuple[str, ...]] = ()
     trained: ClassVar[tuple[str, ...]] = ()
     standard: ClassVar[tuple[tuple[Mapping[str, Any], bool, bool], ...]] = ()
+    spans_param_grads: bool = False
 
     text: str  # name and options: what an operator can take as an argument, see `basis_of`
     num_basis: Any
@@ -189,6 +192,24 @@ class Basis(ABC):
             grad_phi: as in `add_input_grad`, but of every row, and to be kept.
         """
         raise NotImplementedError(f"{self.text} has no trained parameters")
+
+    def param_grads_of_weights(
+        self, products: Tensor, params: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """The gradients of the parameters without those of the values, which cost a matrix product.
+
+        With `dphi_k / dp = sum over l of C_kl phi_l`, that of p is the sum over k and l of `C_kl`
+        times the product of the weights of function k and the gradient of those of function l.
+
+        Args:
+            products: these, shape `(inputs, num_basis, num_basis)`; their sum over the inputs
+                where all have the same parameters.
+            params: those of `evaluate`.
+
+        Returns:
+            One for each of `params`, shape `(inputs, size)`.
+        """
+        raise NotImplementedError(f"{self.text} has other derivatives by its parameters")
 
 
 def add_slopes(grad_x: Tensor, slopes: Tensor | None, grad_phi: Tensor, scale: float = 1) -> None:

@@ -32,6 +32,7 @@ class GramBasis(RecurrentBasis):
     degree: int
 
     params = trained = ("recurrence",)
+    spans_param_grads = True
     standard = (({"degree": 3}, True, False),)
 
     @property
@@ -64,6 +65,25 @@ class GramBasis(RecurrentBasis):
                 two_up.mul_(weights[k + 1]).mul_(-factor(k + 2))
             one_up, two_up = two_up.addcmul_(t, one_up).add_(grad_phi[k]), one_up
             grads[0][:, k - 1].sub_((one_up * values[k - 2]).sum(1), alpha=factor(k))
+
+    def param_grads_of_weights(
+        self, products: Tensor, params: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        weights = params[0].to(products.dtype)
+        back = products.new_zeros(len(weights), self.num_basis + 1)
+        for k in range(2, self.degree + 1):
+            back[:, k - 1] = factor(k) * weights[:, k - 1]
+        # `add_param_grads` again, with the product of what reaches P_k and each P_l, of lower
+        # degree: t P_l = P_(l+1) + back_l P_(l-1).
+        grad = products.new_zeros(len(products), self.degree + 1)
+        one_up, two_up = torch.zeros_like(grad), torch.zeros_like(grad)
+        for k in range(self.degree, 1, -1):
+            own = products[:, k, : k - 1] - back[:, k + 1, None] * two_up[:, : k - 1]
+            own += one_up[:, 1:k]
+            own[:, 1:] += back[:, 1 : k - 1] * one_up[:, : k - 2]
+            one_up, two_up = own, one_up
+            grad[:, k - 1] = -factor(k) * own[:, k - 2]
+        return [grad]
 
 
 def factor(degree: int) -> float:

@@ -34,6 +34,7 @@ class CompiledBasis(Basis):
     def __init__(self, definition: Basis, library: ctypes.CDLL, entry: str) -> None:
         self.definition, self.library = definition, library
         self.text, self.num_basis = definition.text, definition.num_basis
+        self.spans_param_grads = definition.spans_param_grads
         self.packed_constants = two_floats(definition.constants)
         self.num_active = library.active_functions()
         self._evaluate = getattr(library, entry)
@@ -93,6 +94,11 @@ class CompiledBasis(Basis):
         for grad, own in zip(grads, parts.sum(0).split(sizes, 1), strict=True):
             grad.add_(own)
 
+    def param_grads_of_weights(
+        self, products: Tensor, params: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        return self.definition.param_grads_of_weights(products, params)
+
     def _call(
         self,
         x: Tensor,
@@ -124,6 +130,13 @@ class CompiledBasis(Basis):
         addresses = addresses_of((total, weight, scale, grad_weight, grad_scale), (), (), ())
         sizes = (*weight.shape, weight.stride(0), torch.get_num_threads())
         self.library.write_grads(*map(ctypes.c_longlong, (*addresses[:5], *sizes)))
+
+    def multiply_functions(self, weight: Tensor, grad: Tensor, out: Tensor) -> None:
+        """`Term.multiply_functions` of tensors whose outputs lie side by side."""
+        _, inputs, outputs = weight.shape
+        sizes = (inputs, outputs, weight.stride(0), grad.stride(0), torch.get_num_threads())
+        addresses = (tensor.data_ptr() for tensor in (weight, grad, out))
+        self.library.multiply_functions(*map(ctypes.c_longlong, (*addresses, *sizes)))
 
     def problem(self, addresses: Sequence[int], params: Sequence[Tensor], *sizes: int) -> bytes:
         """A struct Problem.

@@ -28,6 +28,7 @@ class EvaluatedBasis(Basis):
 
     def __init__(self, basis: Basis) -> None:
         self.basis, self.num_basis, self.text = basis, basis.num_basis, basis.text
+        self.spans_param_grads = basis.spans_param_grads
         self._params: list[Tensor] = []
 
     @property
@@ -76,6 +77,11 @@ class EvaluatedBasis(Basis):
     ) -> None:
         own = self.basis.prepare(prepared[0])
         self.basis.add_param_grads(grads, own, params, values, grad_phi)
+
+    def param_grads_of_weights(
+        self, products: Tensor, params: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        return self.basis.param_grads_of_weights(products, params)
 
     def _launch(
         self, which: str, x: Tensor, tensors: Mapping[str, Tensor], **options: bool

@@ -16,6 +16,10 @@ from kan_impls.fused.compiled import CompiledBasis
 from kan_impls.fused.term import Term, TermGrad
 from kan_impls.fused.workspace import Workspace
 
+# With fewer rows (measured) the gradients of the values take less time than a product of the
+# weights with their gradient.
+SPANNED_ROWS = 16
+
 
 class _Memory:
     """What the cells of a term share."""
@@ -97,9 +101,13 @@ def backward(
         workspace: as in `forward`.
     """
     grad_x = _empty(x) if needs_grad_x else None
-    grads = [_grads_of(term, *needs) for term, needs in zip(terms, needs_grads, strict=True)]
+    # With the gradient of x those of the values are there.
+    are_spanned = not needs_grad_x and x.shape[0] >= SPANNED_ROWS
+    grads = [
+        _grads_of(term, *needs, are_spanned) for term, needs in zip(terms, needs_grads, strict=True)
+    ]
     wanted = Pass(
-        grad_values=needs_grad_x or any(grad.params for grad in grads),
+        grad_values=needs_grad_x or any(grad.params and not grad.are_spanned for grad in grads),
         grad_weights=any(weight or scale for weight, scale, _ in needs_grads),
     )
     found = cells_of(x, terms, wanted, workspace)
@@ -135,8 +143,14 @@ def _backward_of_term(
         part.finish(is_empty=x.shape[0] == 0)
 
 
-def _grads_of(term: Term, weight: bool, scale: bool, params: bool) -> TermGrad:
-    """Memory for the gradients that are needed."""
+def _grads_of(term: Term, weight: bool, scale: bool, params: bool, are_spanned: bool) -> TermGrad:
+    """Memory for the gradients that are needed.
+
+    Args:
+        are_spanned: where that can be.
+    """
+    # Of 16 bits, or with a scale, the product with the weights would take a copy of them.
+    is_plain = term.scale is None and term.weight.dtype.itemsize >= 4
     return TermGrad(
         _empty(term.weight) if weight else None,
         _empty(term.scale) if scale and term.scale is not None else None,
@@ -148,6 +162,7 @@ def _grads_of(term: Term, weight: bool, scale: bool, params: bool) -> TermGrad:
             for param in term.params
             if params
         ],
+        are_spanned=are_spanned and weight and is_plain and term.basis.spans_param_grads,
     )
 
 
@@ -213,15 +228,15 @@ class _Part:
         gradient of the weights, which the first rows overwrite, is added to it."""
         values = columns.values(self.inputs, self.memory)
         grad_x = torch.zeros_like(values[0]) if needs_grad_x else None
-        grad_values = None
-        if needs_grad_x or self.grad.params:
+        grad_values, params = None, () if self.grad.are_spanned else self.grad.params
+        if needs_grad_x or params:
             grad_values = self._grad_values(grad_y, values.shape)
         for piece in self.cut.pieces(values.shape[1]):
             prepared = slopes = None  # before those of the next piece
             own, at = self.term.of_inputs(piece), values[:, piece]
             prepared = columns.prepared(self.inputs, piece)
             to = None if grad_x is None else grad_x[piece]
-            grads = [grad[piece] for grad in self.grad.params]
+            grads = [grad[piece] for grad in params]
             grad_phi = None if grad_values is None else grad_values[:, piece]
             if grad_phi is not None and isinstance(own.basis, CompiledBasis):
                 own.basis.evaluate_and_add(prepared, own.params, at, grad_phi, to, grads)
@@ -254,7 +269,7 @@ class _Part:
         return grad
 
     def _is_factored(self, grad_y: Tensor) -> bool:
-        return grad_y.shape[1] == 1 and not self.grad.params
+        return grad_y.shape[1] == 1 and (self.grad.are_spanned or not self.grad.params)
 
     def finish(self, is_empty: bool) -> None:
         """Turn the sum over all rows into the gradients."""
@@ -262,8 +277,21 @@ class _Part:
             return
         if is_empty:
             self.total.zero_()
+        if self.grad.params and self.grad.are_spanned:
+            self._add_param_grads(self.total)
         if self.cut.is_staged:
             self.term.write_grads(self.total, self.grad)
+
+    def _add_param_grads(self, total: Tensor) -> None:
+        functions, inputs, _ = total.shape
+        # The values are not needed any more.
+        products = self.memory.values.empty(total, (inputs, functions, functions))
+        self.term.multiply_functions(total, products)
+        if all(param.shape[0] == 1 for param in self.term.params):
+            products = products.sum(0, keepdim=True)
+        found = self.term.basis.param_grads_of_weights(products, self.term.params)
+        for grad, own in zip(self.grad.params, found, strict=True):
+            grad[: len(own)] += own
 
 
 def _accumulator(result: Tensor) -> Tensor:

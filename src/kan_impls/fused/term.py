@@ -56,6 +56,21 @@ class Term:
                 weight = torch.mul(weight, self.scale, out=copy)
         return weight.flatten(0, 1)
 
+    def multiply_functions(self, grad: Tensor, out: Tensor) -> None:
+        """Write to `out[i, k, l]` the product of the weights of function k and the gradient of
+        those of function l, of input i.
+
+        Args:
+            grad: shape of the weights, which have no scale, and in their dtype.
+            out: contiguous.
+        """
+        pair = (self.weight, grad)
+        if isinstance(self.basis, CompiledBasis):
+            if all(t.stride()[-2:] == (t.shape[-1], 1) for t in pair):
+                self.basis.multiply_functions(*pair, out)
+                return
+        torch.bmm(self.weight.transpose(0, 1), grad.permute(1, 2, 0), out=out)
+
     def write_grads(self, total: Tensor, grad: TermGrad) -> None:
         """Write the gradients of weights and scale, from that of the scaled weights, whose memory
         is used."""
@@ -93,11 +108,16 @@ def _write_product(total: Tensor, scale: Tensor | None, out: Tensor) -> None:
 
 @dataclass(frozen=True)
 class TermGrad:
-    """The gradients of a term's tensors; None where not needed, and for `params` nothing."""
+    """The gradients of a term's tensors; None where not needed, and for `params` nothing.
+
+    Args:
+        are_spanned: whether those of `params` follow from that of `weight`, see `Basis`.
+    """
 
     weight: Tensor | None
     scale: Tensor | None
     params: Sequence[Tensor] = ()
+    are_spanned: bool = False
 
     @property
     def is_needed(self) -> bool:
@@ -108,4 +128,4 @@ class TermGrad:
         """Those of some of the inputs."""
         weight = None if self.weight is None else self.weight[:, inputs]
         scale = None if self.scale is None else self.scale[inputs]
-        return TermGrad(weight, scale, [param[inputs] for param in self.params])
+        return TermGrad(weight, scale, [param[inputs] for param in self.params], self.are_spanned)

@@ -98,6 +98,38 @@ void evaluate_silu(const Problem* problem, const Points* cell) {
 }
 }
 
+const int PAIRS = 3;  // nine sums and six factors are in registers
+
+// own[k][l] += the product of row k of left and row l of right, for a square of pairs from (k, l) on.
+static void add_pairs(float* own, int k, int l, const float* left, const float* right, i64 count,
+                      i64 left_stride, i64 right_stride) {
+  const float *a[PAIRS], *b[PAIRS];
+  for (int n = 0; n < PAIRS; n++) {  // beyond the last row it again, whose sums are left
+    a[n] = left + std::min(k + n, KAN_FUNCTIONS - 1) * left_stride;
+    b[n] = right + std::min(l + n, KAN_FUNCTIONS - 1) * right_stride;
+  }
+  Vector sums[PAIRS][PAIRS];
+  KAN_UNROLL for (int n = 0; n < PAIRS * PAIRS; n++) sums[n / PAIRS][n % PAIRS] = Vector::of(0.f);
+  const i64 whole = count / Vector::SIZE * Vector::SIZE;
+  for (i64 o = 0; o < whole; o += Vector::SIZE) {
+    Vector rows[PAIRS];
+    KAN_UNROLL for (int n = 0; n < PAIRS; n++) rows[n] = Vector::load(b[n] + o);
+    KAN_UNROLL for (int m = 0; m < PAIRS; m++) {
+      const Vector row = Vector::load(a[m] + o);
+      KAN_UNROLL for (int n = 0; n < PAIRS; n++) sums[m][n].add_product(row, rows[n]);
+    }
+  }
+  for (int m = 0; m < std::min(PAIRS, KAN_FUNCTIONS - k); m++) {
+    for (int n = 0; n < std::min(PAIRS, KAN_FUNCTIONS - l); n++) {
+      float parts[Vector::SIZE], sum = 0.f;
+      sums[m][n].store(parts);
+      for (float part : parts) sum += part;
+      for (i64 o = whole; o < count; o++) sum += a[m][o] * b[n][o];
+      own[(k + m) * KAN_FUNCTIONS + l + n] += sum;
+    }
+  }
+}
+
 // y, of which each thread makes what some of the inputs do: `add(thread, first, end, y)`. They sum in
 // workspace (splits - 1, rows, outputs), and the sums are added in their order.
 template <class Add>
@@ -206,6 +238,27 @@ void backward_direct(const Problem* packed) {
       } else {
         tile.evaluate_at<VALUES>(problem, input, count);
         for (int i = 0; i < count; i++) backward_input<false>(problem, tile, i, input + i, total);
+      }
+    }
+  }
+}
+
+// products[i][k][l] = the product of the weights of function k and the gradients of those of l, of
+// input i; shapes (functions, inputs, outputs), each with its stride from function to function.
+void multiply_functions(const float* weight, const float* grad, float* products, i64 inputs,
+                        i64 outputs, i64 weight_stride, i64 grad_stride, int most) {
+  const i64 SIZE = KAN_FUNCTIONS * KAN_FUNCTIONS, AT_ONCE = 1024;
+  const int threads = threads_for(SIZE * inputs * outputs, most);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (i64 input = 0; input < inputs; input++) {
+    float* own = products + input * SIZE;
+    memset(own, 0, SIZE * sizeof(float));
+    for (i64 first = 0; first < outputs; first += AT_ONCE) {  // which caches hold
+      const i64 count = std::min(AT_ONCE, outputs - first), at = input * outputs + first;
+      for (int k = 0; k < KAN_FUNCTIONS; k += PAIRS) {
+        for (int l = 0; l < KAN_FUNCTIONS; l += PAIRS) {
+          add_pairs(own, k, l, weight + at, grad + at, count, weight_stride, grad_stride);
+        }
       }
     }
   }
