@@ -157,8 +157,10 @@ def test_which_way_a_layer_takes(monkeypatch, kind, rows, inputs, outputs, expec
 @needs_compiler
 @pytest.mark.parametrize(
     ("kind", "rows", "backward"),
-    [("fourier", 8, "direct"), ("fourier", 9, None)]
-    + [("splines", 4, "direct"), ("splines", 5, "blocks")],
+    [
+        *(("fourier", 8, "direct"), ("fourier", 9, None)),
+        *(("splines", 4, "direct"), ("splines", 5, "blocks")),
+    ],
 )
 def test_few_rows_read_weights_that_no_cache_holds_once(monkeypatch, kind, rows, backward):
     weights = 4 * 400 * 400 * {"fourier": 10, "splines": 9}[kind]

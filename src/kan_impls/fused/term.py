@@ -64,11 +64,10 @@ class Term:
             grad: shape of the weights, which have no scale, and in their dtype.
             out: contiguous.
         """
-        pair = (self.weight, grad)
-        if isinstance(self.basis, CompiledBasis):
-            if all(t.stride()[-2:] == (t.shape[-1], 1) for t in pair):
-                self.basis.multiply_functions(*pair, out)
-                return
+        are_rows = all(t.stride()[-2:] == (t.shape[-1], 1) for t in (self.weight, grad))
+        if isinstance(self.basis, CompiledBasis) and are_rows:
+            self.basis.multiply_functions(self.weight, grad, out)
+            return
         torch.bmm(self.weight.transpose(0, 1), grad.permute(1, 2, 0), out=out)
 
     def write_grads(self, total: Tensor, grad: TermGrad) -> None:
