@@ -275,7 +275,7 @@ ROWS: dict[str, Row] = {
                 {"in_features": 3, "out_features": 2, "degree": 3},
                 {"in_features": 13, "out_features": 7, "degree": 4},
             ),
-            parameters=11_011_020,
+            parameters=10_010_018,
             # Weights of the recurrence multiply what is rounded, by up to 33 and 102.
             amplification=lambda config, largest: 100,
             # Its polynomials are far from orthogonal: 5% to 9% from any of four seeds.
