@@ -10,10 +10,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kan_impls
+from kan_impls.basis.gram import GramBasis
 from kan_impls.basis.sine import SineBasis
 from kan_impls.basis.uniform_bspline import UniformBSplineBasis
 from kan_impls.fused import cpu, cubin_cache, forms, host_compiler, kernels, ways, workspace
 from kan_impls.fused.operands import Operands
+from kan_impls.fused.term import Term
 from tests.cases import ROWS
 from tests.fused_helpers import has_host_compiler
 from tests.helpers import (
@@ -81,6 +83,7 @@ def take(monkeypatch, way):
     """All products that can go this way do."""
     monkeypatch.setattr(ways, "SMALL_WORK", 2**60 if way == "direct" else -1)
     monkeypatch.setattr(ways, "FEW_VALUES", -1)
+    monkeypatch.setattr(ways, "FEW_SCALED_VALUES", -1)
     monkeypatch.setattr(ways, "FEW_OUTPUTS", 2**60 if way == "few_outputs" else 0)
     monkeypatch.setattr(ways, "_is_faster_in_blocks", lambda sizes, direction: way == "blocks")
     monkeypatch.setattr(ways, "plan", ways.plan.__wrapped__)  # what it remembers goes another way
@@ -155,6 +158,14 @@ def test_which_way_a_layer_takes(monkeypatch, kind, rows, inputs, outputs, expec
 
 
 @needs_compiler
+@pytest.mark.parametrize(("rows", "forward"), [(14, "blocks"), (1024, "blocks"), (1025, None)])
+def test_narrow_vectors_take_blocks_without_a_scale(monkeypatch, rows, forward):
+    monkeypatch.setattr(workspace, "last_cache_bytes", lambda: math.inf)
+    taken = passes_taken(monkeypatch, "fourier", rows, 400, 40, vector=8)
+    assert taken == (forward, None)
+
+
+@needs_compiler
 @pytest.mark.parametrize(
     ("kind", "rows", "backward"),
     [
@@ -187,10 +198,14 @@ def test_the_last_cache_is_the_largest(tmp_path, sizes, expected):
     assert workspace.last_cache_bytes(tmp_path) == expected
 
 
-def passes_taken(monkeypatch, kind, rows, inputs, outputs):
+def passes_taken(monkeypatch, kind, rows, inputs, outputs, vector=16):
     """The ways of forward and backward, None for torch's products."""
     layer = build(kind, inputs, outputs)
     layer(torch.rand(1, inputs))  # which compiles, and tests what it has compiled
+    sizes = cpu.Compiled.sizes
+    monkeypatch.setattr(
+        cpu.Compiled, "sizes", lambda *arguments: sizes(*arguments)._replace(vector=vector)
+    )
     calls = record_passes(monkeypatch)
     layer(torch.rand(rows, inputs)).sum().backward()
     found = dict(call.split("_", 1) for call in calls)
@@ -212,6 +227,37 @@ def test_each_gradient_alone_is_that_of_all(kind, rows):
             tensor.requires_grad_(name == wanted)
         (actual,) = torch.autograd.grad(layer(x), [tensors[wanted]], grad_y)
         assert (actual - expected).norm() <= BOUND * expected.norm()
+
+
+@pytest.mark.parametrize("made_by", ["compiled", "operators", "float64", "staged"])
+@pytest.mark.parametrize(
+    ("degree", "rows", "outputs"),
+    [(1, 20, 7), (2, 16, 7), (6, 15, 50), (6, 16, 50), (8, 300, 1), (8, 40, 1100), (19, 19, 3)],
+)
+def test_gradients_of_a_recurrence_follow_from_those_of_the_weights(
+    monkeypatch, made_by, degree, rows, outputs
+):
+    if made_by == "operators":
+        monkeypatch.setattr(cpu, "compiled", lambda operands, basis: None)
+    dtype = torch.float64 if made_by == "float64" else torch.float32
+    layer = kan_impls.create_layer("fused_gram_kan", 33, outputs, degree=degree, dtype=dtype)
+    if made_by == "staged":
+        weight = layer.grams_basis_weights
+        weight.data = weight.data.mT.contiguous().mT
+    x, grad_y = torch.rand(rows, 33, dtype=dtype), torch.randn(rows, outputs, dtype=dtype)
+    layer(x)  # what is compiled at first use is tested
+    calls, plain = [], Term.multiply_functions
+    monkeypatch.setattr(
+        Term, "multiply_functions", lambda *arguments: (calls.append(1), plain(*arguments))
+    )
+    tensors = list(layer.parameters())
+    actual = torch.autograd.grad(layer(x), tensors, grad_y)
+    assert bool(calls) == (rows >= max(16, degree + 1))
+    calls.clear()
+    expected = torch.autograd.grad(layer(x.requires_grad_()), tensors, grad_y)
+    assert not calls
+    for own, other in zip(actual, expected, strict=True):
+        assert (own - other).norm() <= torch.finfo(dtype).eps * 100 * other.norm()
 
 
 @needs_compiler
@@ -438,6 +484,11 @@ FAULTS = {
         "grad_params[number * Points::MOST_WITH_PARAMS + n] += value",
         "grad_params[number * Points::MOST_WITH_PARAMS + n] = value",
     ),
+    "products": (
+        "cpu.cpp",
+        "sums[m][n].add_product(row, rows[n])",
+        "sums[m][n].add_product(row, rows[0])",
+    ),
     "x in blocks": ("blocks.h", "fmaf(slope[r], grad[r], x[r])", "slope[r] * grad[r]"),
 }
 
@@ -452,7 +503,8 @@ def test_a_library_that_computes_something_else_is_not_used(anew, monkeypatch, f
     monkeypatch.setattr(host_compiler, "sources", lambda: sources)
     quickly = ["-O1" if option == "-O3" else option for option in host_compiler.OPTIONS]
     monkeypatch.setattr(host_compiler, "OPTIONS", quickly)
-    kind, basis = ("sines", SineBasis(5)) if fault == "parameters" else ("splines", SPLINES)
+    others = {"parameters": ("sines", SineBasis(5)), "products": ("grams", GramBasis(6))}
+    kind, basis = others.get(fault, ("splines", SPLINES))
     expected, actual = as_operators(monkeypatch, build(kind, 5, 7), torch.rand(3, 5))
     assert torch.equal(actual, expected)
     assert "failed its known-answer test: it is off by" in cpu.obstacle(basis)

@@ -29,6 +29,7 @@ class CompiledBasis(Basis):
 
     Attributes:
         num_active: how many functions of the library's basis differ from zero at most.
+        vector: floats of a vector of this CPU.
     """
 
     def __init__(self, definition: Basis, library: ctypes.CDLL, entry: str) -> None:
@@ -37,6 +38,7 @@ class CompiledBasis(Basis):
         self.spans_param_grads = definition.spans_param_grads
         self.packed_constants = two_floats(definition.constants)
         self.num_active = library.active_functions()
+        self.vector = library.vector_size()
         self._evaluate = getattr(library, entry)
 
     @classmethod

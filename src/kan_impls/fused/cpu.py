@@ -72,8 +72,8 @@ class Compiled:
         """What decides the way."""
         rows, (functions, inputs, outputs) = operands.x.shape[0], operands.weight.shape
         has_scale, has_base = operands.scale is not None, operands.base_weight is not None
-        num_active = self.basis.num_active
-        return Sizes(rows, functions, inputs, outputs, num_active, has_scale, has_base)
+        num_active, vector = self.basis.num_active, self.basis.vector
+        return Sizes(rows, functions, inputs, outputs, num_active, has_scale, has_base, vector)
 
     def forward(self, operands: Operands, plan: Plan) -> Tensor:
         """`product.forward`."""
@@ -184,7 +184,7 @@ def _passes(
     terms: list[Term], operands: Operands, grad_y: Tensor, are_trained: bool
 ) -> list[Tensor]:
     """y, and the gradients of x, weight, scale and base_weight; of parameters that are trained
-    with that of x, and without it, as a first layer has it."""
+    with that of x, and without it, as a first layer has it, and from the weights' gradients."""
     needs = [(True, True, are_trained), (True, False, False)]
     y = product.forward(operands.x, terms, operands.bias)
     grad_x, (own, base) = product.backward(grad_y, operands.x, terms, True, needs)
@@ -192,6 +192,10 @@ def _passes(
     if are_trained:
         _, (first, _) = product.backward(grad_y, operands.x, terms, False, needs)
         found += first.params
+    if terms[0].basis.spans_param_grads:
+        plain = replace(terms[0], scale=None)
+        _, (own,) = product.backward(grad_y, operands.x, [plain], False, [(True, False, True)])
+        found += own.params
     return [tensor for tensor in found if tensor is not None]
 
 

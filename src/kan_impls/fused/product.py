@@ -97,12 +97,14 @@ def backward(
         x, terms: as in `forward`.
         needs_grad_x: whether the gradient of x is needed.
         needs_grads: for each term, whether those of its weight, of its scale and of the
-            parameters of its basis are; those of the parameters are each input's own.
+            parameters of its basis are; those of the parameters are each input's own, or any
+            parts of the sum where all inputs have the same.
         workspace: as in `forward`.
     """
     grad_x = _empty(x) if needs_grad_x else None
     # With the gradient of x those of the values are there.
-    are_spanned = not needs_grad_x and x.shape[0] >= SPANNED_ROWS
+    fewest = max(SPANNED_ROWS, terms[0].weight.shape[0])
+    are_spanned = not needs_grad_x and x.shape[0] >= fewest
     grads = [
         _grads_of(term, *needs, are_spanned) for term, needs in zip(terms, needs_grads, strict=True)
     ]
@@ -269,7 +271,7 @@ class _Part:
         return grad
 
     def _is_factored(self, grad_y: Tensor) -> bool:
-        return grad_y.shape[1] == 1 and (self.grad.are_spanned or not self.grad.params)
+        return grad_y.shape[1] == 1 and not self.grad.params
 
     def finish(self, is_empty: bool) -> None:
         """Turn the sum over all rows into the gradients."""
@@ -284,14 +286,19 @@ class _Part:
 
     def _add_param_grads(self, total: Tensor) -> None:
         functions, inputs, _ = total.shape
-        # The values are not needed any more.
-        products = self.memory.values.empty(total, (inputs, functions, functions))
-        self.term.multiply_functions(total, products)
-        if all(param.shape[0] == 1 for param in self.term.params):
-            products = products.sum(0, keepdim=True)
-        found = self.term.basis.param_grads_of_weights(products, self.term.params)
-        for grad, own in zip(self.grad.params, found, strict=True):
-            grad[: len(own)] += own
+        # The products take the memory of the values, which are not needed any more.
+        at_once = max(1, inputs * self.cut.rows_at_once // functions)
+        for first in range(0, inputs, at_once):
+            own = slice(first, min(first + at_once, inputs))
+            part, grads = self.term.of_inputs(own), self.grad.of_inputs(own)
+            shape = (own.stop - own.start, functions, functions)
+            products = self.memory.values.empty(total, shape)
+            part.multiply_functions(total[:, own], products)
+            if all(param.shape[0] == 1 for param in part.params):
+                products = products.sum(0, keepdim=True)
+            found = part.basis.param_grads_of_weights(products, part.params)
+            for to, grad in zip(grads.params, found, strict=True):
+                to[: len(grad)] += grad
 
 
 def _accumulator(result: Tensor) -> Tensor:

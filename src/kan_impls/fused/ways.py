@@ -35,8 +35,10 @@ BLOCK_DEPTH, BLOCK_WIDTH = 256, 256
 MOST_FUNCTIONS = 1024
 # With more rows than this the library's product is as fast: a copy of the weights costs it little.
 BLOCK_ROWS = 1024
-# It takes weights without a scale where they are; with so many rows it is slower all the same.
+# It takes weights without a scale where they are; with so many rows it is slower all the same. With
+# shorter vectors (measured with 8 floats, on an AMD EPYC) it is slower with any.
 UNSCALED_ROWS = (128, 512)
+WIDE_VECTOR = 16
 # And with more than these where outputs fill but a part of a tile.
 ROWS_OF_PART = 128
 # Beyond so many floats of grad_y the second-level cache does not hold what all inputs read.
@@ -55,6 +57,7 @@ class Sizes(NamedTuple):
         num_active: how many of them differ from zero at most.
         has_scale: whether their weights take one.
         has_base: whether SiLU has weights.
+        vector: floats of a vector of the CPU.
     """
 
     rows: int
@@ -64,6 +67,7 @@ class Sizes(NamedTuple):
     num_active: int
     has_scale: bool
     has_base: bool
+    vector: int
 
     @property
     def work(self) -> int:
@@ -148,7 +152,8 @@ def _is_faster_in_blocks(sizes: Sizes, direction: Direction) -> bool:
     if sizes.outputs < TILE_OUTPUTS:
         return sizes.rows <= ROWS_OF_PART
     if direction == "forward":
-        fewest, most = (0, BLOCK_ROWS) if sizes.has_scale else UNSCALED_ROWS
+        is_any = sizes.has_scale or sizes.vector < WIDE_VECTOR
+        fewest, most = (0, BLOCK_ROWS) if is_any else UNSCALED_ROWS
         return fewest < sizes.rows <= most
     return sizes.has_scale and _cotangent_floats(sizes, direction) <= COTANGENT_FLOATS
 

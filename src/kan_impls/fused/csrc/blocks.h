@@ -146,7 +146,7 @@ struct Cotangent {
   }
 };
 
-// The gradients of weights, scale and x: input after input meets one panel of grad_y after the other,
+// The gradients of weights, scale and x: input after input meets `WIDTH` columns of grad_y after the other,
 // so that weights and gradients are read and written from end to end. Each input is one thread's:
 // what the gradients are does not depend on the threads.
 struct BackwardBlocks {

@@ -93,6 +93,8 @@ void evaluate_basis(const Problem* problem, const Points* cell) {
 
 int active_functions() { return Active<Basis>::COUNT; }
 
+int vector_size() { return Vector::SIZE; }
+
 void evaluate_silu(const Problem* problem, const Points* cell) {
   evaluate_cell<Silu>(*problem, *cell);
 }
