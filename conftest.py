@@ -20,6 +20,12 @@ def pytest_addoption(parser):
         help="the revision whose code is counted, too, where nothing is stored of this "
         "environment; what cannot be judged then fails, and is not skipped",
     )
+    parser.getgroup("benchmarks").addoption(
+        "--suite",
+        choices=("field",),
+        help="with --benchmark-only, in place of -m: field, every implementation of benchmarks/ at "
+        "the reference",
+    )
 
 
 # Layers beyond the published comparison: what is quick is tested of all layers, and what takes long
@@ -38,6 +44,8 @@ LEGS = ("growth", "batch", "compile", "ptx", "sanitizer", "instructions")
 
 
 def pytest_configure(config):
+    if config.option.suite == "field":
+        config.option.markexpr = " and ".join(f"not {leg}" for leg in (*LEGS, "gpu_check"))
     config.addinivalue_line(
         "markers", "field: what takes long, of layers not compared or of further sizes; -m field"
     )
