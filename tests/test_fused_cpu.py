@@ -154,15 +154,17 @@ def record_passes(monkeypatch):
 )
 def test_which_way_a_layer_takes(monkeypatch, kind, rows, inputs, outputs, expected):
     monkeypatch.setattr(workspace, "last_cache_bytes", lambda: math.inf)
-    assert passes_taken(monkeypatch, kind, rows, inputs, outputs) == expected
+    calls = passes_taken(monkeypatch, kind, rows, inputs, outputs)
+    names = zip(("forward", "backward"), expected, strict=True)
+    assert calls == [f"{name}_{way}" for name, way in names if way]
 
 
 @needs_compiler
 @pytest.mark.parametrize(("rows", "forward"), [(14, "blocks"), (1024, "blocks"), (1025, None)])
 def test_narrow_vectors_take_blocks_without_a_scale(monkeypatch, rows, forward):
     monkeypatch.setattr(workspace, "last_cache_bytes", lambda: math.inf)
-    taken = passes_taken(monkeypatch, "fourier", rows, 400, 40, vector=8)
-    assert taken == (forward, None)
+    calls = passes_taken(monkeypatch, "fourier", rows, 400, 40, vector=8)
+    assert calls == ([f"forward_{forward}"] if forward else [])
 
 
 @needs_compiler
@@ -180,7 +182,9 @@ def test_few_rows_read_weights_that_no_cache_holds_once(monkeypatch, kind, rows,
         (weights, {"splines": "blocks"}.get(kind)),
     ):
         monkeypatch.setattr(workspace, "last_cache_bytes", lambda size=cache_bytes: size)
-        assert passes_taken(monkeypatch, kind, rows, 400, 400)[1] == expected
+        calls = passes_taken(monkeypatch, kind, rows, 400, 400)
+        found = [call for call in calls if call.startswith("backward")]
+        assert found == ([f"backward_{expected}"] if expected else [])
 
 
 @pytest.mark.parametrize(
@@ -199,7 +203,7 @@ def test_the_last_cache_is_the_largest(tmp_path, sizes, expected):
 
 
 def passes_taken(monkeypatch, kind, rows, inputs, outputs, vector=16):
-    """The ways of forward and backward, None for torch's products."""
+    """Those of the library, of forward and backward."""
     layer = build(kind, inputs, outputs)
     layer(torch.rand(1, inputs))  # which compiles, and tests what it has compiled
     sizes = cpu.Compiled.sizes
@@ -208,9 +212,7 @@ def passes_taken(monkeypatch, kind, rows, inputs, outputs, vector=16):
     )
     calls = record_passes(monkeypatch)
     layer(torch.rand(rows, inputs)).sum().backward()
-    found = dict(call.split("_", 1) for call in calls)
-    assert len(found) == len(calls)
-    return found.get("forward"), found.get("backward")
+    return calls
 
 
 @needs_compiler
@@ -226,7 +228,9 @@ def test_each_gradient_alone_is_that_of_all(kind, rows):
         for name, tensor in tensors.items():
             tensor.requires_grad_(name == wanted)
         (actual,) = torch.autograd.grad(layer(x), [tensors[wanted]], grad_y)
-        assert (actual - expected).norm() <= BOUND * expected.norm()
+        # Polynomials of such a recurrence are in the hundreds.
+        largest = expected.abs().max().item() if kind == "grams" else 1
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5 * largest)
 
 
 @pytest.mark.parametrize("made_by", ["compiled", "operators", "float64", "staged"])

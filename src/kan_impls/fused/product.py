@@ -164,7 +164,9 @@ def _grads_of(term: Term, weight: bool, scale: bool, params: bool, are_spanned: 
             for param in term.params
             if params
         ],
-        are_spanned=are_spanned and weight and is_plain and term.basis.spans_param_grads,
+        are_spanned=(
+            are_spanned and params and weight and is_plain and term.basis.spans_param_grads
+        ),
     )
 
 
@@ -279,7 +281,7 @@ class _Part:
             return
         if is_empty:
             self.total.zero_()
-        if self.grad.params and self.grad.are_spanned:
+        if self.grad.are_spanned:
             self._add_param_grads(self.total)
         if self.cut.is_staged:
             self.term.write_grads(self.total, self.grad)

@@ -6,7 +6,7 @@
 
 const int WIDTH = 256;  // outputs of a block
 
-struct InRows {
+struct InRows {  // of a block
   static const int STEP = 1, ROW = WIDTH;
 };
 
@@ -146,7 +146,7 @@ struct Cotangent {
   }
 };
 
-// The gradients of weights, scale and x: input after input meets `WIDTH` columns of grad_y after the other,
+// The gradients of weights, scale and x: each input meets all columns of grad_y, `WIDTH` at a time,
 // so that weights and gradients are read and written from end to end. Each input is one thread's:
 // what the gradients are does not depend on the threads.
 struct BackwardBlocks {
