@@ -80,11 +80,13 @@ class Pass:
         y: a forward pass; the others are those of a backward pass.
         grad_values: the gradients of the values, for those of x and of the basis's parameters.
         grad_weights: the gradients of the weights, or of their scales.
+        copies_rows: of grad_y, which is not contiguous.
     """
 
     y: bool = False
     grad_values: bool = False
     grad_weights: bool = False
+    copies_rows: bool = False
 
     @property
     def products(self) -> int:
@@ -169,8 +171,8 @@ def _cells(
     per_element = itemsize * ((copies + wanted.grad_values) * count + 2 + wanted.grad_values)
     # Per row and input of a piece: what the basis holds besides.
     per_point = itemsize * held
-    # Per row: grad_y, and in 16 bits a sum and a product; a piece of one input.
-    per_row = itemsize * (2 * copies - 1) * out_features + per_point
+    # Per row: a copy of grad_y, and in 16 bits a sum and a product; a piece of one input.
+    per_row = itemsize * (wanted.copies_rows + 2 * (copies - 1)) * out_features + per_point
     # A matrix of some inputs is one in memory only if there is one function.
     must_copy = must_stage or count > 1
     # Per input of staged weights: these, and the sum of their gradient.
@@ -193,9 +195,9 @@ def _cells(
         all_rows = rows_of(in_features, 0)
         all_moved = _number(batch, all_rows) * 2 * count * in_features
         elements = max(0, room) // (2 * per_element)
-        rows = max(1, min(batch, math.isqrt(2 * count * elements)))
+        rows = _even(batch, min(batch, math.isqrt(2 * count * elements)))
         fitting = (room - per_row * rows) // (per_element * rows + per_input)
-        inputs = max(1, min(in_features, fitting))
+        inputs = _even(in_features, min(in_features, fitting))
         rows = rows_of(inputs, per_input)
         cells = _number(batch, rows) * _number(in_features, inputs)
         moved = _number(batch, rows) * (4 if must_copy else 2) * count * in_features

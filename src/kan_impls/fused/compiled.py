@@ -13,8 +13,8 @@ from kan_impls.basis.base import Basis, Scratch
 from kan_impls.fused import host_compiler
 from kan_impls.fused.problem import MAX_PARAMS, ceil_div, pack_plain, two_floats
 
-_POINTS = struct.Struct("=11q")  # struct Points of points.h
-# Rows of which each part of the parameters' gradients is the sum, as cpu.cpp has it; and points
+_CELL = struct.Struct("=11q")  # struct Cell of cell.h
+# Rows of which each part of the parameters' gradients is the sum, as cell.h has it; and points
 # that contribute side by side, as points.h has it.
 PART_ROWS, POINTS_WITH_PARAMS = 512, 64
 
@@ -86,8 +86,8 @@ class CompiledBasis(Basis):
         are some, at once."""
         x = prepared[0]
         step = int(grad_phi.shape[2] == x.shape[1])
-        to = 0 if grad_x is None else grad_x.data_ptr()
-        gradient = (grad_phi.data_ptr(), grad_phi.stride(0), step, to)
+        to = (0, 0, 0) if grad_x is None else (grad_x.data_ptr(), *grad_x.stride())
+        gradient = (grad_phi.data_ptr(), grad_phi.stride(0), step, *to)
         if not grads:
             return self._call(x, params, values, gradient)
         sizes = self.definition.param_sizes
@@ -106,19 +106,19 @@ class CompiledBasis(Basis):
         x: Tensor,
         params: Sequence[Tensor],
         values: Tensor,
-        gradient: tuple[int, int, int, int] = (0, 0, 0, 0),
+        gradient: tuple[int, ...] = (0,) * 6,
         parts: Tensor | None = None,
     ) -> None:
         (inputs, rows), threads = x.shape, torch.get_num_threads()
-        points = _POINTS.pack(
-            *(x.data_ptr(), 0, 0, values.data_ptr(), 0, values.stride(0)), *gradient, 0
+        cell = _CELL.pack(
+            x.data_ptr(), *x.stride(), values.data_ptr(), values.stride(0), *gradient
         )
         params = [param.contiguous() for param in params]
         workspace = None
         if parts is not None:
             workspace = x.new_empty(threads * parts.shape[2] * POINTS_WITH_PARAMS)
         addresses = addresses_of([None] * 5, params, (None, None, workspace), grad_params=parts)
-        self._evaluate(self.problem(addresses, params, rows, inputs, 0, threads), points)
+        self._evaluate(self.problem(addresses, params, rows, inputs, 0, threads), cell)
 
     def write_grads(
         self,

@@ -101,7 +101,8 @@ def backward(
             parts of the sum where all inputs have the same.
         workspace: as in `forward`.
     """
-    grad_x = _empty(x) if needs_grad_x else None
+    # Each cell adds to it.
+    grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format) if needs_grad_x else None
     # With the gradient of x those of the values are there.
     fewest = max(SPANNED_ROWS, terms[0].weight.shape[0])
     are_spanned = not needs_grad_x and x.shape[0] >= fewest
@@ -111,11 +112,12 @@ def backward(
     wanted = Pass(
         grad_values=needs_grad_x or any(grad.params and not grad.are_spanned for grad in grads),
         grad_weights=any(weight or scale for weight, scale, _ in needs_grads),
+        copies_rows=not grad_y.is_contiguous(),
     )
     found = cells_of(x, terms, wanted, workspace)
     for term, grad, cut in zip(terms, grads, found, strict=True):
         if needs_grad_x or grad.is_needed:
-            _backward_of_term(grad_y, x, term, cut, grad, grad_x, term is terms[0])
+            _backward_of_term(grad_y, x, term, cut, grad, grad_x)
     return grad_x, grads
 
 
@@ -126,22 +128,14 @@ def _backward_of_term(
     cut: Cells,
     grad: TermGrad,
     grad_x: Tensor | None,
-    is_first: bool,
 ) -> None:
-    """Write the gradients of a term, and that of x, or add to it unless it is the first one's."""
+    """Write the gradients of a term, and add to that of x."""
     memory, columns = _Memory(), [_Columns(x[rows], term, cut) for rows in cut.rows()]
     for inputs in cut.inputs():
         part = _Part(term, grad, inputs, cut, memory)
         for rows, own in zip(cut.rows(), columns, strict=True):
-            total = part.add_rows(
-                own, grad_y[rows].contiguous(), grad_x is not None, rows.start == 0
-            )
-            if grad_x is None or total is None:
-                continue
-            if is_first:
-                grad_x[rows, inputs] = total.t()
-            else:
-                grad_x[rows, inputs] += total.t()
+            to = None if grad_x is None else grad_x[rows, inputs].t()
+            part.add_rows(own, grad_y[rows].contiguous(), to, rows.start == 0)
         part.finish(is_empty=x.shape[0] == 0)
 
 
@@ -187,6 +181,8 @@ class _Columns:
         self._all = self._prepare(x) if cut.prepares_all else None
 
     def _prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        if isinstance(self.basis, CompiledBasis):  # which takes them where they are
+            return (x.t(),)
         return self.basis.prepare(x.t().contiguous().to(self.cut.dtype))
 
     def prepared(self, inputs: slice, piece: slice) -> Sequence[Tensor]:
@@ -226,42 +222,46 @@ class _Part:
         return self._matrix
 
     def add_rows(
-        self, columns: _Columns, grad_y: Tensor, needs_grad_x: bool, is_first: bool
-    ) -> Tensor | None:
-        """The gradient of x, shape `(inputs, rows)`, if needed; what some rows contribute to the
-        gradient of the weights, which the first rows overwrite, is added to it."""
+        self, columns: _Columns, grad_y: Tensor, to: Tensor | None, is_first: bool
+    ) -> None:
+        """Add what some rows contribute to the gradients: that of x is `to`, shape
+        `(inputs, rows)`, and that of the weights is overwritten by the first rows."""
         values = columns.values(self.inputs, self.memory)
-        grad_x = torch.zeros_like(values[0]) if needs_grad_x else None
+        grad_x = self._sum_of_x(values, grad_y, to)
         grad_values, params = None, () if self.grad.are_spanned else self.grad.params
-        if needs_grad_x or params:
+        if to is not None or params:
             grad_values = self._grad_values(grad_y, values.shape)
         for piece in self.cut.pieces(values.shape[1]):
             prepared = slopes = None  # before those of the next piece
             own, at = self.term.of_inputs(piece), values[:, piece]
             prepared = columns.prepared(self.inputs, piece)
-            to = None if grad_x is None else grad_x[piece]
+            own_x = None if grad_x is None else grad_x[piece]
             grads = [grad[piece] for grad in params]
             grad_phi = None if grad_values is None else grad_values[:, piece]
             if grad_phi is not None and isinstance(own.basis, CompiledBasis):
-                own.basis.evaluate_and_add(prepared, own.params, at, grad_phi, to, grads)
+                own.basis.evaluate_and_add(prepared, own.params, at, grad_phi, own_x, grads)
                 continue
             slopes = own.basis.evaluate(
-                prepared, own.params, at, self.memory.basis, with_slopes=to is not None
+                prepared, own.params, at, self.memory.basis, with_slopes=own_x is not None
             )
             if grad_phi is None:
                 continue
             if grads:
                 own.basis.add_param_grads(grads, prepared, own.params, at, grad_phi)
-            if to is not None:
-                own.basis.add_input_grad(to, at, slopes, grad_phi)
-        if grad_x is not None and self._is_factored(grad_y):
-            grad_x.mul_(grad_y.t())
+            if own_x is not None:
+                own.basis.add_input_grad(own_x, at, slopes, grad_phi)
+        if to is not None and grad_x is not None and grad_x is not to:
+            to += grad_x.mul_(grad_y.t()) if self._is_factored(grad_y) else grad_x
         if self.total is not None:
             # With beta 0 the memory need not be cleared first; `view` makes no copy, which would
             # be lost.
             target, left = self.total.view(-1, self.total.shape[2]), values.flatten(0, 1)
             _add_product(target, left, grad_y, beta=0 if is_first else 1)
-        return grad_x
+
+    def _sum_of_x(self, values: Tensor, grad_y: Tensor, to: Tensor | None) -> Tensor | None:
+        """What is added to the gradient of x: that itself where the basis can add to it."""
+        is_apart = not isinstance(self.term.basis, CompiledBasis) or self._is_factored(grad_y)
+        return torch.zeros_like(values[0]) if to is not None and is_apart else to
 
     def _grad_values(self, grad_y: Tensor, shape: Sequence[int]) -> Tensor:
         """The gradients with respect to the values, shape `(functions, inputs, rows)`; with one

@@ -33,10 +33,11 @@ WORK_OF_THREAD = 1 << 15
 TILE_ROWS, TILE_OUTPUTS = 12, 32
 BLOCK_DEPTH, BLOCK_WIDTH = 256, 256
 MOST_FUNCTIONS = 1024
-# With more rows than this the library's product is as fast: a copy of the weights costs it little.
+# Rows of which blocks hold the functions at once, as cpu.cpp has it. With more rows than this torch's
+# product is as fast: a copy of the weights costs it little.
 BLOCK_ROWS = 1024
 # It takes weights without a scale where they are; with so many rows it is slower all the same. With
-# shorter vectors (measured with 8 floats, on an AMD EPYC) it is slower with any.
+# shorter vectors (measured with 8 floats, on an AMD EPYC) it is slower with any, scale or not.
 UNSCALED_ROWS = (128, 512)
 WIDE_VECTOR = 16
 # And with more than these where outputs fill but a part of a tile.
@@ -152,9 +153,8 @@ def _is_faster_in_blocks(sizes: Sizes, direction: Direction) -> bool:
     if sizes.outputs < TILE_OUTPUTS:
         return sizes.rows <= ROWS_OF_PART
     if direction == "forward":
-        is_any = sizes.has_scale or sizes.vector < WIDE_VECTOR
-        fewest, most = (0, BLOCK_ROWS) if is_any else UNSCALED_ROWS
-        return fewest < sizes.rows <= most
+        fewest, most = (0, BLOCK_ROWS) if sizes.has_scale else UNSCALED_ROWS
+        return sizes.vector < WIDE_VECTOR or fewest < sizes.rows <= most
     return sizes.has_scale and _cotangent_floats(sizes, direction) <= COTANGENT_FLOATS
 
 
@@ -169,6 +169,7 @@ def _floats(way: Way, sizes: Sizes, direction: Direction) -> tuple[int, int]:
     elif way == "direct":
         own = 0 if is_forward else outputs
     elif is_forward:
+        rows = ceil_div(rows, ceil_div(rows, BLOCK_ROWS))
         depth = max(1, BLOCK_DEPTH // functions) * functions
         own = depth * (BLOCK_WIDTH + rows + TILE_ROWS) + (functions + 1) * rows
     else:

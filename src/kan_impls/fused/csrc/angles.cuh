@@ -4,7 +4,8 @@
 
 // sin and cos of angle + angle_low to 1e-7 up to |angle| = 1e8. From there the error grows in
 // proportion to the angle, up to some point of the circle. angle_low is below half a unit in the
-// last place of angle.
+// last place of angle. With SMALL, for angles of up to some thousand, it takes less work.
+template <bool SMALL = false>
 __device__ __forceinline__ void sincos_reduced(float angle, float angle_low, float& sine,
                                                float& cosine) {
   const float TWO_OVER_PI = 0.636619772f;
@@ -14,12 +15,15 @@ __device__ __forceinline__ void sincos_reduced(float angle, float angle_low, flo
   float r = fmaf(turns, -HALF_PI_0, angle);
   r = fmaf(turns, -HALF_PI_1, r);
   r = fmaf(turns, -HALF_PI_2, r) + angle_low;
-  // `turns` is off by some units for a large angle: reduce what remains once more.
-  float more = rintf(r * TWO_OVER_PI);
-  r = fmaf(more, -HALF_PI_0, r);
-  r = fmaf(more, -HALF_PI_1, r);
-  float rest = turns - 4.f * floorf(0.25f * turns) + more;  // exact; its residue mod 4 counts
-  rest -= 4.f * floorf(0.25f * rest);
+  float rest = turns - 4.f * floorf(0.25f * turns);  // exact; its residue mod 4 counts
+  if (!SMALL) {
+    // `turns` is off by some units for a large angle: reduce what remains once more.
+    float more = rintf(r * TWO_OVER_PI);
+    r = fmaf(more, -HALF_PI_0, r);
+    r = fmaf(more, -HALF_PI_1, r);
+    rest += more;
+    rest -= 4.f * floorf(0.25f * rest);
+  }
 
   float z = r * r;
   float odd = fmaf(fmaf(2.86567956e-6f, z, -1.98559923e-4f), z, 8.33338592e-3f);

@@ -2,78 +2,9 @@
 // A point is one x of one row and input. All loops over points or outputs are vectorised.
 #define KAN_CPU
 #include "blocks.h"
+#include "cell.h"
 #include "direct.h"
 #include "few_outputs.h"
-
-#include <omp.h>
-
-// Less work than this, in products, takes one thread: to wake another one takes longer.
-const i64 WORK_OF_THREAD = 1 << 15;  // ways.py has the same
-
-static int threads_for(i64 work, int most) {
-  return (int)std::max<i64>(1, std::min<i64>(most, work / WORK_OF_THREAD));
-}
-
-// `evaluate`, and the sums over the points of what they contribute to the parameters' gradients.
-template <class B, int WHAT>
-static void evaluate_with_params(const Problem& problem, Points points, float* sums) {
-  const i64 MOST = Points::MOST_WITH_PARAMS, count = points.count;
-  memset(points.grad_params, 0, B::NUM_PARAMS * MOST * sizeof(float));
-  for (i64 n = 0; n < count; n += MOST) {
-    points.count = std::min(MOST, count - n);
-    evaluate<B, WHAT | PARAMS>(problem, points);
-    points.x += MOST, points.values += MOST, points.grads += MOST, points.grad_x += MOST;
-  }
-  for (int number = 0; number < B::NUM_PARAMS; number++) {
-    const float* parts = points.grad_params + number * MOST;
-    float sum = 0.f;
-#pragma omp simd reduction(+ : sum)
-    for (i64 n = 0; n < MOST; n++) sum += parts[n];
-    sums[number] = sum;
-  }
-}
-
-// The functions at all points of a cell, x of shape (inputs, rows), in one parallel region. Each
-// block of rows has a part of grad_params; workspace: (splits, NUM_PARAMS, MOST_WITH_PARAMS).
-template <class B>
-static void evaluate_cell(const Problem& problem, const Points& cell) {
-  const i64 BLOCK = 512;  // compiled.py has the same
-  const bool alike = problem.params0 == nullptr && (cell.grads == nullptr || cell.step == 1);
-  const i64 inputs = alike ? 1 : problem.inputs;
-  const i64 rows = alike ? problem.rows * problem.inputs : problem.rows;
-  const i64 blocks = (rows + BLOCK - 1) / BLOCK;
-  const int threads = threads_for(4 * inputs * rows * B::NUM_FUNCTIONS, problem.splits);
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-  for (i64 item = 0; item < inputs * blocks; item++) {
-    const i64 input = item / blocks, row = item % blocks * BLOCK, at = input * rows + row;
-    Points points = cell;
-    points.x += at, points.values += at, points.input = input;
-    points.count = std::min(BLOCK, rows - row);
-    if (cell.grads == nullptr) {
-      evaluate<B, VALUES>(problem, points);
-      continue;
-    }
-    points.grad_x += at;
-    points.grads += cell.step ? at : input;
-    if constexpr (B::NUM_PARAMS > 0) if (problem.grad_params != nullptr) {
-      const i64 part = item % blocks * inputs + input, size = B::NUM_PARAMS;
-      float* sums = problem.grad_params + part * size;
-      points.grad_params =
-          problem.workspace + omp_get_thread_num() * size * Points::MOST_WITH_PARAMS;
-      if (cell.grad_x == nullptr) {
-        evaluate_with_params<B, VALUES>(problem, points, sums);
-      } else {
-        evaluate_with_params<B, VALUES | GRAD>(problem, points, sums);
-      }
-      continue;
-    }
-    if (cell.step) {
-      evaluate<B, VALUES | GRAD, 1>(problem, points);
-    } else {
-      evaluate<B, VALUES | GRAD, 0>(problem, points);
-    }
-  }
-}
 
 // How many functions differ from zero at most.
 template <class B>
@@ -87,7 +18,7 @@ struct Active<BSpline<G, ORDER>> {
 
 extern "C" {
 
-void evaluate_basis(const Problem* problem, const Points* cell) {
+void evaluate_basis(const Problem* problem, const Cell* cell) {
   evaluate_cell<Basis>(*problem, *cell);
 }
 
@@ -95,7 +26,7 @@ int active_functions() { return Active<Basis>::COUNT; }
 
 int vector_size() { return Vector::SIZE; }
 
-void evaluate_silu(const Problem* problem, const Points* cell) {
+void evaluate_silu(const Problem* problem, const Cell* cell) {
   evaluate_cell<Silu>(*problem, *cell);
 }
 }
@@ -186,7 +117,19 @@ void forward_direct(const Problem* packed) {
   });
 }
 
-void forward_blocks(const Problem* problem) { forward_by<ForwardBlocks>(*problem); }
+// In equal parts of rows, whose functions caches hold.
+void forward_blocks(const Problem* packed) {
+  const i64 MOST = 1024;  // ways.py has the same
+  const i64 rows = packed->rows, parts = (rows + MOST - 1) / MOST;
+  for (i64 part = 0; part < parts; part++) {
+    const i64 first = start_of(rows, part, parts);
+    Problem problem = *packed;
+    problem.rows = start_of(rows, part + 1, parts) - first;
+    problem.x += first * problem.inputs;
+    problem.y = (float*)problem.y + first * problem.outputs;
+    forward_by<ForwardBlocks>(problem);
+  }
+}
 
 void forward_few_outputs(const Problem* problem) { forward_by<FewOutputs>(*problem); }
 

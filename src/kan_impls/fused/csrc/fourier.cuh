@@ -13,16 +13,20 @@ struct Fourier : Plain {
   float k;
 
   __device__ __forceinline__ void start(float x, long long, int pair, const Problem&) {
-    k = (float)(pair + 1);
     // From here neighbouring floats are 2^15 apart and reductions leave no digit: any point of the
     // circle is as good, but NaN where x is infinite.
     const float LAST_ANGLE = 3e11f;
-    x = fabsf(x) > LAST_ANGLE ? x - x : x;
-    sincos_reduced(x, 0.f, sin_1, cos_1);
+    start_at<false>(fabsf(x) > LAST_ANGLE ? x - x : x, pair);
+  }
+
+  template <bool SMALL>
+  __device__ __forceinline__ void start_at(float x, int pair) {
+    k = (float)(pair + 1);
+    sincos_reduced<SMALL>(x, 0.f, sin_1, cos_1);
     sin_k = sin_1, cos_k = cos_1;
     if (pair == 0) return;
     float angle = rounded_product(k, x);
-    sincos_reduced(angle, fmaf(k, x, -angle), sin_k, cos_k);
+    sincos_reduced<SMALL>(angle, fmaf(k, x, -angle), sin_k, cos_k);
   }
 
   // By rotation: the error grows by 1e-7 a step, and a chunk has few steps.

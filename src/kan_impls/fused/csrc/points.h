@@ -1,8 +1,6 @@
 // A basis of bases.cuh at many points, which a compiler turns into vectors of points.
 #pragma once
-#include "bases.cuh"
-
-typedef long long i64;
+#include "ranges.h"
 
 // What is read and written for some points of the same input; function f is `f * stride` further.
 struct Points {
@@ -84,45 +82,6 @@ static void evaluate_near(const Problem& problem, const Points& points) {
   evaluate_chunk<B, WHAT, STEP, REST>(problem, points, Parts::first_pair(LAST));
 }
 
-// From where a basis loses its digits, and what takes its place there, one point at a time.
-template <class B>
-struct Far {
-  static bool is(float) { return false; }
-  static void at(const Problem&, float, i64, int, float&, float&) {}
-  template <class Add>
-  static void param_grads(const Problem&, float, i64, int, float, Add) {}
-};
-template <int G>
-struct Far<Fourier<G>> {
-  static bool is(float x) { return fabsf(x) > 1e8f / G && fabsf(x) < INFINITY; }
-  static void at(const Problem&, float x, i64, int function, float& value, float& slope) {
-    const double k = function / 2 + 1, cosine = cos(k * x), sine = sin(k * x);
-    value = (float)(function % 2 ? sine : cosine);
-    slope = (float)(function % 2 ? k * cosine : -k * sine);
-  }
-};
-template <int G>
-struct Far<Sines<G>> {
-  static bool is(float x) { return fabsf(x) > 1e5f && fabsf(x) < INFINITY; }
-  static void at(const Problem& problem, float x, i64 input, int function, float& value,
-                 float& slope) {
-    const double angle = angle_of(problem, x, input, function);
-    value = (float)sin(angle);
-    slope = (float)(param_row<0, G>(problem, input)[function] * cos(angle));
-  }
-  template <class Add>
-  static void param_grads(const Problem& problem, float x, i64 input, int function, float grad,
-                          Add add) {
-    const double by_phase = grad * cos(angle_of(problem, x, input, function));
-    add(function, (float)(x * by_phase)), add(G + function, (float)by_phase);
-  }
-
- private:
-  static double angle_of(const Problem& problem, double x, i64 input, int function) {
-    return param_row<0, G>(problem, input)[function] * x + param_row<1, G>(problem, input)[function];
-  }
-};
-
 template <class B, int WHAT, int STEP>
 static void evaluate_far(const Problem& problem, const Points& points, i64 n) {
   for (int f = 0; f < B::NUM_FUNCTIONS; f++) {
@@ -141,10 +100,17 @@ static void evaluate_far(const Problem& problem, const Points& points, i64 n) {
   }
 }
 
+// All points: those that are small, near and far, as ranges.h has it.
 template <class B, int WHAT, int STEP = 1>
 static void evaluate(const Problem& problem, Points points) {
+  if (Small<B>::are(points.x, points.count)) {
+    return evaluate_near<typename Small<B>::Type, WHAT, STEP>(problem, points);
+  }
+  if (!any_is_far<B>(points.x, points.count)) {
+    return evaluate_near<B, WHAT, STEP>(problem, points);
+  }
   for (i64 start = 0, n = 0, end = points.count; n <= end; n++) {  // runs of near points
-    if (n < end && !Far<B>::is(points.x[n])) continue;
+    if (n < end && !is_far<B>(points.x[n])) continue;
     Points near = points;
     near.x += start, near.values += start, near.slopes += start, near.count = n - start;
     near.grads += STEP * start, near.grad_x += start, near.grad_params += start;
