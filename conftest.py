@@ -28,6 +28,9 @@ def pytest_addoption(parser):
     )
 
 
+# How long each benchmark of --suite field takes at least, unless an option says so: there are many.
+FIELD_SECONDS = 0.5
+
 # Layers beyond the published comparison: what is quick is tested of all layers, and what takes long
 # of these under -m field alone. What has another marker of those in LEGS is selected by that one.
 FIELD = re.compile(
@@ -46,6 +49,9 @@ LEGS = ("growth", "batch", "compile", "ptx", "sanitizer", "instructions")
 def pytest_configure(config):
     if config.option.suite == "field":
         config.option.markexpr = config.option.markexpr.replace("not field and ", "")
+        given = map(str, config.invocation_params.args)
+        if not any(option.startswith("--benchmark-max-time") for option in given):
+            config.option.benchmark_max_time = FIELD_SECONDS
     config.addinivalue_line(
         "markers", "field: what takes long, of layers not compared or of further sizes; -m field"
     )

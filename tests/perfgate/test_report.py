@@ -71,6 +71,20 @@ def test_results_show_each_figure_where_it_belongs():
     assert "### reference, batch 100" in text
 
 
+def test_the_fastest_and_the_smallest_are_named():
+    data = run_data()
+    for name, parameters, step in (("kan", 1000, 20), ("mlp", 10, 30), ("slow", 2000, 40)):
+        entry = benchmark(f"{name} step", name, "training_step", median_ns=step * 1e6)
+        entry["extra_info"] |= {"parameters": parameters, "memory": {"backward_peak_bytes": 2**20}}
+        data["benchmarks"].append(entry)
+    assert (
+        "Fastest: kan, 20.0 ms a step. Smallest: mlp, 1.05 MB with its parameters."
+        in results_markdown(parse_run(data))
+    )
+    del data["benchmarks"][1:]
+    assert "Fastest" not in results_markdown(parse_run(data))  # of one alone
+
+
 def measured_as(**fields):
     """Both passes of `kan`, whose time is taken and which is run as said."""
     entries = [benchmark(f"{p} {fields}", "kan", p) for p in ("forward", "backward")]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from perfgate.failures import Failure
 from perfgate.judge.record import Measurement, Run
 from perfgate.report.measured import (
+    cost_of_step,
     heading,
     label,
+    measurement_entry,
     not_negative,
     row_key,
     says_all,
     whole,
     work_entry,
 )
-from perfgate.report.words import PASSES, factor
+from perfgate.report.words import PASSES, factor, megabytes, milliseconds
 
 # How columns call the passes; ratios are shorter.
 _SHORT = ("fwd", "bwd", "bwd+dx", "step")
@@ -48,8 +50,8 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def results_markdown(run: Run, failures: Sequence[Failure] = ()) -> str:
-    """The run as Markdown: where and when, then a table for each `heading`. What failed has a row
-    with the reason."""
+    """The run as Markdown: where and when, then a table for each `heading`, and what is fastest and
+    smallest there. What failed has a row with the reason."""
     tables: dict[str, dict[str, dict[str, Measurement]]] = defaultdict(dict)
     for measurement in run.measurements.values():
         work = work_entry(measurement.measured)
@@ -70,10 +72,10 @@ def results_markdown(run: Run, failures: Sequence[Failure] = ()) -> str:
         beside = list(dict.fromkeys(name for m in all_of for name in m.beside()))
         has_errors = any("float64_error" in m.info for m in all_of)
         rows = [_result_row(passes, beside, has_errors) for passes in found.values()]
-        reasons = _add_failed(rows, failed.get(title, {}))
+        said = ["\n".join(_add_failed(rows, failed.get(title, {}))), _advice(found.values())]
         columns = list(rows[0])
         table = markdown_table(columns, [[row.get(name, "") for name in columns] for row in rows])
-        parts.append("\n\n".join([f"### {title}", table, *filter(None, ["\n".join(reasons)])]))
+        parts.append("\n\n".join([f"### {title}", table, *filter(None, said)]))
     if any("float64_error" in m.info for m in run.measurements.values()):
         parts.append(ERROR_LEGEND)
     parts.append(LEGEND)
@@ -105,6 +107,23 @@ def _add_failed(
         (own or rows)[-1]["implementation"] += f" ({passes}failed)"
         said += [f"- {name} failed, {', '.join(of)}: {reason}" for reason, of in reasons.items()]
     return said
+
+
+def _advice(rows: Iterable[Mapping[str, Measurement]]) -> str:
+    """The fastest and the smallest of several rows; empty where a step of fewer is known."""
+    costs = {}
+    for passes in rows:
+        entries = {name: measurement_entry(measurement) for name, measurement in passes.items()}
+        if cost := cost_of_step(entries):
+            costs[label(next(iter(entries.values()))["measured"])] = cost
+    if len(costs) < 2:
+        return ""
+    fastest = min(costs, key=lambda name: costs[name][0])
+    smallest = min(costs, key=lambda name: costs[name][1])
+    return (
+        f"Fastest: {fastest}, {milliseconds(costs[fastest][0])} ms a step. Smallest: {smallest}, "
+        f"{megabytes(costs[smallest][1])} MB with its parameters."
+    )
 
 
 def is_results_table(text: str) -> bool:
