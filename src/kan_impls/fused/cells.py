@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from kan_impls.fused import workspace as devices
+from kan_impls.fused.compiled import CompiledBasis
 from kan_impls.fused.term import Term
 from kan_impls.fused.workspace import Workspace
 
@@ -127,6 +128,7 @@ def cells_of(
 def _cells_of_term(x: Tensor, term: Term, wanted: Pass, total: int, workspace: Workspace) -> Cells:
     count, _, out_features = term.weight.shape
     held = term.basis.elements_held(wanted.grad_values)
+    is_compiled = isinstance(term.basis, CompiledBasis)
     dtypes = x.dtype, term.weight.dtype
     return _cells(
         *x.shape,
@@ -136,6 +138,7 @@ def _cells_of_term(x: Tensor, term: Term, wanted: Pass, total: int, workspace: W
         held,
         dtypes,
         term.is_staged,
+        is_compiled,
         wanted,
         workspace,
     )
@@ -151,6 +154,7 @@ def _cells(
     held: int,
     dtypes: tuple[torch.dtype, torch.dtype],
     must_stage: bool,
+    is_compiled: bool,
     wanted: Pass,
     within: Workspace,
 ) -> Cells:
@@ -161,6 +165,8 @@ def _cells(
         held: `Basis.elements_held`.
         dtypes: of x and of the weights.
         must_stage: whether the weights must be staged.
+        is_compiled: whether the basis is, which takes x where it is, and whose values take the
+            place of their gradients.
         within: bounds.
     """
     dtype = torch.promote_types(torch.promote_types(*dtypes), torch.float32)
@@ -169,18 +175,21 @@ def _cells(
     # of the values and of x.
     copies = 2 if dtypes[1].itemsize < 4 else 1
     per_element = itemsize * ((copies + wanted.grad_values) * count + 2 + wanted.grad_values)
+    if is_compiled:  # and with one output a gradient of x by itself
+        per_element = itemsize * (count + wanted.grad_values)
     # Per row and input of a piece: what the basis holds besides.
     per_point = itemsize * held
-    # Per row: a copy of grad_y, and in 16 bits a sum and a product; a piece of one input.
-    per_row = itemsize * (wanted.copies_rows + 2 * (copies - 1)) * out_features + per_point
+    # Per row: a copy of grad_y, or in 16 bits grad_y, a sum and a product; a piece of one input.
+    per_row = itemsize * (wanted.copies_rows if copies == 1 else 3) * out_features + per_point
     # A matrix of some inputs is one in memory only if there is one function.
     must_copy = must_stage or count > 1
-    # Per input of staged weights: these, and the sum of their gradient.
+    # Per input of staged weights: these, and the sum of their gradient; in 16 bits what is added.
     per_input = itemsize * wanted.products * count * out_features * must_copy
+    per_input += 2 * (copies - 1) * count * out_features * wanted.grad_weights
     whole = itemsize * batch * in_features
     workspace = min(within.most, max(within.least * wanted.products, whole * total // 2))
     # While they are prepared, eight tensors are there; three of them remain.
-    prepares_all = whole <= min(within.prepared, workspace // 8)
+    prepares_all = not is_compiled and whole <= min(within.prepared, workspace // 8)
     workspace -= 3 * whole * prepares_all
     # What is evaluated at once, and held meanwhile, if not all of a cell: much of it stays in
     # second-level caches until the last of the operators that make it.
@@ -233,7 +242,7 @@ def _number(size: int, most: int) -> int:
 
 def _even(size: int, most: int) -> int:
     """The size of as many parts, nearly equal."""
-    return max(1, _number(size, max(1, _number(size, most))))
+    return max(1, _number(size, max(1, _number(size, max(1, most)))))
 
 
 def _slices(size: int, step: int) -> Iterator[slice]:

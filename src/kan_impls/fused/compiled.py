@@ -83,7 +83,7 @@ class CompiledBasis(Basis):
         grads: Sequence[Tensor] = (),
     ) -> None:
         """`evaluate`, `add_input_grad` if there is a gradient of x, and `add_param_grads` if there
-        are some, at once."""
+        are some, at once. The values may take the place of their gradients."""
         x = prepared[0]
         step = int(grad_phi.shape[2] == x.shape[1])
         to = (0, 0, 0) if grad_x is None else (grad_x.data_ptr(), *grad_x.stride())

@@ -230,7 +230,7 @@ class _Part:
         grad_x = self._sum_of_x(values, grad_y, to)
         grad_values, params = None, () if self.grad.are_spanned else self.grad.params
         if to is not None or params:
-            grad_values = self._grad_values(grad_y, values.shape)
+            grad_values = self._grad_values(grad_y, values)
         for piece in self.cut.pieces(values.shape[1]):
             prepared = slopes = None  # before those of the next piece
             own, at = self.term.of_inputs(piece), values[:, piece]
@@ -263,12 +263,15 @@ class _Part:
         is_apart = not isinstance(self.term.basis, CompiledBasis) or self._is_factored(grad_y)
         return torch.zeros_like(values[0]) if to is not None and is_apart else to
 
-    def _grad_values(self, grad_y: Tensor, shape: Sequence[int]) -> Tensor:
+    def _grad_values(self, grad_y: Tensor, values: Tensor) -> Tensor:
         """The gradients with respect to the values, shape `(functions, inputs, rows)`; with one
-        output `(functions, inputs, 1)`, without the cotangent, which is one factor per row."""
+        output `(functions, inputs, 1)`, without the cotangent, which is one factor per row. They
+        are in the memory of the values where these can take their place."""
         if self._is_factored(grad_y):
-            return self.matrix.view(*shape[:2], 1)
-        grad = self.memory.grad_values.empty(grad_y, shape)
+            return self.matrix.view(*values.shape[:2], 1)
+        grad = values
+        if not isinstance(self.term.basis, CompiledBasis):
+            grad = self.memory.grad_values.empty(grad_y, values.shape)
         torch.mm(self.matrix, grad_y.t(), out=grad.flatten(0, 1))
         return grad
 

@@ -11,7 +11,7 @@ struct Cell {
   i64 x_input, x_row;
   float* values;
   i64 stride;             // from function to function
-  const float* grads;     // by the values; with it comes what is made of the slopes
+  const float* grads;     // by the values, which may take their place; then slopes are needed
   i64 grad_stride, step;  // from function to function, and from point to point: 0 or 1
   float* grad_x;          // added to, if there is one
   i64 grad_input, grad_row;

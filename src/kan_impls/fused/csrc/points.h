@@ -9,7 +9,7 @@ struct Points {
   float* values;         // written
   float* slopes;         // written
   i64 stride;            // of values and slopes
-  const float* grads;    // by the values
+  const float* grads;    // by the values, which may take their place
   i64 grad_stride, step; // of grads; from point to point: 0 or 1
   float* grad_x;         // added to
   float* grad_params;    // added to: what each point contributes
@@ -47,10 +47,6 @@ static __forceinline__ void evaluate_chunk(const Problem& problem, const Points&
     float sum = poison;
     KAN_UNROLL for (int f = 0; f < COUNT; f += 2) {
       const bool both = f + 1 < COUNT;
-      if (WHAT & VALUES) {
-        values[f * stride + n] = basis.even() + poison;
-        if (both) values[(f + 1) * stride + n] = basis.odd() + poison;
-      }
       if (WHAT & SLOPES) {
         slopes[f * stride + n] = basis.even_slope() + poison;
         if (both) slopes[(f + 1) * stride + n] = basis.odd_slope() + poison;
@@ -65,6 +61,10 @@ static __forceinline__ void evaluate_chunk(const Problem& problem, const Points&
         basis.param_grads(even, odd, [&](int number, float value) {
           grad_params[number * Points::MOST_WITH_PARAMS + n] += value;
         });
+      }
+      if (WHAT & VALUES) {
+        values[f * stride + n] = basis.even() + poison;
+        if (both) values[(f + 1) * stride + n] = basis.odd() + poison;
       }
       basis.next();
     }
@@ -87,10 +87,9 @@ static void evaluate_far(const Problem& problem, const Points& points, i64 n) {
   for (int f = 0; f < B::NUM_FUNCTIONS; f++) {
     float value, slope;
     Far<B>::at(problem, points.x[n], points.input, f, value, slope);
+    const float grad = WHAT & (GRAD | PARAMS) ? points.grads[f * points.grad_stride + STEP * n] : 0.f;
     if (WHAT & VALUES) points.values[f * points.stride + n] = value;
     if (WHAT & SLOPES) points.slopes[f * points.stride + n] = slope;
-    if (!(WHAT & (GRAD | PARAMS))) continue;
-    const float grad = points.grads[f * points.grad_stride + STEP * n];
     if (WHAT & GRAD) points.grad_x[n] += slope * grad;
     if constexpr ((WHAT & PARAMS) != 0) {
       Far<B>::param_grads(problem, points.x[n], points.input, f, grad, [&](int number, float by) {
