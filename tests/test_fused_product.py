@@ -144,7 +144,7 @@ def test_workspace_does_not_grow_with_the_batch(
     layer = build(device, kind, dtype, in_features=24, out_features=outputs, backend="product")
     weights = sum(parameter.nbytes for parameter in layer.parameters())
     layer(random_like(layer, 3, 24))  # what is compiled at first use, and tested, is nobody's pass
-    for batch in (320, 960):
+    for batch in (321, 960):  # no whole vectors, too
         x, grad_y = random_like(layer, batch, 24), random_like(layer, batch, outputs)
         x.requires_grad_()
         layer.zero_grad()

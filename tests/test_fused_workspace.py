@@ -144,7 +144,7 @@ LAUNCHES = {
 # Of splines at 65,536 rows, where PyTorch's operators do.
 BY_OPERATORS = (243, 472)
 
-# Beside the cells: the sum that is the gradient of the bias, and zeros for that of x and parameters.
+# Beside the cells: the sum that is the gradient of the bias, and zeros for x and parameters.
 ONCE = 3
 
 

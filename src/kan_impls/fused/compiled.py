@@ -13,7 +13,7 @@ from kan_impls.basis.base import Basis, Scratch
 from kan_impls.fused import host_compiler
 from kan_impls.fused.problem import MAX_PARAMS, ceil_div, pack_plain, two_floats
 
-_CELL = struct.Struct("=11q")  # struct Cell of cell.h
+_CELL = struct.Struct("=12q")  # struct Cell of cell.h
 # Rows of which each part of the parameters' gradients is the sum, as cell.h has it; and points
 # that contribute side by side, as points.h has it.
 PART_ROWS, POINTS_WITH_PARAMS = 512, 64
@@ -83,7 +83,8 @@ class CompiledBasis(Basis):
         grads: Sequence[Tensor] = (),
     ) -> None:
         """`evaluate`, `add_input_grad` if there is a gradient of x, and `add_param_grads` if there
-        are some, at once. The values may take the place of their gradients."""
+        are some, at once. The values may take the place of their gradients, and else have the
+        same strides."""
         x = prepared[0]
         step = int(grad_phi.shape[2] == x.shape[1])
         to = (0, 0, 0) if grad_x is None else (grad_x.data_ptr(), *grad_x.stride())
@@ -111,7 +112,7 @@ class CompiledBasis(Basis):
     ) -> None:
         (inputs, rows), threads = x.shape, torch.get_num_threads()
         cell = _CELL.pack(
-            x.data_ptr(), *x.stride(), values.data_ptr(), values.stride(0), *gradient
+            x.data_ptr(), *x.stride(), values.data_ptr(), *values.stride()[:2], *gradient
         )
         params = [param.contiguous() for param in params]
         workspace = None

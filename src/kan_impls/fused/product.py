@@ -194,8 +194,9 @@ class _Columns:
 
     def values(self, inputs: slice, memory: _Memory) -> Tensor:
         """Memory for those of some inputs, shape `(functions, inputs, rows)`."""
-        shape = (self.cut.num_functions, inputs.stop - inputs.start, self.x.shape[0])
-        return memory.values.empty(self.x, shape, self.cut.dtype)
+        rows = self.x.shape[0]
+        shape = (self.cut.num_functions, inputs.stop - inputs.start, self.cut.pitch(rows))
+        return memory.values.empty(self.x, shape, self.cut.dtype)[..., :rows]
 
 
 class _Part:

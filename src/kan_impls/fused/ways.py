@@ -33,8 +33,8 @@ WORK_OF_THREAD = 1 << 15
 TILE_ROWS, TILE_OUTPUTS = 12, 32
 BLOCK_DEPTH, BLOCK_WIDTH = 256, 256
 MOST_FUNCTIONS = 1024
-# Rows of which blocks hold the functions at once, as cpu.cpp has it. With more rows than this torch's
-# product is as fast: a copy of the weights costs it little.
+# Rows of which blocks hold the functions at once, as cpu.cpp has it. With more rows than this
+# torch's product is as fast: a copy of the weights costs it little.
 BLOCK_ROWS = 1024
 # It takes weights without a scale where they are; with so many rows it is slower all the same. With
 # shorter vectors (measured with 8 floats, on an AMD EPYC) it is slower with any, scale or not.

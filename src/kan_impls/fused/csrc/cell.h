@@ -10,7 +10,7 @@ struct Cell {
   const float* x;
   i64 x_input, x_row;
   float* values;
-  i64 stride;             // from function to function
+  i64 stride, pitch;      // from function to function, and from input to input
   const float* grads;     // by the values, which may take their place; then slopes are needed
   i64 grad_stride, step;  // from function to function, and from point to point: 0 or 1
   float* grad_x;          // added to, if there is one
@@ -54,10 +54,12 @@ struct Block {
   const Problem& problem;
   const Cell& cell;
   const i64 first, inputs, row, rows;
+  const bool is_run;  // its inputs are alike, and no other rows are between them: all are one run
+  const i64 pitch;    // of x and its gradient
   float x[POINTS], grad_x[POINTS];
 
   // How many inputs a block has at most.
-  static i64 most_inputs(i64 rows) { return std::max<i64>(INPUTS, ROWS / std::max<i64>(1, rows)); }
+  static i64 most_inputs(i64 pitch) { return std::max<i64>(INPUTS, ROWS / std::max<i64>(1, pitch)); }
 
   Block(const Problem& problem, const Cell& cell, i64 first, i64 end, i64 row)
       : problem(problem),
@@ -65,36 +67,40 @@ struct Block {
         first(first),
         inputs(end - first),
         row(row),
-        rows(std::min<i64>(ROWS, problem.rows - row)) {}
+        rows(std::min<i64>(ROWS, problem.rows - row)),
+        is_run(problem.params0 == nullptr && cell.pitch <= ROWS &&
+               (cell.grads == nullptr || cell.step == 1)),
+        pitch(is_run ? cell.pitch : rows) {}
 
   void run() {
     for (i64 r = 0; r < rows; r++) {
       const float* from = cell.x + first * cell.x_input + (row + r) * cell.x_row;
-      for (i64 i = 0; i < inputs; i++) x[i * rows + r] = from[i * cell.x_input];
+      for (i64 i = 0; i < inputs; i++) x[i * pitch + r] = from[i * cell.x_input];
     }
-    if (cell.grad_x != nullptr) memset(grad_x, 0, inputs * rows * sizeof(float));
-    // Of all inputs in a row, where they are alike and no other rows are between them.
-    const bool alike = problem.params0 == nullptr && (cell.grads == nullptr || cell.step == 1);
-    if (alike && rows == problem.rows) {
-      evaluate_points(0, inputs * rows);
+    for (i64 r = rows; r < pitch; r++) {
+      for (i64 i = 0; i < inputs; i++) x[i * pitch + r] = 0.f;
+    }
+    if (cell.grad_x != nullptr) memset(grad_x, 0, inputs * pitch * sizeof(float));
+    if (is_run) {
+      evaluate_points(0, (inputs - 1) * pitch + rows);
     } else {
       for (i64 i = 0; i < inputs; i++) evaluate_points(i, rows);
     }
     if (cell.grad_x == nullptr) return;
     for (i64 r = 0; r < rows; r++) {
       float* to = cell.grad_x + first * cell.grad_input + (row + r) * cell.grad_row;
-      for (i64 i = 0; i < inputs; i++) to[i * cell.grad_input] += grad_x[i * rows + r];
+      for (i64 i = 0; i < inputs; i++) to[i * cell.grad_input] += grad_x[i * pitch + r];
     }
   }
 
  private:
   void evaluate_points(i64 i, i64 count) {
-    const i64 input = first + i, at = input * problem.rows + row;
-    Points points = {x + i * rows, count, input, cell.values + at, nullptr, cell.stride};
+    const i64 input = first + i, at = input * cell.pitch + row;
+    Points points = {x + i * pitch, count, input, cell.values + at, nullptr, cell.stride};
     if (cell.grads == nullptr) return evaluate<B, VALUES>(problem, points);
     points.grads = cell.grads + (cell.step ? at : input);
     points.grad_stride = cell.grad_stride;
-    points.grad_x = grad_x + i * rows;
+    points.grad_x = grad_x + i * pitch;
     if constexpr (B::NUM_PARAMS > 0) {
       if (problem.grad_params != nullptr) return evaluate_params(points);
     }
@@ -120,7 +126,7 @@ struct Block {
 // Each block of rows has a part of grad_params; workspace: (splits, NUM_PARAMS, MOST_WITH_PARAMS).
 template <class B>
 static void evaluate_cell(const Problem& problem, const Cell& cell) {
-  const i64 inputs = problem.inputs, most = Block<B>::most_inputs(problem.rows);
+  const i64 inputs = problem.inputs, most = Block<B>::most_inputs(cell.pitch);
   const i64 groups = (inputs + most - 1) / most;
   const i64 blocks = (problem.rows + Block<B>::ROWS - 1) / Block<B>::ROWS;
   const int threads = threads_for(4 * inputs * problem.rows * B::NUM_FUNCTIONS, problem.splits);
