@@ -32,7 +32,7 @@ WORKSPACE_BYTES = 15 * 2**20
 PREPARED_BYTES = 2**19
 
 # The product that makes the gradients of the values takes up to a quarter less time where those of
-# an input begin at a whole vector (measured with 8 floats). With few vectors the rest of one counts.
+# an input begin at a whole vector (measured with 8 floats); with few the rest of one counts.
 LEAST_VECTORS = 8
 
 # For each product of a cell the lower bound, at which a forward pass of 100 rows takes no more than
@@ -189,8 +189,9 @@ def _cells(
         per_element = itemsize * (count + wanted.grad_values)
     # Per row and input of a piece: what the basis holds besides.
     per_point = itemsize * held
-    # Per row: a copy of grad_y, or in 16 bits grad_y, a sum and a product; a piece of one input.
-    per_row = itemsize * (wanted.copies_rows if copies == 1 else 3) * out_features + per_point
+    # Per row: a copy of grad_y, and in 16 bits a sum and a product; a piece of one input.
+    rows_copied = wanted.copies_rows if vector else 2 * copies - 1
+    per_row = itemsize * rows_copied * out_features + per_point
     # A matrix of some inputs is one in memory only if there is one function.
     must_copy = must_stage or count > 1
     # Per input of staged weights: these, and the sum of their gradient; in 16 bits what is added.
