@@ -1,6 +1,8 @@
 """Fixtures of this repository's own tests and benchmarks."""
 
+import os
 import re
+import shlex
 
 import pytest
 import torch
@@ -28,7 +30,7 @@ def pytest_addoption(parser):
     )
 
 
-# How long each benchmark of --suite field takes at least, unless an option says so: there are many.
+# The least time of each benchmark of --suite field, unless an option says another: there are many.
 FIELD_SECONDS = 0.5
 
 # Layers beyond the published comparison: what is quick is tested of all layers, and what takes long
@@ -49,8 +51,8 @@ LEGS = ("growth", "batch", "compile", "ptx", "sanitizer", "instructions")
 def pytest_configure(config):
     if config.option.suite == "field":
         config.option.markexpr = config.option.markexpr.replace("not field and ", "")
-        given = map(str, config.invocation_params.args)
-        if not any(option.startswith("--benchmark-max-time") for option in given):
+        given = [*config.invocation_params.args, *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+        if not any(str(option).startswith("--benchmark-max-time") for option in given):
             config.option.benchmark_max_time = FIELD_SECONDS
     config.addinivalue_line(
         "markers", "field: what takes long, of layers not compared or of further sizes; -m field"

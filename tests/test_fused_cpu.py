@@ -383,6 +383,21 @@ def test_what_is_no_number_or_far_is_what_operators_make_of_it(monkeypatch, kind
 
 
 @needs_compiler
+def test_a_large_angle_changes_no_bit_of_other_rows(monkeypatch):
+    """Small angles take less work where all of a block are small."""
+    take(monkeypatch, None)
+    layer = build("fourier", 3, 40)
+    # Where the nearest multiple of pi/2 is a matter of rounding, and one row besides.
+    middle = ((torch.arange(121, dtype=torch.float64) + 0.5) * (math.pi / 2)).float()
+    ends = [torch.nextafter(middle, torch.tensor(end)) for end in (0.0, 1e9)]
+    x = torch.stack((middle, *ends), dim=1)
+    x[-1] = 0.5
+    expected = layer(x)[:-1]
+    x[-1] = 1000.0
+    assert torch.equal(layer(x)[:-1], expected)
+
+
+@needs_compiler
 def test_it_shares_the_threads_of_torch():
     maps = Path("/proc/self/maps")
     if not maps.exists():
@@ -501,7 +516,7 @@ FAULTS = {
         "sums[m][n].add_product(row, rows[n])",
         "sums[m][n].add_product(row, rows[0])",
     ),
-    "x of cells": ("cell.h", "+= grad_x[i * rows + r]", "= grad_x[i * rows + r]"),
+    "x of cells": ("cell.h", "+= grad_x[i * pitch + r]", "= grad_x[i * pitch + r]"),
     "x in blocks": ("blocks.h", "fmaf(slope[r], grad[r], x[r])", "slope[r] * grad[r]"),
 }
 

@@ -159,6 +159,6 @@ def test_a_pass_takes_few_launches(monkeypatch, kind, batch):
     assert tuple(launches for launches, *_ in found) == LAUNCHES[kind, batch]
 
 
-def test_pytorchs_operators_take_several_times_as_many(monkeypatch):
+def test_launches_of_pytorchs_operators(monkeypatch):
     by_operators = launches_and_cells(monkeypatch, "splines", 65_536, is_evaluated=False)
     assert tuple(launches for launches, *_ in by_operators) == BY_OPERATORS

@@ -32,7 +32,8 @@ WORKSPACE_BYTES = 15 * 2**20
 PREPARED_BYTES = 2**19
 
 # The product that makes the gradients of the values takes up to a quarter less time where those of
-# an input begin at a whole vector (measured with 8 floats); with few the rest of one counts.
+# an input begin at a whole vector (measured with 8 floats). With fewer vectors than this what stays
+# empty of one would be much of all.
 LEAST_VECTORS = 8
 
 # For each product of a cell the lower bound, at which a forward pass of 100 rows takes no more than
@@ -52,7 +53,8 @@ class Cells:
         inputs_in_piece: whose functions are evaluated at once.
         is_staged: products take a copy of the weights.
         prepares_all: the basis prepares all inputs of some rows at once: fewer operators.
-        vector: at whole vectors of so many elements the values of an input begin.
+        vector: elements of a vector, at which the values of an input begin unless the rows are few;
+            0 where they lie side by side.
     """
 
     batch: int
@@ -240,7 +242,7 @@ def _cells(
         pieces = in_one
         in_piece = batch * in_features
     _, rows, inputs, is_staged = min(in_one, pieces)
-    rows, inputs = min(batch, even_rows(rows)), _even(in_features, inputs)
+    rows, inputs = max(1, min(batch, even_rows(rows))), _even(in_features, inputs)
     return Cells(
         batch,
         in_features,

@@ -83,8 +83,8 @@ class CompiledBasis(Basis):
         grads: Sequence[Tensor] = (),
     ) -> None:
         """`evaluate`, `add_input_grad` if there is a gradient of x, and `add_param_grads` if there
-        are some, at once. The values may take the place of their gradients, and else have the
-        same strides."""
+        are some, at once. The values may take the place of their gradients; these have the same
+        stride from input to input, unless there is one for all rows of an input."""
         x = prepared[0]
         step = int(grad_phi.shape[2] == x.shape[1])
         to = (0, 0, 0) if grad_x is None else (grad_x.data_ptr(), *grad_x.stride())

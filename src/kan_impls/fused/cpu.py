@@ -159,8 +159,8 @@ def _fault(form: Compiled) -> str | None:
     bound = error_bound(Element.FLOAT, Precision.ACCURATE)
     # Sums of at most some 2000 terms, which are as exact as the bound; longer ones round more.
     inputs = max(3, min(37, 2048 // functions.count))
-    for rows, outputs in ((5, 45), (70, 290)):
-        sizes = (rows, inputs, outputs)  # several vectors and blocks of outputs, and a rest
+    for rows, outputs in ((5, 45), (130, 290)):
+        sizes = (rows, inputs, outputs)  # several vectors and blocks, and a rest
         layer = Layer(functions, *sizes, Element.FLOAT, Precision.ACCURATE, Device(0, 0))
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             operands, grad_y = trial.values(layer)

@@ -173,7 +173,7 @@ class _Columns:
     each time that they are asked for.
 
     In columns the values of a function are one matrix, and those of all functions one operand of
-    a product.
+    a product. A compiled basis takes x where it is.
     """
 
     def __init__(self, x: Tensor, term: Term, cut: Cells) -> None:
@@ -181,7 +181,7 @@ class _Columns:
         self._all = self._prepare(x) if cut.prepares_all else None
 
     def _prepare(self, x: Tensor) -> tuple[Tensor, ...]:
-        if isinstance(self.basis, CompiledBasis):  # which takes them where they are
+        if isinstance(self.basis, CompiledBasis):
             return (x.t(),)
         return self.basis.prepare(x.t().contiguous().to(self.cut.dtype))
 

@@ -26,15 +26,15 @@ FEW_SCALED_VALUES = 16
 SMALL_WORK = 1 << 21
 # Passes over the weights take vectors of outputs: fewer outputs than this take as long.
 VECTOR = 16
-# So many take about as long as to wake a thread; cpu.cpp has the same.
+# So many take about as long as to wake a thread; cell.h has the same.
 WORK_OF_THREAD = 1 << 15
 # Passes in blocks: rows and outputs that are in registers at once (or fewer), as multiply.h has it;
 # functions and outputs in a thread's caches, as blocks.h has it; and functions at most of an input.
 TILE_ROWS, TILE_OUTPUTS = 12, 32
 BLOCK_DEPTH, BLOCK_WIDTH = 256, 256
 MOST_FUNCTIONS = 1024
-# Rows of which blocks hold the functions at once, as cpu.cpp has it. With more rows than this
-# torch's product is as fast: a copy of the weights costs it little.
+# Rows of which blocks hold the functions at once, as cpu.cpp has it. With more rows than this and
+# wide vectors torch's product is as fast: a copy of scaled weights costs it little.
 BLOCK_ROWS = 1024
 # It takes weights without a scale where they are; with so many rows it is slower all the same. With
 # shorter vectors (measured with 8 floats, on an AMD EPYC) it is slower with any, scale or not.

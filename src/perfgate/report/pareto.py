@@ -20,7 +20,7 @@ def time_against_memory(
     entries: Sequence[Mapping[str, Any]], looks_of: Mapping[str, Look]
 ) -> Iterator[Plot]:
     """One plot of the entries of a heading; none where fewer than two have both figures."""
-    costs = _costs(entries)
+    costs = costs_of(entries)
     if len(costs) < 2:
         return
     times, sizes = zip(*(cost for _, cost in costs), strict=True)
@@ -60,7 +60,8 @@ def frontier(costs: Sequence[tuple[str, Cost]]) -> list[tuple[str, Cost]]:
     return found
 
 
-def _costs(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, Cost]]:
+def costs_of(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, Cost]]:
+    """Those of each row whose step is known, by its label."""
     rows: dict[str, dict[str, Mapping[str, Any]]] = {}
     for entry in entries:
         rows.setdefault(row_key(entry["measured"]), {})[entry["measured"]["pass"]] = entry

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from perfgate.failures import Failure
 from perfgate.judge.record import Measurement, Run
 from perfgate.report.measured import (
-    cost_of_step,
     heading,
     label,
     measurement_entry,
@@ -18,7 +17,8 @@ from perfgate.report.measured import (
     whole,
     work_entry,
 )
-from perfgate.report.words import PASSES, factor, megabytes, milliseconds
+from perfgate.report.pareto import costs_of
+from perfgate.report.words import PASSES, factor, milliseconds
 
 # How columns call the passes; ratios are shorter.
 _SHORT = ("fwd", "bwd", "bwd+dx", "step")
@@ -72,7 +72,7 @@ def results_markdown(run: Run, failures: Sequence[Failure] = ()) -> str:
         beside = list(dict.fromkeys(name for m in all_of for name in m.beside()))
         has_errors = any("float64_error" in m.info for m in all_of)
         rows = [_result_row(passes, beside, has_errors) for passes in found.values()]
-        said = ["\n".join(_add_failed(rows, failed.get(title, {}))), _advice(found.values())]
+        said = ["\n".join(_add_failed(rows, failed.get(title, {}))), _advice(all_of)]
         columns = list(rows[0])
         table = markdown_table(columns, [[row.get(name, "") for name in columns] for row in rows])
         parts.append("\n\n".join([f"### {title}", table, *filter(None, said)]))
@@ -109,20 +109,16 @@ def _add_failed(
     return said
 
 
-def _advice(rows: Iterable[Mapping[str, Measurement]]) -> str:
+def _advice(measurements: Sequence[Measurement]) -> str:
     """The fastest and the smallest of several rows; empty where a step of fewer is known."""
-    costs = {}
-    for passes in rows:
-        entries = {name: measurement_entry(measurement) for name, measurement in passes.items()}
-        if cost := cost_of_step(entries):
-            costs[label(next(iter(entries.values()))["measured"])] = cost
+    costs = costs_of([measurement_entry(measurement) for measurement in measurements])
     if len(costs) < 2:
         return ""
-    fastest = min(costs, key=lambda name: costs[name][0])
-    smallest = min(costs, key=lambda name: costs[name][1])
+    fastest, (time, _) = min(costs, key=lambda row: row[1][0])
+    smallest, (_, size) = min(costs, key=lambda row: row[1][1])
     return (
-        f"Fastest: {fastest}, {milliseconds(costs[fastest][0])} ms a step. Smallest: {smallest}, "
-        f"{megabytes(costs[smallest][1])} MB with its parameters."
+        f"Fastest: {fastest}, {milliseconds(time * 1e6)} ms a step. Smallest: {smallest}, "
+        f"{size:,.2f} MB with its parameters."
     )
 
 

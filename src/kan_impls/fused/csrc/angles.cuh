@@ -4,7 +4,7 @@
 
 // sin and cos of angle + angle_low to 1e-7 up to |angle| = 1e8. From there the error grows in
 // proportion to the angle, up to some point of the circle. angle_low is below half a unit in the
-// last place of angle. With SMALL, for angles of up to some thousand, it takes less work.
+// last place of angle. With SMALL, up to |angle| = 1000, less work gives the same bits.
 template <bool SMALL = false>
 __device__ __forceinline__ void sincos_reduced(float angle, float angle_low, float& sine,
                                                float& cosine) {
@@ -17,8 +17,9 @@ __device__ __forceinline__ void sincos_reduced(float angle, float angle_low, flo
   r = fmaf(turns, -HALF_PI_2, r) + angle_low;
   float rest = turns - 4.f * floorf(0.25f * turns);  // exact; its residue mod 4 counts
   if (!SMALL) {
-    // `turns` is off by some units for a large angle: reduce what remains once more.
-    float more = rintf(r * TWO_OVER_PI);
+    // `turns` is off by some units for a large angle: reduce what remains once more. A little less
+    // than 2/pi, so that nothing remains of small ones, which rounding leaves just beyond pi/4.
+    float more = rintf(r * 0.63655611f);
     r = fmaf(more, -HALF_PI_0, r);
     r = fmaf(more, -HALF_PI_1, r);
     rest += more;

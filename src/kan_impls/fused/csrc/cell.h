@@ -11,7 +11,7 @@ struct Cell {
   i64 x_input, x_row;
   float* values;
   i64 stride, pitch;      // from function to function, and from input to input
-  const float* grads;     // by the values, which may take their place; then slopes are needed
+  const float* grads;     // by the values, which may take their place; null where no gradient is made
   i64 grad_stride, step;  // from function to function, and from point to point: 0 or 1
   float* grad_x;          // added to, if there is one
   i64 grad_input, grad_row;
@@ -127,9 +127,11 @@ struct Block {
 template <class B>
 static void evaluate_cell(const Problem& problem, const Cell& cell) {
   const i64 inputs = problem.inputs, most = Block<B>::most_inputs(cell.pitch);
-  const i64 groups = (inputs + most - 1) / most;
   const i64 blocks = (problem.rows + Block<B>::ROWS - 1) / Block<B>::ROWS;
   const int threads = threads_for(4 * inputs * problem.rows * B::NUM_FUNCTIONS, problem.splits);
+  // As many for each thread as for another one.
+  i64 groups = (inputs + most - 1) / most;
+  groups = std::min<i64>(inputs, (groups + threads - 1) / threads * threads);
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (i64 item = 0; item < groups * blocks; item++) {
     const i64 group = item / blocks, row = item % blocks * Block<B>::ROWS;

@@ -4,7 +4,7 @@
 
 typedef long long i64;
 
-// Points for which a basis has another struct, which takes less work, and this struct.
+// Points for which a basis has another struct, which takes less work for the same bits.
 template <class B>
 struct Small {
   typedef B Type;
