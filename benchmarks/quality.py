@@ -257,8 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("quality"), help="where results go")
-    parser.add_argument("--tasks", nargs="+", default=[*FORMULAS, *DATA_SETS])
-    parser.add_argument("--implementations", nargs="+", default=default_implementations())
+    tasks, names = [*FORMULAS, *DATA_SETS], default_implementations()
+    parser.add_argument("--tasks", nargs="+", default=tasks, choices=tasks, metavar="NAME")
+    parser.add_argument("--implementations", nargs="+", default=names, metavar="NAME")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     options = parser.parse_args(arguments)

@@ -37,6 +37,13 @@ def test_formulas_are_scaled_and_partly_unseen():
     assert (len(own.x), len(own.unseen_x)) == (800, 200)
 
 
+def test_a_task_that_does_not_exist_is_refused(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        quality.main(["--out", str(tmp_path / "quality"), "--tasks", "irises"])
+    assert "invalid choice: 'irises' (choose from" in capsys.readouterr().err
+    assert not (tmp_path / "quality").exists()
+
+
 def test_data_sets_have_classes_or_numbers():
     pytest.importorskip("sklearn", reason="pip install 'kan-impls[quality]'")
     tasks = map(task_called, quality.DATA_SETS)
