@@ -133,19 +133,19 @@ def launches_and_cells(monkeypatch, kind, batch, is_evaluated):
 
 # Launches of forward and backward, where kernels evaluate the basis: docs/kernels.md states them.
 LAUNCHES = {
-    ("fourier", 36_864): (12, 37),
-    ("fourier", 65_536): (12, 37),
-    ("splines", 36_864): (24, 48),
-    ("splines", 65_536): (24, 55),
-    ("frequencies", 36_864): (32, 184),
-    ("frequencies", 65_536): (36, 204),
+    ("fourier", 36_864): (12, 36),
+    ("fourier", 65_536): (12, 36),
+    ("splines", 36_864): (24, 47),
+    ("splines", 65_536): (24, 54),
+    ("frequencies", 36_864): (32, 183),
+    ("frequencies", 65_536): (36, 203),
 }
 
 # Of splines at 65,536 rows, where PyTorch's operators do.
-BY_OPERATORS = (243, 472)
+BY_OPERATORS = (243, 471)
 
-# Beside the cells: the sum that is the gradient of the bias, and zeros for x and parameters.
-ONCE = 3
+# Beside the cells: the sum that is the gradient of the bias, and zeros for that of parameters.
+ONCE = 2
 
 
 @pytest.mark.parametrize(("kind", "batch"), LAUNCHES, ids=str)
@@ -159,6 +159,10 @@ def test_a_pass_takes_few_launches(monkeypatch, kind, batch):
     assert tuple(launches for launches, *_ in found) == LAUNCHES[kind, batch]
 
 
-def test_launches_of_pytorchs_operators(monkeypatch):
+def test_pytorchs_operators_take_several_times_as_many(monkeypatch):
     by_operators = launches_and_cells(monkeypatch, "splines", 65_536, is_evaluated=False)
-    assert tuple(launches for launches, *_ in by_operators) == BY_OPERATORS
+    found = tuple(launches for launches, *_ in by_operators)
+    assert found == BY_OPERATORS
+    forward, backward = LAUNCHES["splines", 65_536]
+    assert found[0] > 10 * forward
+    assert found[1] > 8 * backward

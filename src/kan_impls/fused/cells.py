@@ -184,11 +184,10 @@ def _cells(
     dtype = torch.promote_types(torch.promote_types(*dtypes), torch.float32)
     itemsize = dtype.itemsize
     # Per row and input: the values, and in 16 bits a copy of them; x, and as it was; the gradients
-    # of the values and of x.
+    # of the values and of x. A compiled basis takes values, and with one output a gradient of x.
     copies = 2 if dtypes[1].itemsize < 4 else 1
-    per_element = itemsize * ((copies + wanted.grad_values) * count + 2 + wanted.grad_values)
-    if vector:  # and with one output a gradient of x by itself
-        per_element = itemsize * (count + wanted.grad_values)
+    held_apart = 0 if vector else (copies - 1 + wanted.grad_values) * count + 2
+    per_element = itemsize * (count + held_apart + wanted.grad_values)
     # Per row and input of a piece: what the basis holds besides.
     per_point = itemsize * held
     # Per row: a copy of grad_y, and in 16 bits a sum and a product; a piece of one input.

@@ -101,8 +101,9 @@ def backward(
             parts of the sum where all inputs have the same.
         workspace: as in `forward`.
     """
-    # Each cell adds to it.
-    grad_x = torch.zeros_like(x, memory_format=torch.contiguous_format) if needs_grad_x else None
+    grad_x = _empty(x) if needs_grad_x else None
+    if grad_x is not None and isinstance(terms[0].basis, CompiledBasis):
+        grad_x.zero_()  # each cell adds to it
     # With the gradient of x those of the values are there.
     fewest = max(SPANNED_ROWS, terms[0].weight.shape[0])
     are_spanned = not needs_grad_x and x.shape[0] >= fewest
@@ -117,7 +118,7 @@ def backward(
     found = cells_of(x, terms, wanted, workspace)
     for term, grad, cut in zip(terms, grads, found, strict=True):
         if needs_grad_x or grad.is_needed:
-            _backward_of_term(grad_y, x, term, cut, grad, grad_x)
+            _backward_of_term(grad_y, x, term, cut, grad, grad_x, term is terms[0])
     return grad_x, grads
 
 
@@ -128,11 +129,12 @@ def _backward_of_term(
     cut: Cells,
     grad: TermGrad,
     grad_x: Tensor | None,
+    is_first: bool,
 ) -> None:
-    """Write the gradients of a term, and add to that of x."""
+    """Write the gradients of a term, and that of x, or add to it unless it is the first one's."""
     memory, columns = _Memory(), [_Columns(x[rows], term, cut) for rows in cut.rows()]
     for inputs in cut.inputs():
-        part = _Part(term, grad, inputs, cut, memory)
+        part = _Part(term, grad, inputs, cut, memory, is_first)
         for rows, own in zip(cut.rows(), columns, strict=True):
             to = None if grad_x is None else grad_x[rows, inputs].t()
             part.add_rows(own, grad_y[rows].contiguous(), to, rows.start == 0)
@@ -203,9 +205,16 @@ class _Part:
     """The backward pass of a term, for some of the inputs."""
 
     def __init__(
-        self, term: Term, grad: TermGrad, inputs: slice, cut: Cells, memory: _Memory
+        self,
+        term: Term,
+        grad: TermGrad,
+        inputs: slice,
+        cut: Cells,
+        memory: _Memory,
+        is_first_term: bool,
     ) -> None:
         self.inputs, self.cut, self.memory = inputs, cut, memory
+        self.is_first_term = is_first_term
         self.term, self.grad = term.of_inputs(inputs), grad.of_inputs(inputs)
         self._matrix: Tensor | None = None
         self.total = self.grad.weight
@@ -226,7 +235,8 @@ class _Part:
         self, columns: _Columns, grad_y: Tensor, to: Tensor | None, is_first: bool
     ) -> None:
         """Add what some rows contribute to the gradients: that of x is `to`, shape
-        `(inputs, rows)`, and that of the weights is overwritten by the first rows."""
+        `(inputs, rows)`, which the first term overwrites, and that of the weights is overwritten
+        by the first rows."""
         values = columns.values(self.inputs, self.memory)
         grad_x = self._sum_of_x(values, grad_y, to)
         grad_values, params = None, () if self.grad.are_spanned else self.grad.params
@@ -252,7 +262,12 @@ class _Part:
             if own_x is not None:
                 own.basis.add_input_grad(own_x, at, slopes, grad_phi)
         if to is not None and grad_x is not None and grad_x is not to:
-            to += grad_x.mul_(grad_y.t()) if self._is_factored(grad_y) else grad_x
+            if self._is_factored(grad_y):
+                grad_x.mul_(grad_y.t())
+            if self.is_first_term:
+                to.copy_(grad_x)
+            else:
+                to += grad_x
         if self.total is not None:
             # With beta 0 the memory need not be cleared first; `view` makes no copy, which would
             # be lost.
